@@ -1,0 +1,1 @@
+//! `config.toml` → the settings each room declares.

@@ -1,0 +1,1 @@
+//! Gateway, emulated WeChat and a sample site in one process.

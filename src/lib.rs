@@ -1,0 +1,59 @@
+//! An authentication gateway in front of WeChat H5 sites.
+//!
+//! A visitor arrives inside WeChat. If the page they ask for needs to know who they are, they
+//! take one trip through WeChat's OAuth page and come back with a signed session cookie. From
+//! then on each request is passed to the site behind us, with their identity in its headers.
+//!
+//! # The house
+//!
+//! One room per module, listed from the street down to the cellar. **Imports only ever point
+//! down this list.** `tests/layers.rs` holds us to it.
+//!
+//! | room         | owns                                                  | I/O                |
+//! |--------------|-------------------------------------------------------|--------------------|
+//! | [`cli`]      | the commands, signals, exit codes, logs               | process            |
+//! | [`demo`]     | gateway, emulated WeChat and a sample site, together  | starts the others  |
+//! | [`emulator`] | the emulated WeChat: pages, API, faults               | sockets in         |
+//! | [`config`]   | `config.toml` → the settings each room declares       | one file           |
+//! | [`server`]   | listeners, threads, TLS, connections, draining        | sockets in         |
+//! | [`admin`]    | the other listener: health, metrics                   | sockets in         |
+//! | [`gateway`]  | one request from door to door; the login; our pages   | joins the others   |
+//! | [`wechat`]   | WeChat's OAuth API                                    | sockets out        |
+//! | [`upstream`] | the sites behind us: pools, forwarding, tunnels       | sockets out        |
+//! | [`auth`]     | sessions, logins, and who may pass                    | none               |
+//! | [`site`]     | which site, which route, what it asks for             | none               |
+//! | [`wire`]     | HTTP manners: hosts, paths, headers, cookies          | none               |
+//! | [`clock`]    | the time                                              | reads the clock    |
+//! | [`secret`]   | strings that never reach a log                        | none               |
+//!
+//! # One request
+//!
+//! ```text
+//! TcpStream            server/connection.rs  handshake, parse           → Request + Peer
+//!    │
+//! Worker::handle       gateway/mod.rs        opens the access-log line; whatever happens, answers
+//!    │  receive        wire::Host, site      which site, which route    → Arrival
+//!    │  recognise      auth::session         cookie → known visitor     → Visit
+//! auth::decide         auth/mod.rs  PURE     the only place that judges → Decision
+//!    ├─ Pass           upstream/             hygiene, introduce, stream both ways
+//!    ├─ Login          gateway/login.rs      pending login → cookie + state → 302 to WeChat
+//!    └─ Refuse …       gateway/reply.rs      a page, or 401 for scripts
+//! ```
+//!
+//! Each thread owns a runtime, its listeners, its upstream connections and its cache of verified
+//! cookies. Threads share nothing on this path but read-only snapshots.
+
+pub mod cli;
+pub mod demo;
+pub mod emulator;
+pub mod config;
+pub mod server;
+pub mod admin;
+pub mod gateway;
+mod wechat;
+mod upstream;
+mod auth;
+mod site;
+mod wire;
+pub mod clock;
+mod secret;

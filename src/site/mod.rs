@@ -1,0 +1,219 @@
+//! Which site a host belongs to, which route a path falls on, and what it asks. Pure.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use http::{HeaderName, Method};
+
+use crate::{
+    secret::Secret,
+    wire::{self, Host, Origin, Path, headers::Underscores},
+};
+
+mod route;
+
+pub use route::{Access, Pattern, Prompt, Route, Routes, Scope};
+
+/// An account of WeChat's, under which visitors have their openids.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// What the operator calls it.
+    pub name: String,
+    /// WeChat's name for it.
+    pub app_id: String,
+    /// Known to WeChat and us alone.
+    pub app_secret: Secret,
+    /// Where visitors log in: scheme and host, no trailing slash.
+    pub authorize_url: String,
+    /// Where codes are exchanged, in the order they are tried.
+    pub api_urls: Vec<String>,
+    /// Files by which WeChat checks that a domain is ours: name and content.
+    pub verify_files: HashMap<String, String>,
+}
+
+/// A set of hosts with one origin, one account and one upstream.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// Its first host: how logs and metrics call it.
+    pub name: String,
+    /// Every host it answers to.
+    pub hosts: Vec<Host>,
+    /// What the visitor types; the base of every URL we build, and the audience of its tokens.
+    pub public_url: Origin,
+    /// Who logs its visitors in.
+    pub account: Arc<Account>,
+    /// Where its pages come from.
+    pub upstream: Upstreams,
+    /// What a browser outside WeChat meets on a page that needs a login.
+    pub outside_wechat: Outside,
+    /// What visitors of a WeChat snapshot page (快照页) meet.
+    pub snapshot: Snapshot,
+    /// Paths that two parsers could read in two ways.
+    pub ambiguous_paths: Ambiguous,
+    /// Headers with an underscore in their names.
+    pub underscores: Underscores,
+    /// Identity headers under further names.
+    pub extra_headers: Vec<(HeaderName, Fact)>,
+    /// What each path asks.
+    pub routes: Routes,
+    /// The names of its cookies.
+    pub cookies: wire::cookie::Names,
+    /// The headers only we may set for it.
+    pub reserved: wire::headers::Reserved,
+}
+
+/// The servers behind a site and our patience with them.
+#[derive(Clone, Debug)]
+pub struct Upstreams {
+    /// Taken in turn; one that cannot be reached is passed over.
+    pub endpoints: Vec<Endpoint>,
+    /// How long a connection may take to open.
+    pub connect_timeout: Duration,
+    /// How long an answer may take to begin.
+    pub response_timeout: Duration,
+}
+
+/// One server behind a site.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// `http://host:port`
+    Http(String, u16),
+    /// `https://host:port`: the certificate must be good for `host`.
+    Https(String, u16),
+    /// `unix:/path`
+    Unix(std::path::PathBuf),
+}
+
+/// What a browser outside WeChat meets on a page that needs a login.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Outside {
+    /// Our page with the QR code of the URL.
+    #[default]
+    Page,
+    /// The site, without an identity.
+    Anonymous,
+    /// A refusal.
+    Deny,
+    /// The login all the same. WeChat's own page turns other browsers away, so this is for the
+    /// emulated WeChat: the demo, and development in a desktop browser.
+    Login,
+}
+
+/// What visitors of a WeChat snapshot page (快照页) meet: their openid is a virtual one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Snapshot {
+    /// Our page, which asks them to press 使用完整服务.
+    #[default]
+    Page,
+    /// The site, without an identity.
+    Anonymous,
+    /// The site, with the virtual identity and `X-WeChat-Snapshot: 1`.
+    Allow,
+}
+
+/// What happens to a path that two parsers could read in two ways.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ambiguous {
+    /// 400.
+    #[default]
+    Refuse,
+    /// Passed on as it is to visitors with a session, whatever the routes say of it.
+    Protect,
+}
+
+/// One thing the site may be told about a visitor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// Who they are to the account.
+    OpenId,
+    /// Who they are across the accounts of one company.
+    UnionId,
+    /// WeChat's name of the account.
+    AppId,
+    /// Our name of the account.
+    Account,
+    /// How well we know them.
+    Scope,
+    /// What they call themselves.
+    Nickname,
+    /// Their picture.
+    Avatar,
+    /// The login's id.
+    Session,
+    /// When they logged in.
+    AuthTime,
+}
+
+impl Fact {
+    /// Every fact with its header and the word for it in `config.toml`.
+    pub const ALL: [(Self, HeaderName, &'static str); 9] = [
+        (Self::OpenId, HeaderName::from_static("x-wechat-openid"), "openid"),
+        (Self::UnionId, HeaderName::from_static("x-wechat-unionid"), "unionid"),
+        (Self::AppId, HeaderName::from_static("x-wechat-appid"), "appid"),
+        (Self::Account, HeaderName::from_static("x-wechat-account"), "account"),
+        (Self::Scope, HeaderName::from_static("x-wechat-scope"), "scope"),
+        (Self::Nickname, HeaderName::from_static("x-wechat-nickname"), "nickname"),
+        (Self::Avatar, HeaderName::from_static("x-wechat-avatar"), "avatar"),
+        (Self::Session, HeaderName::from_static("x-wechat-session"), "session"),
+        (Self::AuthTime, HeaderName::from_static("x-wechat-auth-time"), "auth_time"),
+    ];
+
+    /// The names Tencent's cloud gives three of them, which sites moved from there read.
+    pub const TENCENT: [(Self, HeaderName); 3] = [
+        (Self::OpenId, HeaderName::from_static("x-wx-openid")),
+        (Self::UnionId, HeaderName::from_static("x-wx-unionid")),
+        (Self::AppId, HeaderName::from_static("x-wx-appid")),
+    ];
+}
+
+/// `1` on what a snapshot visitor sends.
+pub const SNAPSHOT: HeaderName = HeaderName::from_static("x-wechat-snapshot");
+
+impl Site {
+    /// The one route a request falls on. A path with a parameter on its last segment must fall on
+    /// the same route with and without it, or nobody can say which of the two the site sees.
+    pub fn route(&self, path: Path<'_>, method: &Method) -> Option<&Route> {
+        let route = self.routes.find(path, method);
+        match path.without_parameter() {
+            Some(bare) if !std::ptr::eq(self.routes.find(bare, method), route) => None,
+            Some(_) | None => Some(route),
+        }
+    }
+}
+
+/// Every site of this gateway, by host.
+#[derive(Clone, Debug, Default)]
+pub struct Sites {
+    by_host: HashMap<Host, Arc<Site>>,
+    all: Vec<Arc<Site>>,
+}
+
+impl Sites {
+    /// These sites. A host that two of them claim goes to the first; `config` refuses that.
+    pub fn new(sites: impl IntoIterator<Item = Site>) -> Self {
+        let mut new = Self::default();
+        for site in sites.into_iter().map(Arc::new) {
+            for host in &site.hosts {
+                new.by_host.entry(host.clone()).or_insert_with(|| Arc::clone(&site));
+            }
+            new.all.push(site);
+        }
+        new
+    }
+
+    /// The site a host belongs to.
+    pub fn find(&self, host: &Host) -> Option<&Arc<Site>> {
+        self.by_host.get(host)
+    }
+
+    /// Each site once, in the order of the configuration.
+    pub fn all(&self) -> &[Arc<Site>] {
+        &self.all
+    }
+
+    /// The content of a domain proof file that some account owns. WeChat asks for it on whatever
+    /// host it checks, so every host answers.
+    pub fn verify_file(&self, name: &str) -> Option<&str> {
+        let mut accounts = self.all.iter().map(|site| &site.account);
+        accounts.find_map(|account| account.verify_files.get(name)).map(String::as_str)
+    }
+}

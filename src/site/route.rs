@@ -1,0 +1,235 @@
+//! Paths, methods and what they ask of a visitor. Pure.
+
+use http::Method;
+
+use crate::wire::Path;
+
+/// How much WeChat tells us, and how much it asks of the visitor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// `snsapi_base`: the openid, without a question.
+    Base,
+    /// `snsapi_userinfo`: nickname and avatar too, with the visitor's consent.
+    UserInfo,
+}
+
+impl Scope {
+    /// WeChat's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Base => "snsapi_base",
+            Self::UserInfo => "snsapi_userinfo",
+        }
+    }
+
+    /// Reads WeChat's word.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Base, Self::UserInfo].into_iter().find(|scope| scope.as_str() == word)
+    }
+}
+
+/// What comes before WeChat's consent page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Prompt {
+    /// Our page with a button: WeChat wants consent asked after an act of the visitor's, and
+    /// answers a bare redirect with a snapshot page.
+    #[default]
+    Button,
+    /// Nothing.
+    Direct,
+}
+
+/// What a route asks of a visitor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Nothing; nobody is introduced either.
+    None,
+    /// Nothing, but a visitor we know is introduced.
+    Optional,
+    /// A login.
+    Required(Scope, Prompt),
+}
+
+/// Which paths a route is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pattern {
+    /// `/a`: this path and no other.
+    Exact(String),
+    /// `/a/*`: `/a`, and whatever lies below it. Held as `/a`, and as nothing for `/*`.
+    Prefix(String),
+}
+
+/// Why a pattern is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    /// It is relative.
+    #[error("a path begins with a slash")]
+    NoSlash,
+    /// It has a star elsewhere than at its end.
+    #[error("a star may stand only at the end, after a slash, as in \"/a/*\"")]
+    Star,
+    /// No request path ever looks like that.
+    #[error("no request can match: {0}")]
+    NotCanonical(#[from] crate::wire::PathError),
+}
+
+impl Pattern {
+    /// Reads `/a` or `/a/*`.
+    pub fn parse(text: &str) -> Result<Self, PatternError> {
+        if !text.starts_with('/') {
+            return Err(PatternError::NoSlash);
+        }
+        let (path, pattern) = match text.strip_suffix("/*") {
+            Some(path) => (path, Self::Prefix(path.to_owned())),
+            None => (text, Self::Exact(text.to_owned())),
+        };
+        if path.contains('*') {
+            return Err(PatternError::Star);
+        }
+        if !path.is_empty() {
+            Path::parse(path)?;
+        }
+        Ok(pattern)
+    }
+
+    fn matches(&self, path: &str) -> bool {
+        match self {
+            Self::Exact(exact) => path == exact,
+            Self::Prefix(prefix) => match path.strip_prefix(prefix.as_str()) {
+                Some(rest) => rest.is_empty() || rest.starts_with('/'),
+                None => false,
+            },
+        }
+    }
+
+    /// Longer wins; of two as long, the exact one.
+    fn specificity(&self) -> (usize, bool) {
+        match self {
+            Self::Exact(path) => (path.len(), true),
+            Self::Prefix(path) => (path.len(), false),
+        }
+    }
+}
+
+impl std::fmt::Display for Pattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exact(path) => f.write_str(path),
+            Self::Prefix(path) => write!(f, "{path}/*"),
+        }
+    }
+}
+
+/// One rule of a site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Which paths.
+    pub pattern: Pattern,
+    /// Which methods; none named means all. `GET` brings `HEAD` along.
+    pub methods: Vec<Method>,
+    /// What it asks.
+    pub access: Access,
+}
+
+impl Route {
+    fn matches(&self, path: &str, method: &Method) -> bool {
+        let asked = if method == Method::HEAD { &Method::GET } else { method };
+        let any = self.methods.is_empty() || self.methods.contains(method);
+        (any || self.methods.contains(asked)) && self.pattern.matches(path)
+    }
+}
+
+/// The rules of a site: of those that match, the longest wins.
+#[derive(Clone, Debug)]
+pub struct Routes {
+    routes: Vec<Route>,
+    otherwise: Route,
+}
+
+impl Routes {
+    /// `routes`, and `otherwise` for what none of them matches.
+    pub fn new(mut routes: Vec<Route>, otherwise: Access) -> Self {
+        // Stable, and a rule for some methods comes before one of the same path for all.
+        routes.sort_by_key(|route| {
+            std::cmp::Reverse((route.pattern.specificity(), !route.methods.is_empty()))
+        });
+        let pattern = Pattern::Prefix(String::new());
+        Self { routes, otherwise: Route { pattern, methods: Vec::new(), access: otherwise } }
+    }
+
+    /// The rule for a request.
+    pub fn find(&self, path: Path<'_>, method: &Method) -> &Route {
+        let mut routes = self.routes.iter();
+        routes.find(|route| route.matches(path.as_str(), method)).unwrap_or(&self.otherwise)
+    }
+
+    /// What applies where no other rule does.
+    pub fn otherwise(&self) -> &Route {
+        &self.otherwise
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns() {
+        let prefix = |path: &str| Ok(Pattern::Prefix(path.to_owned()));
+        let cases = [
+            ("/a", Ok(Pattern::Exact("/a".to_owned()))),
+            ("/a/*", prefix("/a")),
+            ("/*", prefix("")),
+            ("/a/", Ok(Pattern::Exact("/a/".to_owned()))),
+            ("a", Err(PatternError::NoSlash)),
+            ("", Err(PatternError::NoSlash)),
+            ("/a*", Err(PatternError::Star)),
+            ("/*/a", Err(PatternError::Star)),
+            ("/a/**", Err(PatternError::Star)),
+            ("/a/../b", Err(PatternError::NotCanonical(crate::wire::PathError::DotSegment))),
+            ("/a?b", Err(PatternError::NotCanonical(crate::wire::PathError::Separator))),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(Pattern::parse(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_longest_match_wins() {
+        let rule = |pattern: &str, methods: &[Method], access| Route {
+            pattern: Pattern::parse(pattern).unwrap(),
+            methods: methods.to_vec(),
+            access,
+        };
+        let userinfo = Access::Required(Scope::UserInfo, Prompt::Button);
+        let routes = Routes::new(
+            vec![
+                rule("/static/*", &[], Access::None),
+                rule("/static/private/*", &[], userinfo),
+                rule("/news", &[], Access::Optional),
+                rule("/api/*", &[], userinfo),
+                rule("/api/*", &[Method::GET], Access::None),
+            ],
+            Access::Required(Scope::Base, Prompt::Direct),
+        );
+        let base = Access::Required(Scope::Base, Prompt::Direct);
+        let cases = [
+            ("/", Method::GET, base),
+            ("/static", Method::GET, Access::None),
+            ("/static/", Method::GET, Access::None),
+            ("/static/a.js", Method::POST, Access::None),
+            ("/staticx", Method::GET, base),
+            ("/static/private/a", Method::GET, userinfo),
+            ("/news", Method::GET, Access::Optional),
+            ("/news/", Method::GET, base),
+            ("/News", Method::GET, base),
+            ("/api/x", Method::GET, Access::None),
+            ("/api/x", Method::HEAD, Access::None),
+            ("/api/x", Method::POST, userinfo),
+        ];
+        for (path, method, expected) in cases {
+            let found = routes.find(Path::parse(path).unwrap(), &method);
+            assert_eq!(found.access, expected, "{method} {path}");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! WeChat's OAuth API.

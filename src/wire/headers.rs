@@ -1,0 +1,217 @@
+//! Which headers may travel on, and which ones only we may set. Pure.
+
+use http::{HeaderMap, HeaderName, header};
+
+/// Headers that belong to one connection and end with it (RFC 9110, section 7.6.1).
+const HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// Headers that `Connection` may not name away: they frame the message or carry its meaning.
+const END_TO_END: [HeaderName; 3] = [header::HOST, header::CONTENT_LENGTH, header::COOKIE];
+
+/// What to do with a header whose name has an underscore. PHP and WSGI cannot tell it from a
+/// hyphen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Underscores {
+    /// Leave the header out.
+    #[default]
+    Drop,
+    /// Refuse the request.
+    Refuse,
+    /// Pass it on, unless it is one that only we may set.
+    Pass,
+}
+
+/// The headers that only we may set for a site. A visitor who sends one is impersonating us.
+///
+/// Names are equal when they are equal after folding case and every character that is no letter
+/// or digit to `_`, because some sites (PHP, Perl, old CGI) see them so.
+#[derive(Clone, Debug, Default)]
+pub struct Reserved {
+    custom: Vec<String>,
+    underscores: Underscores,
+}
+
+/// A header's name that the site's policy refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused;
+
+impl Reserved {
+    /// The identity and forwarded families, and the names this operator added.
+    pub fn new<'a>(custom: impl Iterator<Item = &'a HeaderName>, underscores: Underscores) -> Self {
+        Self { custom: custom.map(|name| fold(name.as_str())).collect(), underscores }
+    }
+
+    /// Removes from a request what must not go on: hop-by-hop headers first, then our families.
+    /// `trusted` is whether the peer's forwarded headers may stay.
+    pub fn strip(&self, headers: &mut HeaderMap, trusted: bool) -> Result<(), Refused> {
+        end_hop(headers);
+        let mut gone: Vec<HeaderName> = Vec::new();
+        for name in headers.keys() {
+            match self.fate(name.as_str(), trusted) {
+                Fate::Keep => (),
+                Fate::Drop => gone.push(name.clone()),
+                Fate::Refuse => return Err(Refused),
+            }
+        }
+        for name in gone {
+            headers.remove(name);
+        }
+        Ok(())
+    }
+
+    fn fate(&self, name: &str, trusted: bool) -> Fate {
+        let suspicious = name.starts_with('x')
+            || name == "forwarded"
+            || name.bytes().any(|b| !b.is_ascii_alphanumeric() && b != b'-');
+        if !suspicious && self.custom.is_empty() {
+            return Fate::Keep;
+        }
+        let folded = fold(name);
+        if folded.starts_with("x_wechat_") || self.custom.contains(&folded) {
+            return Fate::Drop;
+        }
+        if !trusted && is_forwarded(&folded) {
+            return Fate::Drop;
+        }
+        match self.underscores {
+            _ if !name.contains('_') => Fate::Keep,
+            Underscores::Drop => Fate::Drop,
+            Underscores::Refuse => Fate::Refuse,
+            Underscores::Pass => Fate::Keep,
+        }
+    }
+}
+
+enum Fate {
+    Keep,
+    Drop,
+    Refuse,
+}
+
+/// Where the visitor came from and what they asked for first: a proxy's word, or a lie.
+fn is_forwarded(folded: &str) -> bool {
+    matches!(folded, "forwarded" | "x_real_ip" | "x_request_id")
+        || ["x_forwarded_", "x_original_", "x_rewrite_"].iter().any(|it| folded.starts_with(it))
+}
+
+fn fold(name: &str) -> String {
+    let fold = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
+    name.chars().map(fold).collect()
+}
+
+/// Removes every header that must not cross the gateway, in either direction.
+pub fn end_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|b| *b == b','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+            .filter(|name| !END_TO_END.contains(name))
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn stripped(sent: &[(&str, &str)], reserved: &Reserved, trusted: bool) -> Vec<String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in sent {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            headers.append(name, HeaderValue::from_str(value).unwrap());
+        }
+        reserved.strip(&mut headers, trusted).unwrap();
+        let mut kept: Vec<String> = headers.keys().map(|name| name.as_str().to_owned()).collect();
+        kept.sort();
+        kept
+    }
+
+    #[test]
+    fn b1_hop_by_hop_ends_here_with_what_connection_names() {
+        let sent = [
+            ("connection", "keep-alive, X-Private"),
+            ("connection", "te, cookie, host"),
+            ("x-private", "1"),
+            ("te", "trailers"),
+            ("keep-alive", "5"),
+            ("upgrade", "h2c"),
+            ("transfer-encoding", "chunked"),
+            ("proxy-authorization", "Basic x"),
+            ("cookie", "a=1"),
+            ("host", "h"),
+            ("accept", "*/*"),
+        ];
+        let kept = stripped(&sent, &Reserved::default(), false);
+        assert_eq!(kept, ["accept", "cookie", "host"]);
+    }
+
+    #[test]
+    fn b2_b3_b4_no_spelling_of_a_reserved_name_gets_through() {
+        let custom =
+            [HeaderName::from_static("remote-user"), HeaderName::from_static("x-wx-openid")];
+        let reserved = Reserved::new(custom.iter(), Underscores::Pass);
+        let cases = [
+            // name, kept from a stranger, kept from a trusted proxy
+            ("X-WeChat-OpenId", false, false),
+            ("x_wechat_openid", false, false),
+            ("X-WeChat_OpenId", false, false),
+            ("X.WeChat.OpenId", false, false),
+            ("x-wechat-anything", false, false),
+            ("Remote-User", false, false),
+            ("remote_user", false, false),
+            ("REMOTE.USER", false, false),
+            ("X-WX-OPENID", false, false),
+            ("x_wx_openid", false, false),
+            ("X-Forwarded-For", false, true),
+            ("x_forwarded_for", false, true),
+            ("X-Forwarded-Prefix", false, true),
+            ("Forwarded", false, true),
+            ("X-Real-IP", false, true),
+            ("X-Original-URL", false, true),
+            ("X-Rewrite-URL", false, true),
+            ("X-Requested-With", true, true),
+            ("x-wechatty", true, true),
+            ("accept", true, true),
+            ("under_score", true, true),
+        ];
+        for (name, stranger, trusted) in cases {
+            let kept = |it| !stripped(&[(name, "forged")], &reserved, it).is_empty();
+            assert_eq!((kept(false), kept(true)), (stranger, trusted), "{name}");
+        }
+    }
+
+    #[test]
+    fn b4_underscores_are_dropped_refused_or_passed() {
+        let cases = [
+            (Underscores::Drop, Ok(0)),
+            (Underscores::Refuse, Err(Refused)),
+            (Underscores::Pass, Ok(1)),
+        ];
+        for (policy, expected) in cases {
+            let mut headers = HeaderMap::new();
+            headers.insert(HeaderName::from_static("a_b"), HeaderValue::from_static("1"));
+            let outcome = Reserved::new([].iter(), policy).strip(&mut headers, false);
+            assert_eq!(outcome.map(|()| headers.len()), expected, "{policy:?}");
+        }
+    }
+}
