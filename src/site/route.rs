@@ -1,15 +1,18 @@
 //! Paths, methods and what they ask of a visitor. Pure.
 
 use http::Method;
+use serde::{Deserialize, Serialize};
 
 use crate::wire::Path;
 
 /// How much WeChat tells us, and how much it asks of the visitor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Scope {
     /// `snsapi_base`: the openid, without a question.
+    #[serde(rename = "snsapi_base")]
     Base,
     /// `snsapi_userinfo`: nickname and avatar too, with the visitor's consent.
+    #[serde(rename = "snsapi_userinfo")]
     UserInfo,
 }
 

@@ -1,0 +1,225 @@
+//! A login that has left for WeChat and not come back yet. Pure.
+//!
+//! Two values part at the gate: the `state` goes to WeChat and back in the URL, the flow cookie
+//! stays with the browser. Only where the two meet again is a callback believed, so a callback
+//! that somebody else started logs nobody in.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ReturnTo,
+    token::{Keys, NONCE, Purpose, Unusable},
+};
+use crate::{clock::Timestamp, site::Scope};
+
+/// How long WeChat may keep a visitor.
+pub const PATIENCE: Duration = Duration::from_mins(10);
+
+/// Logins one browser may have under way at once, in as many tabs.
+pub const AT_ONCE: usize = 5;
+
+/// How often a login may start again by itself.
+pub const RESTARTS: u8 = 2;
+
+/// The value that goes to WeChat and comes back: 74 lowercase hexadecimal digits. WeChat takes
+/// letters and digits only, at most 128 of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    /// An unguessable number that the flow cookie knows too.
+    pub nonce: u128,
+    /// When the visitor left.
+    pub issued: Timestamp,
+    /// How often this login has started again. Here, not in a cookie, so that losing cookies
+    /// cannot reset it.
+    pub restarts: u8,
+}
+
+/// Why a state is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateError {
+    /// Not ours, or for another site.
+    Forged,
+    /// Ours, but too long ago.
+    Expired,
+}
+
+impl State {
+    /// The text for the authorize URL, good for `audience` alone.
+    pub fn seal(&self, keys: &Keys, audience: &str) -> String {
+        let body = self.body();
+        let code = keys.vouch(Purpose::State, &message(&body, audience));
+        body.iter().chain(&code).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Reads the text that came back.
+    pub fn open(
+        text: &str,
+        keys: &Keys,
+        audience: &str,
+        now: Timestamp,
+    ) -> Result<Self, StateError> {
+        let bytes = unhex(text).ok_or(StateError::Forged)?;
+        let (body, code) = bytes.split_first_chunk::<BODY>().ok_or(StateError::Forged)?;
+        if !keys.vouched(Purpose::State, &message(body, audience), code) {
+            return Err(StateError::Forged);
+        }
+        let [nonce @ .., a, b, c, d, restarts] = *body;
+        let issued = Timestamp(u64::from(u32::from_be_bytes([a, b, c, d])));
+        if issued.plus(PATIENCE) <= now || now.plus(SKEW) < issued {
+            return Err(StateError::Expired);
+        }
+        Ok(Self { nonce: u128::from_be_bytes(nonce), issued, restarts })
+    }
+
+    /// What the flow cookie's name ends in.
+    pub fn id(&self) -> String {
+        format!("{:08x}", self.nonce >> 96)
+    }
+
+    fn body(&self) -> [u8; BODY] {
+        let seconds = u32::try_from(self.issued.0).unwrap_or(u32::MAX);
+        let mut body = [0; BODY];
+        let parts = self.nonce.to_be_bytes().into_iter().chain(seconds.to_be_bytes());
+        for (to, from) in body.iter_mut().zip(parts.chain([self.restarts])) {
+            *to = from;
+        }
+        body
+    }
+}
+
+/// How far the clocks of two replicas may stand apart.
+pub const SKEW: Duration = Duration::from_mins(1);
+
+const BODY: usize = 16 + 4 + 1;
+
+/// Fixed-length fields first, the audience last.
+fn message(body: &[u8; BODY], audience: &str) -> Vec<u8> {
+    [body.as_slice(), audience.as_bytes()].concat()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let lower = |b: u8| b.is_ascii_digit() || matches!(b, b'a'..=b'f');
+    if text.len() != (BODY + 16) * 2 || !text.bytes().all(lower) {
+        return None;
+    }
+    let pairs = (0..text.len()).step_by(2).map(|at| text.get(at..at.saturating_add(2)));
+    pairs.map(|pair| u8::from_str_radix(pair?, 16).ok()).collect()
+}
+
+/// What the browser remembers of a login under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// The state it belongs to.
+    pub nonce: u128,
+    /// Where the visitor was going.
+    pub return_to: ReturnTo,
+    /// How much we asked for.
+    pub scope: Scope,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Cookie<'a> {
+    nonce: String,
+    to: std::borrow::Cow<'a, str>,
+    scope: Scope,
+}
+
+impl Pending {
+    /// The value of the flow cookie, readable by us alone.
+    pub fn seal(
+        &self,
+        keys: &Keys,
+        audience: &str,
+        random: [u8; NONCE],
+    ) -> Result<String, Unusable> {
+        let cookie = Cookie {
+            nonce: format!("{:032x}", self.nonce),
+            to: self.return_to.as_str().into(),
+            scope: self.scope,
+        };
+        let json = serde_json::to_vec(&cookie).map_err(|_| Unusable)?;
+        keys.seal(&json, &place(audience), random)
+    }
+
+    /// Reads a flow cookie.
+    pub fn open(sealed: &[u8], keys: &Keys, audience: &str, prefix: &str) -> Option<Self> {
+        let json = keys.open(sealed, &place(audience)).ok()?;
+        let cookie: Cookie<'_> = serde_json::from_slice(&json).ok()?;
+        Some(Self {
+            nonce: u128::from_str_radix(&cookie.nonce, 16).ok()?,
+            return_to: ReturnTo::parse(&cookie.to, prefix).unwrap_or_else(ReturnTo::home),
+            scope: cookie.scope,
+        })
+    }
+}
+
+fn place(audience: &str) -> String {
+    format!("flow of {audience}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::token::tests::keys;
+
+    const SITE: &str = "https://h5.example.com";
+
+    #[test]
+    fn state_survives_wechat_and_nothing_else_passes() {
+        let keys = keys(&[("a", "0123456789abcdef0123456789abcdef")]);
+        let other = super::super::token::tests::keys(&[("a", "ffffffffffffffffffffffffffffffff")]);
+        let state = State { nonce: u128::MAX - 7, issued: Timestamp(1_000), restarts: 2 };
+        let text = state.seal(&keys, SITE);
+        assert!(text.len() <= 128 && text.bytes().all(|b| b.is_ascii_alphanumeric()), "{text}");
+        let flip = |at: usize| {
+            let mut bytes = text.clone().into_bytes();
+            bytes[at] = if bytes[at] == b'0' { b'1' } else { b'0' };
+            String::from_utf8(bytes).unwrap()
+        };
+        use StateError::*;
+        let cases = [
+            (text.clone(), &keys, SITE, 1_000, Ok(state)),
+            (text.clone(), &keys, SITE, 1_599, Ok(state)),
+            (text.clone(), &keys, SITE, 1_600, Err(Expired)),
+            (text.clone(), &keys, SITE, 940, Ok(state)),
+            (text.clone(), &keys, SITE, 939, Err(Expired)),
+            (text.clone(), &keys, "https://h5.example.co", 1_000, Err(Forged)),
+            (text.clone(), &other, SITE, 1_000, Err(Forged)),
+            (text.to_uppercase(), &keys, SITE, 1_000, Err(Forged)),
+            (format!("{text}0"), &keys, SITE, 1_000, Err(Forged)),
+            (text[2..].to_owned(), &keys, SITE, 1_000, Err(Forged)),
+            (flip(0), &keys, SITE, 1_000, Err(Forged)),
+            (flip(41), &keys, SITE, 1_000, Err(Forged)),
+            (flip(73), &keys, SITE, 1_000, Err(Forged)),
+            (String::new(), &keys, SITE, 1_000, Err(Forged)),
+            ("é".repeat(37), &keys, SITE, 1_000, Err(Forged)),
+        ];
+        for (text, keys, site, now, expected) in cases {
+            assert_eq!(State::open(&text, keys, site, Timestamp(now)), expected, "{text} at {now}");
+        }
+    }
+
+    #[test]
+    fn f3_bytes_shifted_between_fields_break_the_state() {
+        let keys = keys(&[("a", "0123456789abcdef0123456789abcdef")]);
+        let state = State { nonce: 1, issued: Timestamp(1_000), restarts: b'h' };
+        let text = state.seal(&keys, "ttps://h5.example.com");
+        assert_eq!(
+            State::open(&text, &keys, "https://h5.example.com", Timestamp(1_000)),
+            Err(StateError::Forged)
+        );
+    }
+
+    #[test]
+    fn a_flow_cookie_opens_for_its_site_only() {
+        let keys = keys(&[("a", "0123456789abcdef0123456789abcdef")]);
+        let return_to = ReturnTo::parse("/a?b=c", "/_wx").unwrap();
+        let pending = Pending { nonce: 7, return_to, scope: Scope::UserInfo };
+        let sealed = pending.seal(&keys, SITE, [1; NONCE]).unwrap();
+        assert_eq!(Pending::open(sealed.as_bytes(), &keys, SITE, "/_wx"), Some(pending));
+        assert_eq!(Pending::open(sealed.as_bytes(), &keys, "https://x", "/_wx"), None);
+        assert_eq!(Pending::open(b"garbage", &keys, SITE, "/_wx"), None);
+    }
+}

@@ -1,0 +1,257 @@
+//! A visitor we know, and the cookie that says so. Pure.
+
+use std::{collections::HashMap, time::Duration};
+
+use http::{HeaderName, HeaderValue};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Settings,
+    pending::SKEW,
+    token::{Keys, Unusable},
+};
+use crate::{
+    clock::Timestamp,
+    site::{Fact, SNAPSHOT, Scope, Site},
+};
+
+/// Who signs our tokens.
+pub const ISSUER: &str = "wxgate";
+
+/// How long a snapshot visitor is remembered: just long enough not to ask WeChat for each picture.
+const SNAPSHOT_LIFE: Duration = Duration::from_mins(10);
+
+/// Bytes of a nickname and of an avatar's address that are kept, so that the cookie stays small.
+const LONGEST_NICKNAME: usize = 128;
+const LONGEST_AVATAR: usize = 512;
+
+/// Who a visitor is to one account, as WeChat told us.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Stable for one visitor of one account.
+    #[serde(rename = "sub")]
+    pub openid: String,
+    /// Stable across the accounts of one company, when WeChat tells us.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unionid: Option<String>,
+    /// What they call themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nickname: Option<String>,
+    /// The https address of their picture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub avatar: Option<String>,
+    /// How well we know them: what WeChat granted.
+    pub scope: Scope,
+}
+
+/// A login that is still good: the claims of the session cookie.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    iss: String,
+    /// The origin of the one site it is good for.
+    pub aud: String,
+    /// Who they are.
+    #[serde(flatten)]
+    pub identity: Identity,
+    /// This login's id, 32 hexadecimal digits; another at each login.
+    pub sid: String,
+    /// When this cookie was written.
+    pub iat: Timestamp,
+    /// When it ends unless it is renewed.
+    pub exp: Timestamp,
+    /// When the visitor logged in.
+    pub auth_time: Timestamp,
+    /// When the login ends whatever happens.
+    pub max: Timestamp,
+    /// The account that the openid belongs to.
+    pub appid: String,
+    /// Whether the identity is the virtual one of a snapshot page (快照页).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub snapshot: bool,
+}
+
+/// Why we do not know a visitor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stranger {
+    /// They carry no session.
+    New,
+    /// Theirs was not signed by us, or says what we never say.
+    Forged,
+    /// Two of theirs are good, so somebody planted one.
+    Several,
+    /// Theirs is for another site or account.
+    Elsewhere,
+    /// Theirs is over.
+    Expired,
+    /// Theirs was ended: a logout, or the operator.
+    Ended,
+}
+
+impl Session {
+    /// A fresh login to `site`. `sid` must be 128 random bits.
+    pub fn begin(
+        site: &Site,
+        identity: Identity,
+        sid: u128,
+        now: Timestamp,
+        settings: &Settings,
+    ) -> Self {
+        let max = now.plus(settings.max);
+        let identity = identity.trimmed();
+        Self {
+            iss: ISSUER.to_owned(),
+            aud: site.public_url.as_str().to_owned(),
+            identity,
+            sid: format!("{sid:032x}"),
+            iat: now,
+            exp: now.plus(settings.idle).min(max),
+            auth_time: now,
+            max,
+            appid: site.account.app_id.clone(),
+            snapshot: false,
+        }
+    }
+
+    /// The same for the virtual identity of a snapshot page: short, and never renewed.
+    #[must_use]
+    pub fn of_snapshot(mut self) -> Self {
+        self.snapshot = true;
+        self.max = self.auth_time.plus(SNAPSHOT_LIFE).min(self.max);
+        self.exp = self.max;
+        self
+    }
+
+    /// Reads a cookie. This is the cryptography only, whose result may be kept: whether the
+    /// session is good here and now is [`Session::check`]'s to say, each time.
+    pub fn open(cookie: &[u8], keys: &Keys) -> Result<Self, Stranger> {
+        let session: Self = keys.verify(cookie).map_err(|_| Stranger::Forged)?;
+        let known_id =
+            session.sid.len() == 32 && session.sid.bytes().all(|b| b.is_ascii_hexdigit());
+        let ordered = session.auth_time <= session.iat
+            && session.iat <= session.exp
+            && session.exp <= session.max;
+        let named = !session.identity.openid.is_empty()
+            && session.identity.openid.bytes().all(|b| b.is_ascii_graphic());
+        let ours = session.iss == ISSUER && known_id && ordered && named;
+        if ours { Ok(session) } else { Err(Stranger::Forged) }
+    }
+
+    /// Whether it is good for `site` at this moment. Replicas' clocks may differ by [`SKEW`].
+    pub fn check(&self, site: &Site, now: Timestamp) -> Result<(), Stranger> {
+        if self.aud != site.public_url.as_str() || self.appid != site.account.app_id {
+            return Err(Stranger::Elsewhere);
+        }
+        if now.plus(SKEW) < self.iat {
+            return Err(Stranger::Forged);
+        }
+        if self.exp <= now || self.max <= now {
+            return Err(Stranger::Expired);
+        }
+        Ok(())
+    }
+
+    /// The same session with its idle time started anew, once half of it has passed.
+    pub fn renewed(&self, now: Timestamp, settings: &Settings) -> Option<Self> {
+        let due = now.since(self.iat) >= settings.idle.as_secs() / 2;
+        let exp = now.plus(settings.idle).min(self.max);
+        let longer = exp > self.exp && !self.snapshot;
+        (due && longer).then(|| Self { iat: now, exp, ..self.clone() })
+    }
+
+    /// The value of the cookie.
+    pub fn seal(&self, keys: &Keys) -> Result<String, Unusable> {
+        keys.sign(self)
+    }
+
+    /// How long the browser should keep the cookie.
+    pub fn age(&self, now: Timestamp) -> Duration {
+        Duration::from_secs(self.exp.since(now))
+    }
+}
+
+impl Identity {
+    /// Nicknames and pictures come from strangers: cut to size, and a picture only from https.
+    fn trimmed(mut self) -> Self {
+        if let Some(nickname) = &mut self.nickname {
+            nickname.truncate(nickname.floor_char_boundary(LONGEST_NICKNAME));
+        }
+        self.nickname = self.nickname.filter(|nickname| !nickname.is_empty());
+        self.avatar = self.avatar.filter(|avatar| {
+            let web = avatar.starts_with("https://") || avatar.starts_with("http://");
+            web && avatar.len() <= LONGEST_AVATAR && avatar.bytes().all(|b| b.is_ascii_graphic())
+        });
+        self.unionid = self.unionid.filter(|id| !id.is_empty() && id.len() <= 128);
+        self
+    }
+}
+
+/// A session whose signature has been checked, with the headers that introduce its visitor.
+#[derive(Debug)]
+pub struct Known {
+    /// The claims.
+    pub session: Session,
+    /// What the site is told, ready to be sent.
+    pub introduction: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Known {
+    /// Prepares the introduction of a visitor to `site`.
+    pub fn new(session: Session, site: &Site) -> Self {
+        Self { introduction: introduction(&session, site), session }
+    }
+}
+
+/// Absent means absent: a fact WeChat did not give has no header, under no name.
+fn introduction(session: &Session, site: &Site) -> Vec<(HeaderName, HeaderValue)> {
+    let told = |fact: Fact| HeaderValue::try_from(tell(fact, session, site)?).ok();
+    let all = Fact::ALL;
+    let standard = all.iter().map(|(fact, name, _)| (name, *fact));
+    let extra = site.extra_headers.iter().map(|(name, fact)| (name, *fact));
+    let facts = standard.chain(extra).filter_map(|(name, fact)| Some((name.clone(), told(fact)?)));
+    let snapshot = session.snapshot.then(|| (SNAPSHOT, HeaderValue::from_static("1")));
+    facts.chain(snapshot).collect()
+}
+
+/// Visible ASCII only: what is not becomes percent-encoded, or is left out.
+fn tell(fact: Fact, session: &Session, site: &Site) -> Option<String> {
+    let visible = |text: &str| text.bytes().all(|b| b.is_ascii_graphic()).then(|| text.to_owned());
+    let identity = &session.identity;
+    match fact {
+        Fact::OpenId => visible(&identity.openid),
+        Fact::UnionId => visible(identity.unionid.as_deref()?),
+        Fact::AppId => visible(&session.appid),
+        Fact::Account => Some(encode(&site.account.name)),
+        Fact::Scope => Some(identity.scope.as_str().to_owned()),
+        Fact::Nickname => Some(encode(identity.nickname.as_deref()?)),
+        Fact::Avatar => visible(identity.avatar.as_deref()?),
+        Fact::Session => visible(&session.sid),
+        Fact::AuthTime => Some(session.auth_time.0.to_string()),
+    }
+}
+
+fn encode(text: &str) -> String {
+    const KEPT: &percent_encoding::AsciiSet =
+        &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    utf8_percent_encode(text, KEPT).to_string()
+}
+
+/// Logins that were ended before their time, by id, each with the moment it would have ended
+/// anyway.
+#[derive(Clone, Debug, Default)]
+pub struct Ended(HashMap<String, Timestamp>);
+
+impl Ended {
+    /// The same list with one login more, and without those that time has ended since.
+    #[must_use]
+    pub fn with(&self, session: &Session, now: Timestamp) -> Self {
+        let current = self.0.iter().filter(|(_, until)| now < **until);
+        let current = current.map(|(sid, until)| (sid.clone(), *until));
+        Self(current.chain([(session.sid.clone(), session.max)]).collect())
+    }
+
+    /// Whether a login was ended.
+    pub fn includes(&self, session: &Session) -> bool {
+        !self.0.is_empty() && self.0.contains_key(&session.sid)
+    }
+}

@@ -1,0 +1,263 @@
+//! The access policy as a table, and the life of a session.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderMap, Method};
+use serde_json::{Value, json};
+
+use super::{token::tests::keys, *};
+use crate::{
+    clock::Timestamp,
+    site::{Account, Ambiguous, Fact, Routes, Upstreams},
+    wire::{Host, Origin, cookie::Names, headers::Reserved, headers::Underscores},
+};
+
+fn site() -> Site {
+    Site {
+        name: "h5.example.com".to_owned(),
+        hosts: vec![Host::parse("h5.example.com").unwrap()],
+        public_url: Origin::parse("https://h5.example.com").unwrap(),
+        account: Arc::new(Account {
+            name: "main".to_owned(),
+            app_id: "wx1".to_owned(),
+            app_secret: Secret::new("s"),
+            authorize_url: String::new(),
+            api_urls: Vec::new(),
+            verify_files: [].into(),
+        }),
+        upstream: Upstreams {
+            endpoints: Vec::new(),
+            connect_timeout: Duration::ZERO,
+            response_timeout: Duration::ZERO,
+        },
+        outside_wechat: Outside::Page,
+        snapshot: Snapshot::Page,
+        ambiguous_paths: Ambiguous::Refuse,
+        underscores: Underscores::Drop,
+        extra_headers: vec![("remote-user".parse().unwrap(), Fact::OpenId)],
+        routes: Routes::new(Vec::new(), Access::None),
+        cookies: Names::new("wxgate", true),
+        reserved: Reserved::default(),
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        cookie: "wxgate".to_owned(),
+        idle: Duration::from_secs(100),
+        max: Duration::from_secs(1_000),
+        keys: Vec::new(),
+    }
+}
+
+fn identity(scope: Scope) -> Identity {
+    Identity { openid: "o1".to_owned(), unionid: None, nickname: None, avatar: None, scope }
+}
+
+fn session(scope: Scope) -> Session {
+    Session::begin(&site(), identity(scope), 7, Timestamp(10_000), &settings())
+}
+
+#[test]
+fn decisions() {
+    use Decision::*;
+    use Scope::{Base, UserInfo};
+    const WECHAT: &str = "MicroMessenger/8.0.50";
+    const OTHER: &str = "Mozilla/5.0";
+    const WECOM: &str = "wxwork/4.1 MicroMessenger/7.0.1";
+    const PAGE: &str = "text/html";
+    const SCRIPT: &str = "*/*";
+    let base = Access::Required(Base, Prompt::Direct);
+    let asked = Access::Required(UserInfo, Prompt::Button);
+    let straight = Access::Required(UserInfo, Prompt::Direct);
+    let known = |scope| Some(session(scope));
+    let snapshot = || Some(session(UserInfo).of_snapshot());
+    let (page, anonymous, deny) = (Outside::Page, Outside::Anonymous, Outside::Deny);
+    let cases = [
+        // route, browser, asks for, outside_wechat, session, decision
+        (Access::None, OTHER, PAGE, page, None, PassUnnamed),
+        (Access::None, WECHAT, PAGE, page, known(Base), PassUnnamed),
+        (Access::Optional, OTHER, PAGE, page, None, PassUnnamed),
+        (Access::Optional, WECHAT, SCRIPT, page, known(Base), Introduce),
+        (base, WECHAT, PAGE, page, None, Login(Base)),
+        (base, WECHAT, SCRIPT, page, None, Unauthorized(Base)),
+        (base, OTHER, PAGE, page, None, OpenInWeChat),
+        (base, WECOM, PAGE, page, None, OpenInWeChat),
+        (base, OTHER, SCRIPT, page, None, Unauthorized(Base)),
+        (base, OTHER, PAGE, deny, None, WeChatOnly),
+        (base, OTHER, SCRIPT, deny, None, Unauthorized(Base)),
+        (base, OTHER, PAGE, anonymous, None, PassUnnamed),
+        (base, OTHER, SCRIPT, anonymous, None, PassUnnamed),
+        (base, WECHAT, PAGE, anonymous, None, Login(Base)),
+        (base, OTHER, PAGE, Outside::Login, None, Login(Base)),
+        (base, OTHER, SCRIPT, Outside::Login, None, Unauthorized(Base)),
+        (base, WECHAT, PAGE, page, known(Base), Introduce),
+        (base, OTHER, SCRIPT, page, known(UserInfo), Introduce),
+        (asked, WECHAT, PAGE, page, None, OfferLogin(UserInfo)),
+        (asked, WECHAT, PAGE, page, known(Base), OfferLogin(UserInfo)),
+        (asked, WECHAT, SCRIPT, page, known(Base), Unauthorized(UserInfo)),
+        (asked, WECHAT, PAGE, page, known(UserInfo), Introduce),
+        (straight, WECHAT, PAGE, page, known(Base), Login(UserInfo)),
+        (base, WECHAT, PAGE, page, snapshot(), LeaveSnapshot),
+        (base, WECHAT, SCRIPT, page, snapshot(), Unauthorized(Base)),
+        (Access::Optional, WECHAT, PAGE, page, snapshot(), PassUnnamed),
+    ];
+    for (access, agent, accept, outside_wechat, session, expected) in cases {
+        let row = format!("{access:?} {agent} {accept} {outside_wechat:?} {session:?}");
+        let mut headers = HeaderMap::new();
+        headers.insert("user-agent", agent.parse().unwrap());
+        headers.insert("accept", accept.parse().unwrap());
+        let site = Site { outside_wechat, ..site() };
+        let visit = Visit { session: session.as_ref(), method: &Method::GET, headers: &headers };
+        assert_eq!(decide(&site, access, visit), expected, "{row}");
+    }
+}
+
+#[test]
+fn snapshot_visitors_get_what_the_site_says() {
+    let asked = Access::Required(Scope::UserInfo, Prompt::Button);
+    let cases = [
+        (Snapshot::Page, asked, Decision::LeaveSnapshot),
+        (Snapshot::Anonymous, asked, Decision::PassUnnamed),
+        (Snapshot::Allow, asked, Decision::Introduce),
+        (Snapshot::Allow, Access::Optional, Decision::Introduce),
+        (Snapshot::Allow, Access::None, Decision::PassUnnamed),
+    ];
+    for (snapshot, access, expected) in cases {
+        let session = session(Scope::UserInfo).of_snapshot();
+        let mut headers = HeaderMap::new();
+        headers.insert("accept", "text/html".parse().unwrap());
+        let visit = Visit { session: Some(&session), method: &Method::GET, headers: &headers };
+        let site = Site { snapshot, ..site() };
+        assert_eq!(decide(&site, access, visit), expected, "{snapshot:?} {access:?}");
+    }
+}
+
+#[test]
+fn f1_claims_are_required_and_range_checked() {
+    let keys = keys(&[("a", "0123456789abcdef0123456789abcdef")]);
+    let good = serde_json::to_value(session(Scope::Base)).unwrap();
+    let with = |name: &str, value: Value| {
+        let mut claims = good.clone();
+        claims[name] = value;
+        claims
+    };
+    let without = |name: &str| {
+        let mut claims = good.clone();
+        claims.as_object_mut().unwrap().remove(name);
+        claims
+    };
+    let mut cases = vec![(good.clone(), true), (with("extra", json!(1)), true)];
+    for name in ["iss", "aud", "sub", "sid", "iat", "exp", "auth_time", "max", "appid", "scope"] {
+        cases.push((without(name), false));
+        cases.push((with(name, json!(null)), false));
+        cases.push((with(name, json!(["wxgate"])), false));
+    }
+    for number in [json!(-1), json!(1.5), json!(1e300), json!("10000"), json!(u64::MAX)] {
+        cases.push((with("exp", number.clone()), false));
+        cases.push((with("iat", number.clone()), false));
+        cases.push((with("auth_time", number), false));
+    }
+    cases.push((with("iss", json!("other")), false));
+    cases.push((with("sub", json!("")), false));
+    cases.push((with("sub", json!("o\n1")), false));
+    cases.push((with("sid", json!("7")), false));
+    cases.push((with("scope", json!("snsapi_everything")), false));
+    cases.push((with("max", json!(10_050)), false));
+    for (claims, good) in cases {
+        let token = keys.sign(&claims).unwrap();
+        assert_eq!(Session::open(token.as_bytes(), &keys).is_ok(), good, "{claims}");
+    }
+}
+
+#[test]
+fn a_session_is_good_for_one_site_and_time() {
+    let other = Origin::parse("https://other.example.com").unwrap();
+    let session = session(Scope::Base);
+    let cases = [
+        (site(), 10_000, Ok(())),
+        (site(), 10_099, Ok(())),
+        (site(), 10_100, Err(Stranger::Expired)),
+        (site(), 9_940, Ok(())), // another replica's clock is behind
+        (site(), 9_939, Err(Stranger::Forged)),
+        (Site { public_url: other, ..site() }, 10_000, Err(Stranger::Elsewhere)),
+    ];
+    for (site, now, expected) in cases {
+        assert_eq!(session.check(&site, Timestamp(now)), expected, "{} at {now}", site.public_url);
+    }
+}
+
+#[test]
+fn a_session_is_renewed_past_half_its_idle_time_and_ends_at_max() {
+    let mut session = session(Scope::Base);
+    assert_eq!(session.renewed(Timestamp(10_049), &settings()), None);
+    let mut renewals = 0;
+    let mut now = 10_000;
+    while session.check(&site(), Timestamp(now)).is_ok() {
+        if let Some(renewed) = session.renewed(Timestamp(now), &settings()) {
+            assert_eq!((&renewed.sid, renewed.auth_time), (&session.sid, session.auth_time));
+            session = renewed;
+            renewals += 1;
+        }
+        now += 10;
+    }
+    assert_eq!((now, renewals), (11_000, 18));
+}
+
+#[test]
+fn c1_the_introduction_is_visible_ascii() {
+    let identity = Identity {
+        openid: "o1".to_owned(),
+        unionid: Some(String::new()),
+        nickname: Some("\u{14}瑪娅🍭 a\r\nX-Evil: 1".to_owned()),
+        avatar: Some("javascript:alert(1)".to_owned()),
+        scope: Scope::UserInfo,
+    };
+    let session = Session::begin(&site(), identity, 7, Timestamp(10_000), &settings());
+    let known = Known::new(session, &site());
+    let told: Vec<(&str, &str)> = known
+        .introduction
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
+        .collect();
+    let expected = [
+        ("x-wechat-openid", "o1"),
+        ("x-wechat-appid", "wx1"),
+        ("x-wechat-account", "main"),
+        ("x-wechat-scope", "snsapi_userinfo"),
+        ("x-wechat-nickname", "%14%E7%91%AA%E5%A8%85%F0%9F%8D%AD%20a%0D%0AX-Evil%3A%201"),
+        ("x-wechat-session", "00000000000000000000000000000007"),
+        ("x-wechat-auth-time", "10000"),
+        ("remote-user", "o1"),
+    ];
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn the_cookie_stays_small() {
+    let keys = keys(&[("2026-11", "0123456789abcdef0123456789abcdef")]);
+    let identity = Identity {
+        openid: "o".repeat(28),
+        unionid: Some("o".repeat(29)),
+        nickname: Some("囍".repeat(500)),
+        avatar: Some(format!("https://thirdwx.qlogo.cn/mmopen/{}/132", "a".repeat(400))),
+        scope: Scope::UserInfo,
+    };
+    let session =
+        Session::begin(&site(), identity, u128::MAX, Timestamp(1_800_000_000), &settings());
+    let cookie = session.seal(&keys).unwrap();
+    assert!(cookie.len() < 1536, "{} bytes", cookie.len());
+    assert_eq!(Session::open(cookie.as_bytes(), &keys), Ok(session));
+}
+
+#[test]
+fn e7_an_ended_session_stays_ended() {
+    let (ended, one) = (session::Ended::default(), session(Scope::Base));
+    assert!(!ended.includes(&one));
+    let ended = ended.with(&one, Timestamp(10_000));
+    assert!(ended.includes(&one));
+    assert!(ended.includes(&one.renewed(Timestamp(10_060), &settings()).unwrap()));
+    let other = Session::begin(&site(), identity(Scope::Base), 8, Timestamp(11_000), &settings());
+    let ended = ended.with(&other, Timestamp(11_000));
+    assert!(!ended.includes(&one), "time ended it: nothing is kept of it");
+}

@@ -1,0 +1,279 @@
+//! Signing, sealing and opening what we hand to a browser. Pure: expiry is the caller's to check,
+//! random values are the caller's to bring.
+//!
+//! Each secret of the ring signs sessions as it stands, so that whoever shares it can read them
+//! with any JWT library, and gives birth to one further key per purpose. A value made for one
+//! door never opens another.
+
+use aws_lc_rs::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    hkdf, hmac,
+};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::KeySettings;
+
+/// Longer than any token of ours; nothing longer is looked at.
+pub const LONGEST: usize = 4096;
+
+/// Bytes of a nonce for [`Keys::seal`].
+pub const NONCE: usize = NONCE_LEN;
+
+/// A value is not one of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a value of ours")]
+pub struct Forged;
+
+/// A key or a value could not be used with the algorithm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the cryptography library refused")]
+pub struct Unusable;
+
+/// What a short code vouches for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The `state` that goes to WeChat and back.
+    State,
+    /// The hidden field of the logout page.
+    Logout,
+}
+
+/// The ring: the first key signs and seals, every one opens.
+#[derive(Debug)]
+pub struct Keys {
+    newest: Key,
+    older: Vec<Key>,
+    rules: Validation,
+}
+
+struct Key {
+    id: String,
+    sign: EncodingKey,
+    verify: DecodingKey,
+    flow: LessSafeKey,
+    state: hmac::Key,
+    logout: hmac::Key,
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Key").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Keys {
+    /// The keys of a ring; [`Unusable`] when there is none.
+    pub fn new(ring: &[KeySettings]) -> Result<Self, Unusable> {
+        let mut keys = ring.iter().map(Key::new).collect::<Result<Vec<_>, _>>()?;
+        if keys.is_empty() {
+            return Err(Unusable);
+        }
+        let mut rules = Validation::new(Algorithm::HS256);
+        // The library would read the system clock, and check what is present only. Every claim
+        // is checked by `Session`, against `now`.
+        rules.validate_exp = false;
+        rules.validate_aud = false;
+        rules.required_spec_claims.clear();
+        Ok(Self { newest: keys.remove(0), older: keys, rules })
+    }
+
+    /// Signs `claims` as a JWT (HS256) that names its key.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that signs tokens")]
+    pub fn sign<T: Serialize>(&self, claims: &T) -> Result<String, Unusable> {
+        let mut header = Header::new(Algorithm::HS256);
+        header.kid = Some(self.newest.id.clone());
+        jsonwebtoken::encode(&header, claims, &self.newest.sign).map_err(|_| Unusable)
+    }
+
+    /// The claims of a JWT signed by a key of the ring, and by the one it names.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that opens tokens")]
+    pub fn verify<T: DeserializeOwned>(&self, token: &[u8]) -> Result<T, Forged> {
+        if token.len() > LONGEST {
+            return Err(Forged);
+        }
+        let header = jsonwebtoken::decode_header(token).map_err(|_| Forged)?;
+        let typ = header.typ.as_deref().ok_or(Forged)?;
+        let kid = header.kid.as_deref().ok_or(Forged)?;
+        let key = self.all().find(|key| key.id == kid).ok_or(Forged)?;
+        if !typ.eq_ignore_ascii_case("JWT") {
+            return Err(Forged);
+        }
+        let opened = jsonwebtoken::decode(token, &key.verify, &self.rules);
+        opened.map(|data| data.claims).map_err(|_| Forged)
+    }
+
+    /// Encrypts `value` (AES-256-GCM) so that only we can read it, for this `place` only. The
+    /// nonce must never have been used before: 96 random bits.
+    pub fn seal(&self, value: &[u8], place: &str, nonce: [u8; NONCE]) -> Result<String, Unusable> {
+        let mut sealed = value.to_vec();
+        let once = Nonce::assume_unique_for_key(nonce);
+        let aad = Aad::from(place.as_bytes());
+        self.newest.flow.seal_in_place_append_tag(once, aad, &mut sealed).map_err(|_| Unusable)?;
+        Ok(BASE64_URL_SAFE_NO_PAD.encode([nonce.as_slice(), &sealed].concat()))
+    }
+
+    /// Opens what [`Keys::seal`] closed for the same place.
+    pub fn open(&self, sealed: &[u8], place: &str) -> Result<Vec<u8>, Forged> {
+        if sealed.len() > LONGEST {
+            return Err(Forged);
+        }
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(sealed).map_err(|_| Forged)?;
+        let (nonce, closed) = bytes.split_first_chunk::<NONCE>().ok_or(Forged)?;
+        self.all()
+            .find_map(|key| {
+                let mut opened = closed.to_vec();
+                let once = Nonce::assume_unique_for_key(*nonce);
+                let aad = Aad::from(place.as_bytes());
+                let length = key.flow.open_in_place(once, aad, &mut opened).ok()?.len();
+                opened.truncate(length);
+                Some(opened)
+            })
+            .ok_or(Forged)
+    }
+
+    /// A code of 16 bytes that vouches for `message`. The message's fields must have fixed
+    /// lengths, all but the last, or two messages could read the same.
+    pub fn vouch(&self, purpose: Purpose, message: &[u8]) -> [u8; 16] {
+        let tag = hmac::sign(self.newest.mac(purpose), message);
+        let mut code = [0; 16];
+        for (to, from) in code.iter_mut().zip(tag.as_ref()) {
+            *to = *from;
+        }
+        code
+    }
+
+    /// Whether a key of the ring vouched for `message`, compared in constant time.
+    pub fn vouched(&self, purpose: Purpose, message: &[u8], code: &[u8]) -> bool {
+        self.all().any(|key| {
+            let tag = hmac::sign(key.mac(purpose), message);
+            let expected = tag.as_ref().first_chunk::<16>();
+            expected.is_some_and(|expected| {
+                aws_lc_rs::constant_time::verify_slices_are_equal(expected, code).is_ok()
+            })
+        })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Key> {
+        std::iter::once(&self.newest).chain(&self.older)
+    }
+}
+
+impl Key {
+    fn new(settings: &KeySettings) -> Result<Self, Unusable> {
+        let secret = settings.secret.expose().as_bytes();
+        let root = hkdf::Salt::new(hkdf::HKDF_SHA256, b"wxgate/v1").extract(secret);
+        let derive = |label: &str| -> Result<[u8; 32], Unusable> {
+            let mut key = [0; 32];
+            let info = [label.as_bytes()];
+            let derived = root.expand(&info, Length32).map_err(|_| Unusable)?;
+            derived.fill(&mut key).map_err(|_| Unusable)?;
+            Ok(key)
+        };
+        let flow = UnboundKey::new(&AES_256_GCM, &derive("flow")?).map_err(|_| Unusable)?;
+        Ok(Self {
+            id: settings.id.clone(),
+            sign: EncodingKey::from_secret(secret),
+            verify: DecodingKey::from_secret(secret),
+            flow: LessSafeKey::new(flow),
+            state: hmac::Key::new(hmac::HMAC_SHA256, &derive("state")?),
+            logout: hmac::Key::new(hmac::HMAC_SHA256, &derive("logout")?),
+        })
+    }
+
+    fn mac(&self, purpose: Purpose) -> &hmac::Key {
+        match purpose {
+            Purpose::State => &self.state,
+            Purpose::Logout => &self.logout,
+        }
+    }
+}
+
+struct Length32;
+
+impl hkdf::KeyType for Length32 {
+    fn len(&self) -> usize {
+        32
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::secret::Secret;
+
+    pub fn keys(ring: &[(&str, &str)]) -> Keys {
+        let key = |(id, secret): &(&str, &str)| KeySettings {
+            id: (*id).to_owned(),
+            secret: Secret::new(*secret),
+        };
+        Keys::new(&ring.iter().map(key).collect::<Vec<_>>()).unwrap()
+    }
+
+    const A: (&str, &str) = ("a", "0123456789abcdef0123456789abcdef");
+    const B: (&str, &str) = ("b", "fedcba9876543210fedcba9876543210");
+
+    /// A token signed with secret A, whatever its header says.
+    fn token(header: &Value, secret: &str) -> String {
+        let part = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
+        let text = format!("{}.{}", part(header), part(&json!({ "n": 1 })));
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+        let tag = hmac::sign(&key, text.as_bytes());
+        format!("{text}.{}", BASE64_URL_SAFE_NO_PAD.encode(tag))
+    }
+
+    #[test]
+    fn f1_header_is_pinned() {
+        let keys = keys(&[A, B]);
+        let cases = [
+            (json!({ "alg": "HS256", "typ": "JWT", "kid": "a" }), A.1, true),
+            (json!({ "alg": "HS256", "typ": "JWT", "kid": "b" }), B.1, true),
+            (json!({ "alg": "HS256", "typ": "JWT", "kid": "b" }), A.1, false),
+            (json!({ "alg": "HS256", "typ": "JWT", "kid": "c" }), A.1, false),
+            (json!({ "alg": "HS256", "typ": "JWT" }), A.1, false),
+            (json!({ "alg": "HS256", "kid": "a" }), A.1, false),
+            (json!({ "alg": "HS256", "typ": "other", "kid": "a" }), A.1, false),
+            (json!({ "alg": "HS512", "typ": "JWT", "kid": "a" }), A.1, false),
+            (json!({ "alg": "none", "typ": "JWT", "kid": "a" }), A.1, false),
+            (json!({ "typ": "JWT", "kid": "a" }), A.1, false),
+        ];
+        for (header, secret, good) in cases {
+            let opened = keys.verify::<Value>(token(&header, secret).as_bytes());
+            assert_eq!(opened.is_ok(), good, "{header}");
+        }
+        for garbage in ["", ".", "..", "a.b.c", "....", "é"] {
+            assert_eq!(keys.verify::<Value>(garbage.as_bytes()), Err(Forged), "{garbage:?}");
+        }
+        assert_eq!(keys.verify::<Value>(&[b'a'; LONGEST + 1]), Err(Forged));
+    }
+
+    #[test]
+    fn the_first_signs_and_all_open() {
+        let (old, new) = (keys(&[A]), keys(&[B, A]));
+        let token = old.sign(&json!({ "n": 1 })).unwrap();
+        assert!(new.verify::<Value>(token.as_bytes()).is_ok());
+        assert!(old.verify::<Value>(new.sign(&json!({})).unwrap().as_bytes()).is_err());
+        let sealed = old.seal(b"x", "here", [7; NONCE]).unwrap();
+        assert_eq!(new.open(sealed.as_bytes(), "here"), Ok(b"x".to_vec()));
+        let code = old.vouch(Purpose::State, b"m");
+        assert!(new.vouched(Purpose::State, b"m", &code));
+    }
+
+    #[test]
+    fn f2_a_value_of_one_purpose_opens_no_other_door() {
+        let keys = keys(&[A]);
+        let code = keys.vouch(Purpose::State, b"m");
+        assert!(!keys.vouched(Purpose::Logout, b"m", &code));
+        assert!(!keys.vouched(Purpose::State, b"n", &code));
+        assert!(!keys.vouched(Purpose::State, b"m", &code[..15]));
+        let sealed = keys.seal(b"x", "here", [7; NONCE]).unwrap();
+        assert_eq!(keys.open(sealed.as_bytes(), "there"), Err(Forged));
+        assert_eq!(keys.verify::<Value>(sealed.as_bytes()), Err(Forged));
+        let token = keys.sign(&json!({})).unwrap();
+        assert_eq!(keys.open(token.as_bytes(), "here"), Err(Forged));
+        assert_eq!(keys.open(b"", "here"), Err(Forged));
+    }
+}
