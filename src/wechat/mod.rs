@@ -1,1 +1,147 @@
-//! WeChat's OAuth API.
+//! WeChat's OAuth API: a code goes out, an identity comes back.
+
+use std::{sync::Arc, time::Duration};
+
+use rustls::ClientConfig;
+
+use crate::{
+    auth::Identity,
+    secret::Secret,
+    site::{Account, Scope},
+};
+
+pub mod protocol;
+
+use protocol::{Fault, Profile, Refusal};
+
+/// From the callback to the answer. A visitor's phone repeats a callback that takes five seconds.
+const DEADLINE: Duration = Duration::from_millis(4_500);
+/// A host that does not take a connection in this time is passed over.
+const CONNECT: Duration = Duration::from_millis(1_500);
+/// What the profile may take: without it the visitor still comes in, as an openid.
+const PROFILE: Duration = Duration::from_millis(1_500);
+
+/// Why nobody came back.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// WeChat answered, and the answer was no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// No API host took the connection; the code is as good as it was.
+    #[error("no API host of WeChat could be reached: {0}")]
+    Unreachable(String),
+    /// The call went out and nothing useful came back; the code may be spent.
+    #[error("WeChat's API did not answer: {0}")]
+    Silent(String),
+}
+
+/// Who came back from WeChat.
+#[derive(Clone, Debug)]
+pub struct Person {
+    /// Who they are and what they granted.
+    pub identity: Identity,
+    /// Whether that is the virtual identity of a snapshot page.
+    pub snapshot: bool,
+}
+
+/// The API client.
+#[derive(Clone, Debug)]
+pub struct WeChat {
+    client: reqwest::Client,
+}
+
+impl WeChat {
+    /// The only client, with every limit set. Fails when TLS cannot be set up.
+    pub fn new(tls: &Arc<ClientConfig>) -> Result<Self, reqwest::Error> {
+        let mut tls = ClientConfig::clone(tls);
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .no_proxy() // the app secret takes no detour that an environment variable names
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .connect_timeout(CONNECT)
+            .timeout(DEADLINE)
+            .pool_idle_timeout(Duration::from_mins(1))
+            .build()?;
+        Ok(Self { client })
+    }
+
+    /// Exchanges a code, and asks for the profile when the visitor granted it. A code is sent
+    /// once: only a connection that was never made leads to the next host.
+    pub async fn identify(&self, account: &Account, code: &str) -> Result<Person, Error> {
+        let exchange = self.exchange(account, code);
+        let (grant, api) = tokio::time::timeout(DEADLINE, exchange)
+            .await
+            .map_err(|_| Error::Silent("deadline passed".to_owned()))??;
+        let snapshot = grant.snapshot;
+        // A snapshot visitor's profile is as virtual as its openid: not worth a call.
+        if grant.scope < Scope::UserInfo || snapshot {
+            return Ok(Person { identity: grant.identity(Profile::default()), snapshot });
+        }
+        let url = protocol::userinfo_url(api, &grant);
+        let profile = match tokio::time::timeout(PROFILE, self.get(&url)).await {
+            Ok(Ok(body)) => protocol::read_profile(&body).map_err(Error::Refused),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(Error::Silent("deadline passed".to_owned())),
+        };
+        match profile {
+            Ok(profile) => Ok(Person { identity: grant.identity(profile), snapshot }),
+            Err(error) => {
+                tracing::warn!(account = account.name, %error, "no profile; the visitor comes in as an openid");
+                let mut identity = grant.identity(Profile::default());
+                if matches!(&error, Error::Refused(refusal) if refusal.fault() == Fault::Scope) {
+                    identity.scope = Scope::Base;
+                }
+                Ok(Person { identity, snapshot })
+            }
+        }
+    }
+
+    async fn exchange<'a>(
+        &self,
+        account: &'a Account,
+        code: &str,
+    ) -> Result<(protocol::Grant, &'a str), Error> {
+        let mut last = Error::Unreachable("no API host is configured".to_owned());
+        for api in &account.api_urls {
+            match self.get(&protocol::token_url(api, account, code)).await {
+                Ok(body) => return Ok((protocol::read_grant(&body)?, api)),
+                Err(error @ Error::Unreachable(_)) => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+
+    /// One call, read to its end or to the limit. Errors leave without the URL, which holds
+    /// secrets.
+    async fn get(&self, url: &Secret) -> Result<Vec<u8>, Error> {
+        let sent = self.client.get(url.expose()).send().await;
+        let mut response = sent.map_err(|error| {
+            let connect = error.is_connect();
+            let words = describe(&error.without_url());
+            if connect { Error::Unreachable(words) } else { Error::Silent(words) }
+        })?;
+        let status = response.status();
+        let mut body = Vec::new();
+        loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                Ok(None) => break,
+                Err(error) => return Err(Error::Silent(describe(&error.without_url()))),
+            }
+            if body.len() > protocol::LONGEST_ANSWER {
+                return Err(Error::Silent("the answer is too long".to_owned()));
+            }
+        }
+        // WeChat answers 200 whatever happens; anything else comes from something in between.
+        if status.is_success() { Ok(body) } else { Err(Error::Silent(format!("HTTP {status}"))) }
+    }
+}
+
+/// An error with its causes on one line.
+fn describe(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

@@ -1,0 +1,256 @@
+//! WeChat's URLs, answers and error codes, as `open.weixin.qq.com` and `api.weixin.qq.com` speak
+//! them. Pure.
+//!
+//! Sources are Tencent's pages on web authorization (网页授权) and what SDKs and their bug trackers
+//! saw on the wire, which is not always the same.
+
+use serde_json::Value;
+use url::form_urlencoded::byte_serialize;
+
+use crate::{
+    auth::Identity,
+    secret::Secret,
+    site::{Account, Scope},
+};
+
+/// The longest answer that is read, in bytes.
+pub const LONGEST_ANSWER: usize = 64 * 1024;
+
+/// The address a visitor is sent to. The order of the parameters, their case and the fragment are
+/// the documented ones: WeChat calls the match strict.
+pub fn authorize_url(account: &Account, callback: &str, scope: Scope, state: &str) -> String {
+    format!(
+        "{}/connect/oauth2/authorize?appid={}&redirect_uri={}&response_type=code&scope={}&state={}#wechat_redirect",
+        account.authorize_url,
+        encode(&account.app_id),
+        encode(callback),
+        scope.as_str(),
+        encode(state),
+    )
+}
+
+/// The address that exchanges a code. It holds the secret, so it never reaches a log.
+pub fn token_url(api: &str, account: &Account, code: &str) -> Secret {
+    Secret::new(format!(
+        "{api}/sns/oauth2/access_token?appid={}&secret={}&code={}&grant_type=authorization_code",
+        encode(&account.app_id),
+        encode(account.app_secret.expose()),
+        encode(code),
+    ))
+}
+
+/// The address that tells who somebody is.
+pub fn userinfo_url(api: &str, grant: &Grant) -> Secret {
+    Secret::new(format!(
+        "{api}/sns/userinfo?access_token={}&openid={}&lang=zh_CN",
+        encode(grant.access_token.expose()),
+        encode(&grant.openid),
+    ))
+}
+
+/// As `encodeURIComponent`: a space is `%20`, never `+`, and the escapes are upper case.
+fn encode(text: &str) -> String {
+    byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
+}
+
+/// What a code was good for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Good for [`userinfo_url`] and nothing of ours afterwards.
+    pub access_token: Secret,
+    /// Who came, to this account.
+    pub openid: String,
+    /// Who came, to all accounts of the company.
+    pub unionid: Option<String>,
+    /// What the visitor granted, which may be less than what was asked.
+    pub scope: Scope,
+    /// Whether the visitor is a virtual one of a snapshot page (快照页).
+    pub snapshot: bool,
+}
+
+/// What the visitor shows of themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Profile {
+    /// May hold anything.
+    pub nickname: Option<String>,
+    /// An http or https address.
+    pub avatar: Option<String>,
+    /// As in [`Grant`].
+    pub unionid: Option<String>,
+}
+
+/// WeChat's answer was no, or made no sense.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// An error code, with the text Tencent's support asks for. It holds no secret.
+    #[error("WeChat answered {code}: {message}")]
+    Code {
+        /// WeChat's number.
+        code: i64,
+        /// Its words, and the id of the call.
+        message: String,
+    },
+    /// Not the JSON that was expected.
+    #[error("WeChat's answer makes no sense: {0}")]
+    Nonsense(&'static str),
+}
+
+/// Whose fault a refusal is, which decides what comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The code was used, has expired or is garbled: another login helps.
+    Code,
+    /// WeChat is busy or we are over quota: later.
+    Busy,
+    /// The account is set up wrongly: the operator must act.
+    Setup,
+    /// WeChat does not let this visitor in.
+    Visitor,
+    /// This call may not be made with what the visitor granted.
+    Scope,
+    /// WeChat broke.
+    Broken,
+}
+
+impl Refusal {
+    /// The number alone, for the log.
+    pub fn code(&self) -> Option<i64> {
+        match self {
+            Self::Code { code, .. } => Some(*code),
+            Self::Nonsense(_) => None,
+        }
+    }
+
+    /// Whose fault it is, by the table of error codes.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Nonsense(_) => Fault::Broken,
+            Self::Code { code, .. } => match code {
+                // -1 is "system busy", but the code is spent all the same: a retry was answered
+                // "code been used".
+                -1 | 40029 | 40163 | 42003 | 41008 => Fault::Code,
+                40003 | 40014 | 40030 | 42001 | 42002 | 42007 | 50001 => Fault::Code,
+                45009 | 45011 => Fault::Busy,
+                40226 | 50002 => Fault::Visitor,
+                48001 => Fault::Scope,
+                _ => Fault::Setup,
+            },
+        }
+    }
+
+    /// What the operator can do about it, for the log.
+    pub fn remedy(&self) -> Option<&'static str> {
+        Some(match self.code()? {
+            40013 => "app_id is not one WeChat knows: compare it with the 公众号 console",
+            40001 | 40125 => "app_secret is wrong: reset it in the console and update the configuration",
+            40164 => "add this server's address to the IP whitelist in the console",
+            40243 => "the AppSecret is frozen: unfreeze it in the console",
+            48004 => "WeChat has banned this interface for the account: see the notices in the console",
+            45009 => "the account's daily quota is used up: clear it in the console or wait for tomorrow",
+            61003 | 61004 | 61007 => "the account is delegated to a third-party platform: log in through that platform",
+            _ => return None,
+        })
+    }
+}
+
+/// Reads the answer to [`token_url`].
+pub fn read_grant(body: &[u8]) -> Result<Grant, Refusal> {
+    let answer = read(body)?;
+    let openid = text(&answer, "openid").ok_or(Refusal::Nonsense("no openid"))?;
+    let token = text(&answer, "access_token").ok_or(Refusal::Nonsense("no access_token"))?;
+    let visible = openid.len() <= 128 && openid.bytes().all(|b| b.is_ascii_graphic());
+    if !visible {
+        return Err(Refusal::Nonsense("an openid of strange characters"));
+    }
+    // Newer field tables lack `scope`. Then nothing more than base is believed.
+    let scopes = text(&answer, "scope").unwrap_or_default();
+    let granted = scopes.split(',').filter_map(|scope| match scope.trim() {
+        "snsapi_login" => Some(Scope::UserInfo), // a website account's
+        scope => Scope::parse(scope),
+    });
+    Ok(Grant {
+        access_token: Secret::new(token),
+        openid,
+        unionid: text(&answer, "unionid"),
+        scope: granted.max().unwrap_or(Scope::Base),
+        snapshot: is_true(answer.get("is_snapshotuser")),
+    })
+}
+
+/// Reads the answer to [`userinfo_url`].
+pub fn read_profile(body: &[u8]) -> Result<Profile, Refusal> {
+    let answer = read(body)?;
+    Ok(Profile {
+        nickname: text(&answer, "nickname"),
+        avatar: text(&answer, "headimgurl"),
+        unionid: text(&answer, "unionid"),
+    })
+}
+
+impl Grant {
+    /// Who the visitor is, with the profile where one was to be had.
+    pub fn identity(self, profile: Profile) -> Identity {
+        Identity {
+            openid: self.openid,
+            unionid: profile.unionid.or(self.unionid),
+            nickname: profile.nickname,
+            // Pictures are served over https too, and a page on https shows no others.
+            avatar: profile.avatar.map(|url| match url.strip_prefix("http://") {
+                Some(rest) if rest.contains(".qlogo.cn/") => format!("https://{rest}"),
+                Some(_) | None => url,
+            }),
+            scope: self.scope,
+        }
+    }
+}
+
+/// Bytes to JSON, as leniently as WeChat needs: it says text/plain, and nicknames put raw control
+/// bytes and broken UTF-8 into strings. Outside strings control bytes are only white space, so
+/// replacing them all is safe.
+fn read(body: &[u8]) -> Result<Value, Refusal> {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let text: String = String::from_utf8_lossy(body)
+        .chars()
+        .map(|c| if c < ' ' { ' ' } else { c })
+        .collect();
+    let answer: Value = serde_json::from_str(&text).map_err(|_| Refusal::Nonsense("not JSON"))?;
+    if !answer.is_object() {
+        return Err(Refusal::Nonsense("not a JSON object"));
+    }
+    match number(answer.get("errcode")) {
+        None | Some(0) => Ok(answer),
+        Some(code) => Err(Refusal::Code { code, message: message(&answer) }),
+    }
+}
+
+/// WeChat's words, cut short and without what could break a log line.
+fn message(answer: &Value) -> String {
+    let words = answer.get("errmsg").and_then(Value::as_str).unwrap_or_default();
+    words.chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
+fn text(answer: &Value, name: &str) -> Option<String> {
+    let text = answer.get(name)?.as_str()?.trim();
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn number(value: Option<&Value>) -> Option<i64> {
+    match value? {
+        Value::Number(number) => number.as_i64(),
+        Value::String(text) => text.trim().parse().ok(),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// `1`, `1.0`, `"1"` and `true` have all been seen.
+fn is_true(value: Option<&Value>) -> bool {
+    match value {
+        Some(Value::Bool(yes)) => *yes,
+        Some(Value::Number(number)) => number.as_f64().is_some_and(|number| number != 0.0),
+        Some(Value::String(text)) => !matches!(text.trim(), "" | "0" | "false"),
+        Some(Value::Null | Value::Array(_) | Value::Object(_)) | None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;
