@@ -1,6 +1,54 @@
 //! One request, from door to door.
-use crate::{auth, site::Sites, wire::forwarded::Trusted};
-use std::path::PathBuf;
+//!
+//! [`Worker::handle`] is the story; every sentence of it is a call into another room.
+
+use std::{
+    cell::RefCell,
+    path::PathBuf,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+
+use crate::{
+    auth::{self, Decision, ReturnTo, Session, Stranger, Visit, session::Ended},
+    clock::{Clock, Timestamp},
+    site::{Access, Sites},
+    upstream::{self, Upstream},
+    wechat::WeChat,
+    wire::forwarded::Trusted,
+};
+
+mod access_log;
+mod body;
+mod error;
+mod exchange;
+mod forward;
+mod login;
+mod logout;
+pub mod page;
+mod peer;
+mod receive;
+mod recognise;
+mod reply;
+mod rules;
+mod voice;
+
+pub use body::Body;
+pub use error::Error;
+pub use peer::Peer;
+pub use upstream::Tunnels;
+
+use exchange::Exchanges;
+use receive::{Arrival, Door, Landing};
+use reply::Asker;
+use rules::{Desk, Rules};
+
 /// What the gateway needs to know.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -16,4 +64,196 @@ pub struct Settings {
     pub body_size: u64,
     /// The operator's own templates, which replace ours by name.
     pub pages: Option<PathBuf>,
+}
+
+/// What every thread shares: read-only snapshots, and the work that is no request.
+pub struct Gateway {
+    rules: arc_swap::ArcSwap<Rules>,
+    /// Counts reloads, so that a thread sees one without touching the snapshot's counter.
+    edition: AtomicU64,
+    ended: arc_swap::ArcSwap<Ended>,
+    tls: Arc<rustls::ClientConfig>,
+    exchanges: Exchanges,
+    clock: Clock,
+}
+
+/// Why a gateway could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// TLS could not be set up for calls to WeChat.
+    #[error("cannot set up the client for WeChat's API")]
+    Client(#[from] reqwest::Error),
+    /// A session key cannot be used.
+    #[error("cannot use the session keys")]
+    Keys(#[from] auth::token::Unusable),
+    /// The operator's templates cannot be read.
+    #[error("cannot read the templates in {0}")]
+    ReadPages(PathBuf, #[source] std::io::Error),
+    /// The operator's templates make no sense.
+    #[error(transparent)]
+    Pages(#[from] page::Error),
+}
+
+impl Gateway {
+    /// Builds a gateway; nothing is opened until the first request. Must be called on the runtime
+    /// that shall do the work that is no request, such as calls to WeChat.
+    pub fn new(settings: Settings, clock: Clock) -> Result<Self, SetupError> {
+        let tls = upstream::tls::client();
+        let wechat = WeChat::new(&tls)?;
+        Ok(Self {
+            rules: arc_swap::ArcSwap::from_pointee(Rules::new(settings)?),
+            edition: AtomicU64::new(0),
+            ended: arc_swap::ArcSwap::default(),
+            tls,
+            exchanges: Exchanges::new(wechat, tokio::runtime::Handle::current()),
+            clock,
+        })
+    }
+
+    /// Puts new settings in force between two requests. On an error the old ones stay.
+    pub fn reload(&self, settings: Settings) -> Result<(), SetupError> {
+        self.rules.store(Arc::new(Rules::new(settings)?));
+        self.edition.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+
+    /// Ends a login before its time, on this replica.
+    fn end(&self, session: &Session, now: Timestamp) {
+        self.ended.rcu(|ended| ended.with(session, now));
+    }
+}
+
+/// One thread's part of the gateway.
+pub struct Worker {
+    gateway: Arc<Gateway>,
+    desk: RefCell<Rc<Desk>>,
+    upstream: Upstream,
+    tunnels: Tunnels,
+}
+
+impl Worker {
+    /// A thread's part, with no connections and an empty cache.
+    pub fn new(gateway: Arc<Gateway>, tunnels: Tunnels) -> Self {
+        let desk = Rc::new(Desk::new(gateway.rules.load_full(), 0));
+        let upstream = Upstream::new(Arc::clone(&gateway.tls));
+        Self { gateway, desk: RefCell::new(desk), upstream, tunnels }
+    }
+
+    /// Answers a request. Whatever happens inside, the visitor gets a response.
+    pub async fn handle(&self, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
+        let desk = self.desk();
+        let trusted = desk.rules.trusted.includes(peer.ip);
+        let mut entry = access_log::Entry::open(&request, peer, trusted);
+        let asker = Asker::of(&request);
+        let response = match self.answer(&desk, request, peer, &mut entry).await {
+            Ok(response) => response,
+            Err(error) => {
+                error.log(entry.request_id());
+                desk.rules.voice.apologise(&error, &asker, entry.request_id())
+            }
+        };
+        entry.close(response.status());
+        response
+    }
+
+    /// Closes upstream connections that nobody has used for a while.
+    pub fn sweep(&self) {
+        self.upstream.sweep();
+    }
+
+    async fn answer(
+        &self,
+        desk: &Desk,
+        request: Request<Incoming>,
+        peer: &Peer,
+        entry: &mut access_log::Entry,
+    ) -> Result<Response<Body>, Error> {
+        let rules = &*desk.rules;
+        if let Some(content) = rules.verify_file(&request) {
+            return Ok(reply::text(content));
+        }
+        let arrival = receive::receive(rules, &request, peer, entry, (self.gateway.clock)())?;
+        match arrival.landing {
+            Landing::Door(door) => self.open(door, desk, request, &arrival).await,
+            Landing::Route(access) => self.visit(access, desk, request, &arrival).await,
+        }
+    }
+
+    /// A request for a page of the site: who asks, may they, and then one thing per decision.
+    async fn visit(
+        &self,
+        access: Access,
+        desk: &Desk,
+        request: Request<Incoming>,
+        arrival: &Arrival<'_>,
+    ) -> Result<Response<Body>, Error> {
+        let (rules, site) = (&*desk.rules, arrival.site);
+        let known = match access {
+            Access::None => Err(Stranger::New),
+            Access::Optional | Access::Required(..) => self.recognise(desk, &request, arrival),
+        };
+        let visit = Visit {
+            session: known.as_ref().ok().map(|known| &known.session),
+            method: request.method(),
+            headers: request.headers(),
+        };
+        let decision = auth::decide(site, access, visit);
+        let response = match decision {
+            Decision::Introduce => return self.forward(desk, request, arrival, known.ok()).await,
+            Decision::PassUnnamed => return self.forward(desk, request, arrival, None).await,
+            Decision::Login(scope) => {
+                let going = rules.going(&request);
+                login::start(rules, &request, arrival, &login::Wish::first(going, scope))?
+            }
+            Decision::OfferLogin(scope) => {
+                let url = rules.login_url(&rules.going(&request), Some(scope));
+                rules.voice.offer_login(&url, &Asker::of(&request))
+            }
+            Decision::OpenInWeChat => {
+                rules.voice.open_in_wechat(site, &rules.going(&request), &Asker::of(&request))
+            }
+            Decision::LeaveSnapshot => rules.voice.leave_snapshot(&Asker::of(&request)),
+            Decision::WeChatOnly => return Err(Error::WeChatOnly),
+            Decision::Unauthorized(scope) => {
+                reply::unauthorized(&rules.login_url(&rules.going(&request), Some(scope)))
+            }
+        };
+        Ok(match known {
+            Err(Stranger::Several) => login::without_session(response, site),
+            Err(_) | Ok(_) => response,
+        })
+    }
+
+    /// A request for the gateway itself.
+    async fn open(
+        &self,
+        door: Door,
+        desk: &Desk,
+        request: Request<Incoming>,
+        arrival: &Arrival<'_>,
+    ) -> Result<Response<Body>, Error> {
+        let get = matches!(*request.method(), Method::GET | Method::HEAD);
+        match door {
+            Door::Login if get => self.login(desk, &request, arrival),
+            Door::Callback if get => self.finish_login(desk, &request, arrival).await,
+            Door::Logout if get => Ok(self.ask_logout(desk, &request, arrival)),
+            Door::Logout if request.method() == Method::POST => self.logout(desk, request, arrival).await,
+            Door::Session if get => Ok(match self.recognise(desk, &request, arrival) {
+                Ok(known) => reply::session(&known.session, arrival.site),
+                Err(_) => reply::unauthorized(&desk.rules.login_url(&ReturnTo::home(), None)),
+            }),
+            Door::Unknown => Err(Error::NotFound),
+            Door::Login | Door::Callback | Door::Logout | Door::Session => Err(Error::MethodNotAllowed),
+        }
+    }
+
+    /// This thread's view of the settings in force.
+    fn desk(&self) -> Rc<Desk> {
+        let edition = self.gateway.edition.load(Ordering::Acquire);
+        if self.desk.borrow().edition != edition {
+            let rules = self.gateway.rules.load_full();
+            self.desk.replace(Rc::new(Desk::new(rules, edition)));
+        }
+        Rc::clone(&self.desk.borrow())
+    }
 }

@@ -1,13 +1,22 @@
-//! Sockets in.
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
-/// Where to listen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Listen {
-    /// An address and port; port 0 takes a free one.
-    Tcp(SocketAddr),
-    /// `unix:/path`
-    Unix(PathBuf),
-}
+//! Sockets in: listen, share connections among threads, and drain when asked to stop.
+//!
+//! Each thread has a runtime, a listening socket, upstream connections and caches of its own
+//! (`SO_REUSEPORT` lets the kernel deal out connections), so a request never crosses threads.
+
+use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::sync::{Semaphore, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::gateway::{Gateway, Peer};
+
+mod connection;
+mod listen;
+pub mod tls;
+mod worker;
+
+use listen::Listener;
+
 /// Where and how to listen.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -22,6 +31,16 @@ pub struct Settings {
     /// How long requests may take to finish once we are asked to stop.
     pub drain: Duration,
 }
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// An address and port; port 0 takes a free one.
+    Tcp(SocketAddr),
+    /// `unix:/path`
+    Unix(PathBuf),
+}
+
 /// What a client may take of us.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -36,4 +55,112 @@ pub struct Limits {
     /// Connections held at once.
     pub connections: usize,
 }
-pub mod tls;
+
+/// Why the server could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An address could not be taken.
+    #[error("cannot listen on {0}")]
+    Listen(String, #[source] io::Error),
+    /// A certificate could not be used.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
+    /// The system gave us no thread or no runtime.
+    #[error("cannot start a thread")]
+    Thread(#[from] io::Error),
+}
+
+/// Bound listeners, not yet accepting.
+pub struct Server {
+    settings: Settings,
+    /// One set for each thread.
+    listeners: Vec<Vec<Listener>>,
+    certificates: Option<Arc<tls::Certificates>>,
+}
+
+impl Server {
+    /// Takes every address, so that a failure to start is a failure to start.
+    pub fn bind(settings: Settings) -> Result<Self, Error> {
+        let workers = match settings.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        };
+        let certificates = settings.tls.as_ref().map(tls::Certificates::load).transpose()?;
+        let certificates = certificates.map(Arc::new);
+        let listeners = listen::bind(&settings, workers)?;
+        Ok(Self { settings, listeners, certificates })
+    }
+
+    /// The addresses we got without TLS, which matters when port 0 was asked for.
+    pub fn addrs(&self) -> Vec<SocketAddr> {
+        self.addrs_where(false)
+    }
+
+    /// The addresses we got with TLS.
+    pub fn tls_addrs(&self) -> Vec<SocketAddr> {
+        self.addrs_where(true)
+    }
+
+    /// The certificates, so that a reload can read their files again.
+    pub fn certificates(&self) -> Option<Arc<tls::Certificates>> {
+        self.certificates.clone()
+    }
+
+    /// Serves until `stop` completes, then lets open requests finish.
+    pub async fn serve(self, gateway: Arc<Gateway>, stop: impl Future<Output = ()>) -> Result<(), Error> {
+        let stopping = CancellationToken::new();
+        let room = Arc::new(Semaphore::new(self.settings.limits.connections));
+        let acceptor = self.certificates.as_ref().map(|it| tls::acceptor(Arc::clone(it)));
+        let mut threads = Vec::new();
+        for (number, listeners) in self.listeners.into_iter().enumerate() {
+            let (done, ended) = oneshot::channel();
+            let worker = worker::Worker {
+                listeners,
+                acceptor: acceptor.clone(),
+                gateway: Arc::clone(&gateway),
+                room: Arc::clone(&room),
+                stopping: stopping.clone(),
+                limits: self.settings.limits,
+                drain: self.settings.drain,
+            };
+            std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+                let outcome = worker.run();
+                let _ = done.send(outcome);
+            })?;
+            threads.push(ended);
+        }
+        let ended = all_ended(threads);
+        tokio::pin!(ended);
+        tokio::select! {
+            outcome = &mut ended => return outcome, // a thread that could not start
+            () = stop => tracing::info!("draining"),
+        }
+        stopping.cancel();
+        ended.await
+    }
+
+    fn addrs_where(&self, encrypted: bool) -> Vec<SocketAddr> {
+        let first = self.listeners.first().into_iter().flatten();
+        first.filter(|it| it.encrypted == encrypted).filter_map(Listener::addr).collect()
+    }
+}
+
+/// Waits for every thread; the first failure is the server's.
+async fn all_ended(threads: Vec<oneshot::Receiver<io::Result<()>>>) -> Result<(), Error> {
+    let mut outcome = Ok(());
+    for thread in threads {
+        match thread.await {
+            Ok(Ok(())) => (),
+            Ok(Err(error)) => outcome = Err(Error::Thread(error)),
+            Err(_) => outcome = Err(Error::Thread(io::Error::other("a thread died"))),
+        }
+    }
+    outcome
+}
+
+/// The other end of a connection, as the gateway wants to know it.
+fn peer(address: Option<SocketAddr>, encrypted: bool) -> Peer {
+    // Whoever can reach a unix socket is on this machine.
+    let ip = address.map_or(std::net::Ipv4Addr::LOCALHOST.into(), |address| address.ip().to_canonical());
+    Peer::new(ip, encrypted)
+}

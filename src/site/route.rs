@@ -166,6 +166,17 @@ impl Routes {
         routes.find(|route| route.matches(path.as_str(), method)).unwrap_or(&self.otherwise)
     }
 
+    /// The most that any rule asks; a login at the least.
+    pub fn strictest(&self) -> Access {
+        let all = self.routes.iter().chain([&self.otherwise]).map(|route| route.access);
+        let scope = |access: &Access| match access {
+            Access::None | Access::Optional => None,
+            Access::Required(scope, _) => Some(*scope),
+        };
+        let strictest = all.max_by_key(scope).filter(|access| scope(access).is_some());
+        strictest.unwrap_or(Access::Required(Scope::Base, Prompt::Direct))
+    }
+
     /// What applies where no other rule does.
     pub fn otherwise(&self) -> &Route {
         &self.otherwise

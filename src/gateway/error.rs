@@ -1,0 +1,191 @@
+//! Everything that can stop a request, whose doing it is, and what we call it.
+
+use http::{HeaderValue, StatusCode};
+
+use super::page::Notice;
+use crate::{
+    auth::token::Unusable,
+    upstream,
+    wechat::{
+        self,
+        protocol::{Fault, Refusal},
+    },
+    wire::PathError,
+};
+
+/// Why a request was not answered as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It could be read in two ways, or in none.
+    #[error("the request is not well formed: {0}")]
+    BadRequest(&'static str),
+    /// The path could mean one thing to us and another to the site.
+    #[error("ambiguous path")]
+    AmbiguousPath(#[source] PathError),
+    /// A header with an underscore, on a site that refuses those.
+    #[error("a header name with an underscore")]
+    Underscore,
+    /// No site answers to that host.
+    #[error("no site for this host")]
+    UnknownHost,
+    /// Nothing of ours has this path.
+    #[error("no such page of the gateway")]
+    NotFound,
+    /// That cannot be done there.
+    #[error("method not allowed")]
+    MethodNotAllowed,
+    /// The site is for the WeChat browser only.
+    #[error("a browser outside WeChat")]
+    WeChatOnly,
+    /// Another site sent the visitor here to log them out.
+    #[error("a logout that does not come from the site")]
+    ForeignLogout,
+    /// The state is not ours, or ten minutes old.
+    #[error("no login under way that this callback could belong to")]
+    LoginExpired,
+    /// The state is good, but this browser does not remember it.
+    #[error("a callback without its flow cookie")]
+    CookiesLost {
+        /// Where to try again.
+        retry: String,
+    },
+    /// The visitor said no to WeChat.
+    #[error("the visitor declined")]
+    Declined {
+        /// Where to try again.
+        retry: String,
+    },
+    /// WeChat did not say who the visitor is.
+    #[error("the login failed")]
+    Login {
+        /// Where to try again.
+        retry: String,
+        /// What WeChat said.
+        source: wechat::Error,
+    },
+    /// The site switched to a protocol that nobody asked for.
+    #[error("the site answered 101 to a request that asked for no upgrade")]
+    UnaskedSwitch,
+    /// The site failed.
+    #[error(transparent)]
+    Upstream(#[from] upstream::Error),
+    /// A token could not be made.
+    #[error("a token could not be made")]
+    Token(#[from] Unusable),
+}
+
+impl Error {
+    /// What the visitor's browser is told. Every variant is named, so a new one cannot be
+    /// forgotten.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::BadRequest(_)
+            | Self::AmbiguousPath(_)
+            | Self::Underscore
+            | Self::LoginExpired
+            | Self::CookiesLost { .. } => StatusCode::BAD_REQUEST,
+            Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::WeChatOnly | Self::ForeignLogout | Self::Declined { .. } => StatusCode::FORBIDDEN,
+            Self::Login { source, .. } => login_status(source),
+            Self::Upstream(upstream::Error::Slow(_)) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Upstream(upstream::Error::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnaskedSwitch
+            | Self::Upstream(upstream::Error::Unreachable(_) | upstream::Error::Broken(_)) => {
+                StatusCode::BAD_GATEWAY
+            }
+            Self::Token(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// What the visitor is told.
+    pub fn notice(&self) -> Notice {
+        match self {
+            Self::BadRequest(_) | Self::AmbiguousPath(_) | Self::Underscore => Notice::BadRequest,
+            Self::UnknownHost => Notice::UnknownHost,
+            Self::NotFound => Notice::NotFound,
+            Self::MethodNotAllowed => Notice::MethodNotAllowed,
+            Self::WeChatOnly => Notice::WeChatOnly,
+            Self::ForeignLogout => Notice::Forbidden,
+            Self::LoginExpired => Notice::LoginExpired,
+            Self::CookiesLost { .. } => Notice::CookiesLost,
+            Self::Declined { .. } => Notice::Declined,
+            Self::Login { source, .. } => login_notice(source),
+            Self::Upstream(upstream::Error::Slow(_)) => Notice::SiteSlow,
+            Self::Upstream(upstream::Error::TooLarge) => Notice::TooLarge,
+            Self::UnaskedSwitch
+            | Self::Upstream(upstream::Error::Unreachable(_) | upstream::Error::Broken(_)) => {
+                Notice::SiteUnreachable
+            }
+            Self::Token(_) => Notice::Internal,
+        }
+    }
+
+    /// Where the button of the page leads.
+    pub fn retry(&self) -> Option<&str> {
+        match self {
+            Self::CookiesLost { retry } | Self::Declined { retry } | Self::Login { retry, .. } => {
+                Some(retry)
+            }
+            Self::LoginExpired => Some("/"),
+            Self::BadRequest(_)
+            | Self::AmbiguousPath(_)
+            | Self::Underscore
+            | Self::UnknownHost
+            | Self::NotFound
+            | Self::MethodNotAllowed
+            | Self::WeChatOnly
+            | Self::ForeignLogout
+            | Self::UnaskedSwitch
+            | Self::Upstream(_)
+            | Self::Token(_) => None,
+        }
+    }
+
+    /// Logs once, here, with every cause. Nobody below logs an error it returns.
+    pub fn log(&self, request_id: &HeaderValue) {
+        let causes = std::iter::successors(std::error::Error::source(self), |it| it.source());
+        let causes = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+        let request_id = request_id.to_str().unwrap_or_default();
+        if self.status().is_server_error() {
+            let remedy = self.remedy();
+            tracing::error!(request_id, error = %self, causes, remedy, "request failed");
+        } else {
+            tracing::debug!(request_id, error = %self, causes, "request refused");
+        }
+    }
+
+    /// What the operator can do, where the cause tells.
+    fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Login { source: wechat::Error::Refused(refusal), .. } => refusal.remedy(),
+            _ => None,
+        }
+    }
+}
+
+fn login_status(error: &wechat::Error) -> StatusCode {
+    match error {
+        wechat::Error::Unreachable(_) | wechat::Error::Silent(_) => StatusCode::SERVICE_UNAVAILABLE,
+        wechat::Error::Refused(Refusal::Nonsense(_)) => StatusCode::BAD_GATEWAY,
+        wechat::Error::Refused(refusal) => match refusal.fault() {
+            Fault::Code | Fault::Visitor => StatusCode::FORBIDDEN,
+            Fault::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Fault::Setup | Fault::Scope | Fault::Broken => StatusCode::BAD_GATEWAY,
+        },
+    }
+}
+
+fn login_notice(error: &wechat::Error) -> Notice {
+    match error {
+        wechat::Error::Unreachable(_) | wechat::Error::Silent(_) => Notice::WeChatUnreachable,
+        wechat::Error::Refused(refusal) => match refusal.fault() {
+            Fault::Code => Notice::CodeFailed,
+            Fault::Visitor => Notice::NotAllowed,
+            Fault::Busy => Notice::WeChatBusy,
+            Fault::Setup | Fault::Scope => Notice::Misconfigured,
+            Fault::Broken => Notice::WeChatUnreachable,
+        },
+    }
+}

@@ -1,0 +1,161 @@
+//! Handing a request to the site and its answer back, each without what must not go on.
+
+use std::rc::Rc;
+
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use hyper::{body::Incoming, upgrade::OnUpgrade};
+
+use super::{Arrival, Body, Desk, Error, Worker};
+use crate::{
+    auth::Known,
+    site::Site,
+    upstream::{self, Outgoing},
+    wire::{Scheme, forwarded, headers},
+};
+
+const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
+const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
+const HTTP: HeaderValue = HeaderValue::from_static("http");
+const HTTPS: HeaderValue = HeaderValue::from_static("https");
+
+impl Worker {
+    /// Passes a request on, introducing the visitor if there is somebody to introduce.
+    pub(super) async fn forward(
+        &self,
+        desk: &Desk,
+        request: Request<Incoming>,
+        arrival: &Arrival<'_>,
+        known: Option<Rc<Known>>,
+    ) -> Result<Response<Body>, Error> {
+        let (site, limit) = (arrival.site, desk.rules.body_size);
+        if limit > 0 && announced(request.headers()).is_some_and(|length| length > limit) {
+            return Err(upstream::Error::TooLarge.into());
+        }
+        let mut request = request;
+        let tunnel = wants_websocket(&request).then(|| hyper::upgrade::on(&mut request));
+        *request.uri_mut() = target(request.uri());
+        *request.version_mut() = Version::HTTP_11;
+        edit(request.headers_mut(), arrival, known.as_deref())?;
+        if tunnel.is_some() {
+            request.headers_mut().insert(header::CONNECTION, UPGRADE);
+            request.headers_mut().insert(header::UPGRADE, WEBSOCKET);
+        }
+        let request = request.map(|body| Outgoing::new(body, limit));
+        let request = framed(request);
+        let response = self.upstream.send(request, &site.upstream).await?;
+        let mut response = self.answer_with(response, site, tunnel)?;
+        if let Some(known) = known {
+            renew(&mut response, desk, arrival, &known)?;
+        }
+        Ok(response)
+    }
+
+    /// The site's answer, without what ends here and without cookies that are ours to set.
+    fn answer_with(
+        &self,
+        response: Response<upstream::Streamed>,
+        site: &Site,
+        tunnel: Option<OnUpgrade>,
+    ) -> Result<Response<Body>, Error> {
+        let mut response = response;
+        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        headers::end_hop(response.headers_mut());
+        site.cookies.protect(response.headers_mut());
+        match tunnel {
+            Some(visitor) if switched => {
+                self.tunnels.join(visitor, hyper::upgrade::on(&mut response));
+                response.headers_mut().insert(header::CONNECTION, UPGRADE);
+                response.headers_mut().insert(header::UPGRADE, WEBSOCKET);
+            }
+            // The visitor asked for no other protocol, so the site's answer makes no sense.
+            None if switched => return Err(Error::UnaskedSwitch),
+            Some(_) | None => (),
+        }
+        Ok(response.map(Body::Site))
+    }
+}
+
+/// The order is the requirement (B1): hop-by-hop headers and our families go, then ours are set.
+fn edit(headers: &mut HeaderMap, arrival: &Arrival<'_>, known: Option<&Known>) -> Result<(), Error> {
+    let (site, origin) = (arrival.site, &arrival.origin);
+    site.reserved.strip(headers, origin.trusted).map_err(|headers::Refused| Error::Underscore)?;
+    site.cookies.withhold(headers);
+    headers.insert(header::HOST, arrival.host.clone());
+    headers.insert(forwarded::FOR, origin.client.clone());
+    headers.insert(forwarded::REAL_IP, origin.client.clone());
+    headers.insert(forwarded::HOST, arrival.host.clone());
+    headers.insert(forwarded::PROTO, match origin.scheme {
+        Scheme::Http => HTTP,
+        Scheme::Https => HTTPS,
+    });
+    headers.insert(forwarded::REQUEST_ID, origin.request_id.clone());
+    for (name, value) in known.into_iter().flat_map(|known| &known.introduction) {
+        headers.insert(name.clone(), value.clone());
+    }
+    Ok(())
+}
+
+/// Starts the idle time of a session anew, once half of it has passed.
+fn renew(
+    response: &mut Response<Body>,
+    desk: &Desk,
+    arrival: &Arrival<'_>,
+    known: &Known,
+) -> Result<(), Error> {
+    let rules = &desk.rules;
+    let Some(session) = known.session.renewed(arrival.now, &rules.session) else { return Ok(()) };
+    let names = &arrival.site.cookies;
+    let cookie = names.set(names.session(), &session.seal(&rules.keys)?, session.age(arrival.now));
+    if let Some(cookie) = cookie {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+        keep_private(response.headers_mut());
+    }
+    Ok(())
+}
+
+/// A response with a cookie of ours is for one visitor only, whatever the site said of it.
+fn keep_private(headers: &mut HeaderMap) {
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    for name in [header::EXPIRES.as_str(), "surrogate-control", "cdn-cache-control"] {
+        headers.remove(name);
+    }
+}
+
+/// The path and query alone, which is what a server is asked for.
+fn target(uri: &Uri) -> Uri {
+    if uri.authority().is_none() {
+        return uri.clone();
+    }
+    uri.path_and_query().cloned().map_or_else(|| Uri::from(http::uri::PathAndQuery::from_static("/")), Uri::from)
+}
+
+/// A body of unknown length needs chunks, also under a method that has none as a rule.
+fn framed(mut request: Request<Outgoing>) -> Request<Outgoing> {
+    let unknown = http_body::Body::size_hint(request.body()).exact().is_none();
+    if unknown && !request.headers().contains_key(header::CONTENT_LENGTH) {
+        request.headers_mut().insert(header::TRANSFER_ENCODING, CHUNKED);
+    }
+    request
+}
+
+/// How long the body says it is.
+fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Only WebSocket opens a tunnel (RFC 6455, section 4.1); any other upgrade is simply not passed.
+fn wants_websocket(request: &Request<Incoming>) -> bool {
+    let headers = request.headers();
+    let Some(protocol) = headers.get(header::UPGRADE) else { return false };
+    let named = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
+        .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
+    named
+        && protocol.as_bytes().eq_ignore_ascii_case(b"websocket")
+        && request.method() == Method::GET
+        && request.version() == Version::HTTP_11
+        && http_body::Body::is_end_stream(request.body())
+}

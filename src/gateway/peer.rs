@@ -1,0 +1,28 @@
+//! The other end of a connection.
+
+use std::net::IpAddr;
+
+use http::HeaderValue;
+
+/// Whoever connected to us: a visitor, or a proxy in front of us.
+#[derive(Debug)]
+pub struct Peer {
+    /// Its address.
+    pub ip: IpAddr,
+    /// Whether the connection is encrypted.
+    pub encrypted: bool,
+    /// The address as a header, written once per connection.
+    pub text: HeaderValue,
+}
+
+impl Peer {
+    /// The peer at this address.
+    pub fn new(ip: IpAddr, encrypted: bool) -> Self {
+        Self { ip, encrypted, text: text(ip) }
+    }
+}
+
+/// An address as a header.
+pub fn text(ip: IpAddr) -> HeaderValue {
+    HeaderValue::try_from(ip.to_string()).unwrap_or(HeaderValue::from_static("unknown"))
+}

@@ -1,0 +1,223 @@
+//! The front desk: which site a request is for, what it wants there, and who brought it.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Method, Request, header};
+
+use super::{Error, Peer, access_log::Entry, peer, rules::Rules};
+use crate::{
+    clock::Timestamp,
+    site::{Access, Ambiguous, Site},
+    wire::{self, Host, Path, PathError, Scheme, forwarded},
+};
+
+/// Where a request landed.
+pub struct Arrival<'a> {
+    /// The site it is for.
+    pub site: &'a Arc<Site>,
+    /// What it wants there.
+    pub landing: Landing,
+    /// The host as the visitor spelled it.
+    pub host: HeaderValue,
+    /// Whether that is the host the site is known by, where logins end.
+    pub at_home: bool,
+    /// When it arrived.
+    pub now: Timestamp,
+    /// Who sent it and how.
+    pub origin: Origin,
+}
+
+/// What a request wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Landing {
+    /// Something of the gateway's own.
+    Door(Door),
+    /// A page of the site, under these terms.
+    Route(Access),
+}
+
+/// What may be asked of the gateway itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// Start a login.
+    Login,
+    /// Back from WeChat.
+    Callback,
+    /// End the session.
+    Logout,
+    /// Who am I.
+    Session,
+    /// No such thing, and never the site's either.
+    Unknown,
+}
+
+/// What the site is told of a request's way here.
+pub struct Origin {
+    /// The visitor's address.
+    pub client: HeaderValue,
+    /// The scheme the visitor used, as far as we can know.
+    pub scheme: Scheme,
+    /// Whether the peer is a proxy of ours, whose word we take.
+    pub trusted: bool,
+    /// This request's id.
+    pub request_id: HeaderValue,
+}
+
+/// Reads what everything else depends on. Whatever is not exactly one thing is refused here.
+pub fn receive<'a, B>(
+    rules: &'a Rules,
+    request: &Request<B>,
+    peer: &Peer,
+    entry: &mut Entry,
+    now: Timestamp,
+) -> Result<Arrival<'a>, Error> {
+    well_formed(request)?;
+    let (text, host) = host(request)?;
+    let site = rules.sites.find(&host).ok_or(Error::UnknownHost)?;
+    entry.landed(Arc::clone(site));
+    let trusted = rules.trusted.includes(peer.ip);
+    let client = match rules.trusted.client(peer.ip, request.headers()) {
+        client if client == peer.ip => peer.text.clone(),
+        client => peer::text(client),
+    };
+    let told = trusted.then(|| forwarded::scheme(request.headers())).flatten();
+    let own = if peer.encrypted { Scheme::Https } else { Scheme::Http };
+    Ok(Arrival {
+        site,
+        landing: land(rules, site, request)?,
+        at_home: host == *site.public_url.host(),
+        host: text,
+        now,
+        origin: Origin {
+            client,
+            scheme: told.unwrap_or(own),
+            trusted,
+            request_id: entry.request_id().clone(),
+        },
+    })
+}
+
+/// What hyper lets through and two readers could understand in two ways.
+fn well_formed<B>(request: &Request<B>) -> Result<(), Error> {
+    let headers = request.headers();
+    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+        return Err(Error::MethodNotAllowed);
+    }
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let coding = codings.next();
+    let chunked = coding.is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    if !chunked || codings.next().is_some() {
+        return Err(Error::BadRequest("a transfer coding other than chunked"));
+    }
+    Ok(())
+}
+
+/// The one host a request names: `Host`, or in HTTP/2 and in absolute form the authority, and
+/// where both are there they agree (RFC 9112, section 3.2).
+fn host<B>(request: &Request<B>) -> Result<(HeaderValue, Host), Error> {
+    let mut fields = request.headers().get_all(header::HOST).iter();
+    let (field, second) = (fields.next(), fields.next());
+    if second.is_some() {
+        return Err(Error::BadRequest("two Host headers"));
+    }
+    let read = |text: &str| Host::parse(text).ok_or(Error::BadRequest("an unusable host"));
+    let named = match field {
+        Some(field) => {
+            let text = field.to_str().map_err(|_| Error::BadRequest("an unusable host"))?;
+            Some((field.clone(), read(text)?))
+        }
+        None => None,
+    };
+    match (request.uri().authority(), named) {
+        (None, Some(named)) => Ok(named),
+        (None, None) => Err(Error::BadRequest("no host")),
+        (Some(authority), named) => {
+            let host = read(authority.as_str())?;
+            if named.is_some_and(|(_, named)| named != host) {
+                return Err(Error::BadRequest("two hosts that disagree"));
+            }
+            let text = HeaderValue::from_str(authority.as_str());
+            Ok((text.map_err(|_| Error::BadRequest("an unusable host"))?, host))
+        }
+    }
+}
+
+/// One look decides; what is forwarded later is the path that was judged here.
+fn land<B>(rules: &Rules, site: &Site, request: &Request<B>) -> Result<Landing, Error> {
+    let text = request.uri().path();
+    let path = match (Path::parse(text), site.ambiguous_paths) {
+        (Ok(path), _) => path,
+        (Err(why), Ambiguous::Refuse) => return Err(Error::AmbiguousPath(why)),
+        (Err(wire::PathError::NotAPath), _) => return Err(Error::AmbiguousPath(PathError::NotAPath)),
+        (Err(_), Ambiguous::Protect) => return Ok(Landing::Route(site.routes.strictest())),
+    };
+    if let Some(door) = Door::of(text, &rules.prefix) {
+        return Ok(Landing::Door(door));
+    }
+    match (site.route(path, request.method()), site.ambiguous_paths) {
+        (Some(route), _) => Ok(Landing::Route(route.access)),
+        (None, Ambiguous::Refuse) => Err(Error::AmbiguousPath(PathError::Parameter)),
+        (None, Ambiguous::Protect) => Ok(Landing::Route(site.routes.strictest())),
+    }
+}
+
+impl Door {
+    /// The door a path below the prefix leads to.
+    fn of(path: &str, prefix: &str) -> Option<Self> {
+        let rest = path.strip_prefix(prefix)?;
+        match rest {
+            "/login" => Some(Self::Login),
+            "/callback" => Some(Self::Callback),
+            "/logout" => Some(Self::Logout),
+            "/session" => Some(Self::Session),
+            "" => Some(Self::Unknown),
+            _ if rest.starts_with('/') => Some(Self::Unknown),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn doors() {
+        let cases = [
+            ("/_wx/login", Some(Door::Login)),
+            ("/_wx/callback", Some(Door::Callback)),
+            ("/_wx/logout", Some(Door::Logout)),
+            ("/_wx/session", Some(Door::Session)),
+            ("/_wx/", Some(Door::Unknown)),
+            ("/_wx", Some(Door::Unknown)),
+            ("/_wx/login/", Some(Door::Unknown)),
+            ("/_wxy", None),
+            ("/", None),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(Door::of(path, "/_wx"), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn a4_a_request_names_one_host() {
+        let cases: [(&str, &[&str], Option<&str>); 8] = [
+            ("/", &["h5.example.com"], Some("h5.example.com")),
+            ("/", &["H5.example.com:8080"], Some("h5.example.com")),
+            ("http://h5.example.com/", &["h5.example.com"], Some("h5.example.com")),
+            ("http://h5.example.com/", &[], Some("h5.example.com")),
+            ("http://evil.example/", &["h5.example.com"], None),
+            ("/", &[], None),
+            ("/", &["h5.example.com", "h5.example.com"], None),
+            ("/", &["user@h5.example.com"], None),
+        ];
+        for (uri, hosts, expected) in cases {
+            let mut request = Request::get(uri);
+            for host in hosts {
+                request = request.header("host", *host);
+            }
+            let read = host(&request.body(()).unwrap()).ok().map(|(_, host)| host);
+            assert_eq!(read.as_ref().map(Host::as_str), expected, "{uri} {hosts:?}");
+        }
+    }
+}

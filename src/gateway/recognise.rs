@@ -1,0 +1,55 @@
+//! From a cookie to a visitor we know, or to the reason why we do not.
+
+use std::rc::Rc;
+
+use http::Request;
+
+use super::{Arrival, Desk, Worker};
+use crate::{
+    auth::{Known, Session, Stranger},
+    wire::cookie,
+};
+
+impl Worker {
+    /// Who sent the request. Several cookies of our name are several claims: exactly one may be
+    /// good, or somebody planted one.
+    pub(super) fn recognise<B>(
+        &self,
+        desk: &Desk,
+        request: &Request<B>,
+        arrival: &Arrival<'_>,
+    ) -> Result<Rc<Known>, Stranger> {
+        let mut found = Err(Stranger::New);
+        for value in cookie::values(request.headers(), arrival.site.cookies.session()) {
+            match (self.vouch(desk, value, arrival), &found) {
+                (Ok(_), Ok(_)) => return Err(Stranger::Several),
+                (Ok(known), Err(_)) => found = Ok(known),
+                (Err(why), Err(_)) => found = Err(why),
+                (Err(_), Ok(_)) => (),
+            }
+        }
+        found
+    }
+
+    /// The session of one cookie, if it is good here and now. Only the cryptography is remembered.
+    fn vouch(&self, desk: &Desk, cookie: &[u8], arrival: &Arrival<'_>) -> Result<Rc<Known>, Stranger> {
+        let remembered = desk.verified.borrow_mut().get(cookie).map(Rc::clone);
+        let known = match remembered {
+            Some(known) => {
+                known.session.check(arrival.site, arrival.now)?;
+                known
+            }
+            None => {
+                let session = Session::open(cookie, &desk.rules.keys)?;
+                session.check(arrival.site, arrival.now)?;
+                let known = Rc::new(Known::new(session, arrival.site));
+                desk.verified.borrow_mut().insert(cookie.into(), Rc::clone(&known));
+                known
+            }
+        };
+        if self.gateway.ended.load().includes(&known.session) {
+            return Err(Stranger::Ended);
+        }
+        Ok(known)
+    }
+}

@@ -1,0 +1,119 @@
+//! The settings in force, compiled: one snapshot for all threads, and each thread's desk with it.
+
+use std::{cell::RefCell, collections::HashMap, path::Path, rc::Rc, sync::Arc};
+
+use http::{Method, Request};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use quick_cache::unsync::Cache;
+
+use super::{Settings, SetupError, page::Pages, voice::Voice};
+use crate::{
+    auth::{self, Keys, Known, ReturnTo},
+    site::{Scope, Sites},
+    wire::forwarded::Trusted,
+};
+
+/// Everything a reload replaces.
+pub struct Rules {
+    /// The sites behind us.
+    pub sites: Sites,
+    /// How long sessions last.
+    pub session: auth::Settings,
+    /// What signs them.
+    pub keys: Keys,
+    /// The proxies in front of us.
+    pub trusted: Trusted,
+    /// Where our own paths begin.
+    pub prefix: String,
+    /// The largest request body; zero is no limit.
+    pub body_size: u64,
+    /// What we say ourselves.
+    pub voice: Voice,
+}
+
+impl Rules {
+    /// Compiles the settings.
+    pub fn new(settings: Settings) -> Result<Self, SetupError> {
+        let templates = settings.pages.as_deref().map(read_templates).transpose()?;
+        let pages = Pages::new(&templates.unwrap_or_default())?;
+        Ok(Self {
+            keys: Keys::new(&settings.session.keys)?,
+            sites: settings.sites,
+            session: settings.session,
+            trusted: settings.trusted,
+            voice: Voice::new(pages, &settings.prefix),
+            prefix: settings.prefix,
+            body_size: settings.body_size,
+        })
+    }
+
+    /// The content of a domain proof file, if that is what is asked for: by whomever, on whatever
+    /// host, because WeChat's checker announces neither.
+    pub fn verify_file<B>(&self, request: &Request<B>) -> Option<&str> {
+        let name = request.uri().path().strip_prefix('/')?;
+        let get = matches!(*request.method(), Method::GET | Method::HEAD);
+        if !get || !name.starts_with("MP_verify_") {
+            return None;
+        }
+        self.sites.verify_file(name)
+    }
+
+    /// Where a request was going, to come back to after a login.
+    pub fn going<B>(&self, request: &Request<B>) -> ReturnTo {
+        let uri = request.uri();
+        let target = uri.path_and_query().map_or("/", |target| target.as_str());
+        ReturnTo::parse(target, &self.prefix)
+            .or_else(|| ReturnTo::parse(uri.path(), &self.prefix))
+            .unwrap_or_else(ReturnTo::home)
+    }
+
+    /// The path that starts a login and comes back to `return_to`.
+    pub fn login_url(&self, return_to: &ReturnTo, scope: Option<Scope>) -> String {
+        const KEPT: &percent_encoding::AsciiSet =
+            &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+        let rd = utf8_percent_encode(return_to.as_str(), KEPT);
+        match scope {
+            Some(Scope::UserInfo) => {
+                format!("{}/login?rd={rd}&scope={}", self.prefix, Scope::UserInfo.as_str())
+            }
+            Some(Scope::Base) | None => format!("{}/login?rd={rd}", self.prefix),
+        }
+    }
+}
+
+/// The operator's templates: every `*.html` of the folder, by its name.
+fn read_templates(folder: &Path) -> Result<HashMap<String, String>, SetupError> {
+    let failed = |error| SetupError::ReadPages(folder.to_owned(), error);
+    let mut templates = HashMap::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if path.extension().is_some_and(|extension| extension == "html") {
+            templates.insert(name.to_owned(), std::fs::read_to_string(&path).map_err(failed)?);
+        }
+    }
+    Ok(templates)
+}
+
+/// Cookies whose signature is remembered, per thread. A cache too small for the sessions that
+/// come by costs more than it saves; one entry is about two kilobytes.
+const REMEMBERED: usize = 16 * 1024;
+
+/// One thread's view of the rules, with what it has verified under them. A reload gives every
+/// thread a new desk, so nothing that an old key signed is remembered under the new ring.
+pub struct Desk {
+    /// The rules.
+    pub rules: Arc<Rules>,
+    /// Which reload they came with.
+    pub edition: u64,
+    /// The whole cookie → the result of the cryptography. Whether the session is good here and
+    /// now is judged on every hit.
+    pub verified: RefCell<Cache<Box<[u8]>, Rc<Known>>>,
+}
+
+impl Desk {
+    /// A desk with nothing remembered.
+    pub fn new(rules: Arc<Rules>, edition: u64) -> Self {
+        Self { rules, edition, verified: RefCell::new(Cache::new(REMEMBERED)) }
+    }
+}

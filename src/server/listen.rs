@@ -1,0 +1,136 @@
+//! Taking addresses: TCP for each thread, unix sockets and systemd's sockets shared among them.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    os::unix::net::UnixListener,
+};
+
+use listenfd::ListenFd;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{Error, Listen, Settings};
+
+/// Connections the kernel holds until we accept them.
+const BACKLOG: i32 = 4096;
+
+/// A socket that accepts connections.
+pub struct Listener {
+    /// The socket.
+    pub socket: ListeningSocket,
+    /// Whether its connections begin with a TLS handshake.
+    pub encrypted: bool,
+}
+
+/// Either kind of socket.
+pub enum ListeningSocket {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A path.
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Its address, if it has one.
+    pub fn addr(&self) -> Option<SocketAddr> {
+        match &self.socket {
+            ListeningSocket::Tcp(socket) => socket.local_addr().ok(),
+            ListeningSocket::Unix(_) => None,
+        }
+    }
+
+    fn share(&self) -> io::Result<Self> {
+        let socket = match &self.socket {
+            ListeningSocket::Tcp(socket) => ListeningSocket::Tcp(socket.try_clone()?),
+            ListeningSocket::Unix(socket) => ListeningSocket::Unix(socket.try_clone()?),
+        };
+        Ok(Self { socket, encrypted: self.encrypted })
+    }
+}
+
+/// Every listener, once for each thread.
+pub fn bind(settings: &Settings, workers: usize) -> Result<Vec<Vec<Listener>>, Error> {
+    let mut threads: Vec<Vec<Listener>> = (0..workers).map(|_| Vec::new()).collect();
+    let handed = from_systemd(settings).map_err(|error| failed("systemd's sockets", error))?;
+    if !handed.is_empty() {
+        for listener in handed {
+            share(listener, &mut threads).map_err(|error| failed("systemd's sockets", error))?;
+        }
+        return Ok(threads);
+    }
+    let encrypted = settings.tls.iter().flat_map(|tls| &tls.listen);
+    let encrypted = encrypted.map(|address| (Listen::Tcp(*address), true));
+    for (listen, encrypted) in settings.listen.iter().cloned().map(|it| (it, false)).chain(encrypted) {
+        match listen {
+            Listen::Tcp(address) => tcp(address, encrypted, &mut threads)
+                .map_err(|error| failed(&address.to_string(), error))?,
+            Listen::Unix(path) => {
+                let name = format!("unix:{}", path.display());
+                let socket = unix(&path).map_err(|error| failed(&name, error))?;
+                let listener = Listener { socket: ListeningSocket::Unix(socket), encrypted };
+                share(listener, &mut threads).map_err(|error| failed(&name, error))?;
+            }
+        }
+    }
+    Ok(threads)
+}
+
+fn failed(name: &str, error: io::Error) -> Error {
+    Error::Listen(name.to_owned(), error)
+}
+
+/// A socket of its own for each thread; the first decides what port 0 means.
+fn tcp(address: SocketAddr, encrypted: bool, threads: &mut [Vec<Listener>]) -> io::Result<()> {
+    let mut address = address;
+    for thread in threads {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        let socket = TcpListener::from(socket);
+        address = socket.local_addr()?;
+        thread.push(Listener { socket: ListeningSocket::Tcp(socket), encrypted });
+    }
+    Ok(())
+}
+
+/// A socket file left by a former run is replaced; one that somebody serves is not.
+fn unix(path: &std::path::Path) -> io::Result<UnixListener> {
+    if path.exists() {
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        std::fs::remove_file(path)?;
+    }
+    let socket = UnixListener::bind(path)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn share(listener: Listener, threads: &mut [Vec<Listener>]) -> io::Result<()> {
+    for thread in threads {
+        thread.push(listener.share()?);
+    }
+    Ok(())
+}
+
+/// Sockets that systemd opened for us. One whose port stands under `[server.tls]` is encrypted.
+fn from_systemd(settings: &Settings) -> io::Result<Vec<Listener>> {
+    let mut handed = ListenFd::from_env();
+    let tls_ports: Vec<u16> =
+        settings.tls.iter().flat_map(|tls| &tls.listen).map(SocketAddr::port).collect();
+    let mut found = Vec::new();
+    for index in 0..handed.len() {
+        if let Ok(Some(socket)) = handed.take_tcp_listener(index) {
+            socket.set_nonblocking(true)?;
+            let encrypted = tls_ports.contains(&socket.local_addr()?.port());
+            found.push(Listener { socket: ListeningSocket::Tcp(socket), encrypted });
+        } else if let Ok(Some(socket)) = handed.take_unix_listener(index) {
+            socket.set_nonblocking(true)?;
+            found.push(Listener { socket: ListeningSocket::Unix(socket), encrypted: false });
+        }
+    }
+    Ok(found)
+}

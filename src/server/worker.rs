@@ -1,0 +1,144 @@
+//! One thread: a runtime of its own, and every connection it accepted from first byte to last.
+
+use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+
+use tokio::{
+    net::{TcpListener, UnixListener},
+    runtime::{Builder, LocalOptions},
+    sync::Semaphore,
+    time,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Limits,
+    connection::Connection,
+    listen::{Listener, ListeningSocket},
+    peer,
+};
+use crate::gateway::{self, Gateway, Tunnels};
+
+/// How often idle upstream connections are looked through.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// What a thread is given to start with.
+pub struct Worker {
+    pub listeners: Vec<Listener>,
+    pub acceptor: Option<TlsAcceptor>,
+    pub gateway: Arc<Gateway>,
+    pub room: Arc<Semaphore>,
+    pub stopping: CancellationToken,
+    pub limits: Limits,
+    pub drain: Duration,
+}
+
+/// What every connection of a thread shares.
+pub struct Shared {
+    pub gateway: Rc<gateway::Worker>,
+    pub acceptor: Option<TlsAcceptor>,
+    pub room: Arc<Semaphore>,
+    pub stopping: CancellationToken,
+    pub limits: Limits,
+    open: TaskTracker,
+}
+
+impl Worker {
+    /// Serves until told to stop and drained.
+    pub fn run(self) -> io::Result<()> {
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+        runtime.block_on(self.serve())
+    }
+
+    async fn serve(self) -> io::Result<()> {
+        let (open, close) = (TaskTracker::new(), CancellationToken::new());
+        let tunnels = Tunnels::new(open.clone(), close.clone());
+        let shared = Rc::new(Shared {
+            gateway: Rc::new(gateway::Worker::new(self.gateway, tunnels)),
+            acceptor: self.acceptor,
+            room: self.room,
+            stopping: self.stopping,
+            limits: self.limits,
+            open: open.clone(),
+        });
+        for listener in self.listeners {
+            let (shared, encrypted) = (Rc::clone(&shared), listener.encrypted);
+            match listener.socket {
+                ListeningSocket::Tcp(socket) => {
+                    let socket = TcpListener::from_std(socket)?;
+                    tokio::task::spawn_local(shared.accept(Accept::Tcp(socket), encrypted));
+                }
+                ListeningSocket::Unix(socket) => {
+                    let socket = UnixListener::from_std(socket)?;
+                    tokio::task::spawn_local(shared.accept(Accept::Unix(socket), encrypted));
+                }
+            }
+        }
+        let sweeper = Rc::clone(&shared.gateway);
+        tokio::task::spawn_local(async move {
+            loop {
+                time::sleep(SWEEP).await;
+                sweeper.sweep();
+            }
+        });
+        shared.stopping.cancelled().await;
+        open.close();
+        if time::timeout(self.drain, open.wait()).await.is_err() {
+            tracing::warn!(connections = open.len(), "gave up on connections that would not finish");
+            close.cancel();
+        }
+        Ok(())
+    }
+}
+
+enum Accept {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Shared {
+    async fn accept(self: Rc<Self>, socket: Accept, encrypted: bool) {
+        loop {
+            let Ok(place) = Arc::clone(&self.room).acquire_owned().await else { return };
+            let accepted = tokio::select! {
+                accepted = socket.accept() => accepted,
+                () = self.stopping.cancelled() => return,
+            };
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Usually out of file descriptors. Waiting lets some close.
+                    tracing::warn!(%error, "could not accept");
+                    time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let connection = Connection { peer: Rc::new(peer(address, encrypted)), shared: Rc::clone(&self) };
+            self.open.spawn_local(async move {
+                match stream {
+                    Stream::Tcp(stream) => connection.serve(stream).await,
+                    Stream::Unix(stream) => connection.serve(stream).await,
+                }
+                drop(place);
+            });
+        }
+    }
+}
+
+enum Stream {
+    Tcp(tokio::net::TcpStream),
+    Unix(tokio::net::UnixStream),
+}
+
+impl Accept {
+    async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+        match self {
+            Self::Tcp(socket) => {
+                let (stream, address) = socket.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok((Stream::Tcp(stream), Some(address)))
+            }
+            Self::Unix(socket) => Ok((Stream::Unix(socket.accept().await?.0), None)),
+        }
+    }
+}
