@@ -1,4 +1,5 @@
 //! One request, from door to door.
+pub mod page;
 use crate::{auth, site::Sites, wire::forwarded::Trusted};
 use std::path::PathBuf;
 /// What the gateway needs to know.
