@@ -66,7 +66,21 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// The templates that an operator may replace.
+    /// The templates that an operator may replace. All receive `page` (the template's name
+    /// without `.html`), `lang` (`zh-CN` or `en`), `nonce`, `icon` and `text` (`title`, `what`,
+    /// `todo`, `button`), and besides:
+    ///
+    /// | template              | data                                                        |
+    /// |-----------------------|-------------------------------------------------------------|
+    /// | `layout.html`         | the others extend it: blocks `icon`, `main`, `foot`         |
+    /// | `style.css`           | included by the layout                                      |
+    /// | `icon.html`           | included by the layout                                      |
+    /// | `open_in_wechat.html` | `url`, `host` or none, `qr` (SVG) or none, `shortened`; of the texts `title`, `what`, `picture`, `scan`, `shortened`, `too_long`, `copy` |
+    /// | `prompt.html`         | `login_url`                                                 |
+    /// | `snapshot.html`       |                                                             |
+    /// | `logout.html`         | `action`, `token`: a form posts it as `token`               |
+    /// | `goodbye.html`        | `home`                                                      |
+    /// | `notice.html`         | `notice` ([`Notice::word`]), `trace`, maybe empty, `retry` or none, `foot.trace`, `foot.hint` |
     pub const NAMES: [&'static str; 9] = template::NAMES;
 
     /// Compiles the built-in templates and those that replace some of them, by name. Each is
