@@ -91,7 +91,7 @@ pub enum SetupError {
     ReadPages(PathBuf, #[source] std::io::Error),
     /// The operator's templates make no sense.
     #[error(transparent)]
-    Pages(#[from] page::Error),
+    Pages(#[from] page::Fault),
 }
 
 impl Gateway {

@@ -1,0 +1,83 @@
+//! Leaving: a page that asks, and a POST that must come from that page or from the site itself.
+
+use http::{HeaderMap, HeaderName, Request, Response, header};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use url::form_urlencoded;
+
+use super::{Arrival, Asker, Body, Desk, Error, Worker, login};
+use crate::auth::{Keys, Session, token::Purpose};
+
+/// The form has one field.
+const LONGEST_FORM: usize = 4096;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+impl Worker {
+    /// Shows the page with the button.
+    pub(super) fn ask_logout<B>(
+        &self,
+        desk: &Desk,
+        request: &Request<B>,
+        arrival: &Arrival<'_>,
+    ) -> Response<Body> {
+        let (rules, asker) = (&*desk.rules, Asker::of(request));
+        match self.recognise(desk, request, arrival) {
+            Ok(known) => rules.voice.ask_logout(&token(&rules.keys, &known.session), &asker),
+            Err(_) => rules.voice.goodbye(&asker),
+        }
+    }
+
+    /// Ends the session, here and in the browser.
+    pub(super) async fn logout(
+        &self,
+        desk: &Desk,
+        request: Request<Incoming>,
+        arrival: &Arrival<'_>,
+    ) -> Result<Response<Body>, Error> {
+        let (rules, site, asker) = (&*desk.rules, arrival.site, Asker::of(&request));
+        let known = self.recognise(desk, &request, arrival).ok();
+        let (head, body) = request.into_parts();
+        let form = Limited::new(body, LONGEST_FORM).collect().await;
+        let form = form.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        let shown = form_urlencoded::parse(&form).find(|(name, _)| name == "token");
+        let ours = match (&known, shown) {
+            (Some(known), Some((_, shown))) => vouched(&rules.keys, &known.session, &shown),
+            (_, _) => false,
+        };
+        if !ours && !from_the_site(&head.headers, site.public_url.as_str()) {
+            return Err(Error::ForeignLogout);
+        }
+        if let Some(known) = known {
+            self.gateway.end(&known.session, arrival.now);
+            tracing::info!(
+                target: "audit",
+                site = site.name,
+                openid = known.session.identity.openid,
+                "logged out",
+            );
+        }
+        Ok(login::without_session(rules.voice.goodbye(&asker), site))
+    }
+}
+
+/// Whether the browser says that a page of this origin sent the request. Our own page sends no
+/// referrer, so its form comes with the origin `null`; newer browsers tell more, and for the
+/// others the page carries a token.
+fn from_the_site(headers: &HeaderMap, origin: &str) -> bool {
+    let says = |name: &HeaderName, word: &str| {
+        headers.get(name).is_some_and(|value| value.as_bytes() == word.as_bytes())
+    };
+    says(&header::ORIGIN, origin)
+        || (says(&header::ORIGIN, "null") && says(&SEC_FETCH_SITE, "same-origin"))
+}
+
+fn token(keys: &Keys, session: &Session) -> String {
+    let code = keys.vouch(Purpose::Logout, session.sid.as_bytes());
+    format!("{:032x}", u128::from_be_bytes(code))
+}
+
+fn vouched(keys: &Keys, session: &Session, shown: &str) -> bool {
+    let code = u128::from_str_radix(shown, 16).map(u128::to_be_bytes).unwrap_or_default();
+    shown.len() == 32 && keys.vouched(Purpose::Logout, session.sid.as_bytes(), &code)
+}

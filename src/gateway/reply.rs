@@ -1,0 +1,119 @@
+//! The shapes of what the gateway answers itself: none of it may be cached. Pure.
+
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use serde_json::{Value, json};
+
+use super::{
+    Body,
+    page::{self, Lang},
+};
+use crate::{auth::Session, site::Site};
+
+/// What an answer of ours has to know of who asks.
+pub struct Asker {
+    accept: Option<HeaderValue>,
+    language: Option<HeaderValue>,
+}
+
+impl Asker {
+    /// Notes the two headers that matter; a clone of a header is no copy.
+    pub fn of<B>(request: &Request<B>) -> Self {
+        let headers = request.headers();
+        Self {
+            accept: headers.get(header::ACCEPT).cloned(),
+            language: headers.get(header::ACCEPT_LANGUAGE).cloned(),
+        }
+    }
+
+    /// The language to speak.
+    pub fn lang(&self) -> Lang {
+        Lang::preferred(self.language.as_ref().map(HeaderValue::as_bytes))
+    }
+
+    /// Whether a page can be shown.
+    pub fn reads_html(&self) -> bool {
+        let accept = self.accept.as_ref().map(HeaderValue::as_bytes).unwrap_or_default();
+        memchr::memmem::find(accept, b"text/html").is_some()
+    }
+}
+
+/// Sends the visitor elsewhere.
+pub fn redirect(location: &str) -> Response<Body> {
+    let mut response = answer(StatusCode::FOUND, Body::own(""));
+    if let Ok(location) = HeaderValue::try_from(location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+/// A page.
+pub fn html(status: StatusCode, html: String, nonce: &str) -> Response<Body> {
+    let mut response = answer(status, Body::own(html));
+    let policy = page::content_security_policy(nonce);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    if let Ok(policy) = HeaderValue::try_from(policy) {
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    response
+}
+
+/// A few words to a program.
+pub fn text(text: &str) -> Response<Body> {
+    let mut response = answer(StatusCode::OK, Body::own(text.to_owned()));
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    response
+}
+
+/// Something for a script.
+pub fn json(status: StatusCode, value: &Value) -> Response<Body> {
+    let mut response = answer(status, Body::own(value.to_string()));
+    let kind = HeaderValue::from_static("application/json; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+/// Tells a script that its page must log in, and where.
+pub fn unauthorized(login_url: &str) -> Response<Body> {
+    json(StatusCode::UNAUTHORIZED, &json!({ "error": "login_required", "login_url": login_url }))
+}
+
+/// A visitor's own identity, for scripts of the site.
+pub fn session(session: &Session, site: &Site) -> Response<Body> {
+    let identity = &session.identity;
+    let mut value = json!({
+        "openid": identity.openid,
+        "unionid": identity.unionid,
+        "appid": session.appid,
+        "account": site.account.name,
+        "scope": identity.scope.as_str(),
+        "nickname": identity.nickname,
+        "avatar": identity.avatar,
+        "session": session.sid,
+        "auth_time": session.auth_time.0,
+        "expires": session.exp.0,
+        "snapshot": session.snapshot.then_some(true),
+    });
+    if let Some(fields) = value.as_object_mut() {
+        fields.retain(|_, value| !value.is_null());
+    }
+    json(StatusCode::OK, &value)
+}
+
+fn answer(status: StatusCode, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    guard(response.headers_mut());
+    response
+}
+
+/// What every answer of ours carries.
+fn guard(headers: &mut HeaderMap) {
+    const GUARDS: [(HeaderName, HeaderValue); 3] = [
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    ];
+    headers.extend(GUARDS);
+}

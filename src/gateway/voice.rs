@@ -1,0 +1,89 @@
+//! Everything the gateway says in its own voice, to people as a page and to programs as JSON.
+
+use http::{HeaderValue, Response, StatusCode, header};
+use serde_json::json;
+
+use super::{
+    Body, Error,
+    page::{Notice, Page, Pages},
+    reply::{self, Asker},
+};
+use crate::{auth::ReturnTo, site::Site};
+
+/// When somebody whom we could not serve may come again.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
+
+/// The pages, and the paths they lead to.
+pub struct Voice {
+    pages: Pages,
+    logout: String,
+}
+
+impl Voice {
+    /// These pages, for a gateway whose own paths begin with `prefix`.
+    pub fn new(pages: Pages, prefix: &str) -> Self {
+        Self { pages, logout: format!("{prefix}/logout") }
+    }
+
+    /// Says what stopped a request: its status and what to do, never its cause.
+    pub fn apologise(&self, error: &Error, asker: &Asker, request_id: &HeaderValue) -> Response<Body> {
+        let trace = request_id.to_str().unwrap_or_default();
+        let (status, notice, retry) = (error.status(), error.notice(), error.retry());
+        let mut response = if asker.reads_html() {
+            self.page(status, &Page::Notice { notice, trace, retry }, asker)
+        } else {
+            reply::json(status, &json!({ "error": notice.word(), "trace": trace }))
+        };
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        response
+    }
+
+    /// One button that leads to WeChat's consent page.
+    pub fn offer_login(&self, login_url: &str, asker: &Asker) -> Response<Body> {
+        self.page(StatusCode::OK, &Page::Prompt { login_url }, asker)
+    }
+
+    /// The QR code of the page asked for.
+    pub fn open_in_wechat(&self, site: &Site, going: &ReturnTo, asker: &Asker) -> Response<Body> {
+        let url = format!("{}{}", site.public_url, going.as_str());
+        self.page(StatusCode::FORBIDDEN, &Page::OpenInWeChat { url: &url }, asker)
+    }
+
+    /// Asks a snapshot visitor to press 使用完整服务.
+    pub fn leave_snapshot(&self, asker: &Asker) -> Response<Body> {
+        self.page(StatusCode::OK, &Page::Snapshot, asker)
+    }
+
+    /// Says that the page needs more than the visitor granted.
+    pub fn ask_consent(&self, login_url: &str, asker: &Asker) -> Response<Body> {
+        let (notice, retry) = (Notice::ConsentNeeded, Some(login_url));
+        self.page(StatusCode::FORBIDDEN, &Page::Notice { notice, trace: "", retry }, asker)
+    }
+
+    /// Asks whether to log out.
+    pub fn ask_logout(&self, token: &str, asker: &Asker) -> Response<Body> {
+        self.page(StatusCode::OK, &Page::Logout { action: &self.logout, token }, asker)
+    }
+
+    /// Says that nobody is logged in any more.
+    pub fn goodbye(&self, asker: &Asker) -> Response<Body> {
+        if asker.reads_html() {
+            self.page(StatusCode::OK, &Page::Goodbye { home: "/" }, asker)
+        } else {
+            reply::json(StatusCode::OK, &json!({ "logged_out": true }))
+        }
+    }
+
+    fn page(&self, status: StatusCode, page: &Page<'_>, asker: &Asker) -> Response<Body> {
+        let nonce = format!("{:032x}", rand::random::<u128>());
+        match self.pages.render(page, asker.lang(), &nonce) {
+            Ok(html) => reply::html(status, html, &nonce),
+            Err(error) => {
+                tracing::error!(%error, "a page could not be rendered");
+                reply::text(status.canonical_reason().unwrap_or_default())
+            }
+        }
+    }
+}
