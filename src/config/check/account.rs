@@ -1,0 +1,215 @@
+//! `[[account]]`. Pure.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{address, secret::secret};
+use crate::{
+    config::{
+        complaint::Complaint,
+        raw,
+        reader::{Desk, Table, Word},
+    },
+    site::Account,
+    wire::Origin,
+};
+
+/// An account as the file has it. One that is wrong keeps its name, so that sites may speak of it.
+pub struct Listed<'a> {
+    /// What the operator calls it.
+    pub name: Word<'a>,
+    /// Whether visitors log in at WeChat itself, which turns other browsers away.
+    pub at_wechat: bool,
+    /// What it became.
+    pub account: Option<Arc<Account>>,
+}
+
+/// Reads every account.
+pub fn accounts<'a>(file: &Table<'a>) -> Vec<Listed<'a>> {
+    let tables = file.tables("account", &raw::ACCOUNT);
+    if file.value("account").is_none() {
+        let help = "add an [[account]] with `name`, `app_id` and `app_secret`";
+        file.desk.error(None, "there is no [[account]]: nobody can log in", help);
+    }
+    let mut listed: Vec<Listed<'a>> = Vec::new();
+    let mut proofs = Vec::new();
+    for table in &tables {
+        let Some(account) = account(table, &mut proofs) else { continue };
+        if let Some(first) = listed.iter().find(|other| other.name.text == account.name.text) {
+            let message = format!("two accounts are called {}", account.name.text);
+            let complaint = Complaint::error(account.name.at.clone(), message)
+                .help("give each account a name of its own")
+                .related(first.name.at.clone(), "the first");
+            table.desk.complain(complaint);
+        }
+        listed.push(account);
+    }
+    listed
+}
+
+/// Warns of accounts that no site logs in with.
+pub fn unused(desk: &Desk<'_>, accounts: &[Listed<'_>], used: &[&str]) {
+    for Listed { name, .. } in accounts {
+        if !used.contains(&name.text) {
+            let help = format!("write `account = \"{}\"` in a [[site]]", name.text);
+            desk.warn(name.at.clone(), format!("no site uses the account {}", name.text), help);
+        }
+    }
+}
+
+fn account<'a>(table: &Table<'a>, proofs: &mut Vec<(Word<'a>, &'a str)>) -> Option<Listed<'a>> {
+    let name = table.required("name");
+    if let Some(name) = &name {
+        check_name(table, name);
+    }
+    kind(table);
+    let app_id = table.required("app_id");
+    let app_secret = secret(table, "app_secret");
+    if let Some(at) = table.place("callback_host") {
+        let help = "remove it: each site logs in over its own host for now";
+        table.unsupported(at, "`callback_host`", help);
+    }
+    let authorize_url = authorize_url(table);
+    let at_wechat = authorize_url.as_ref().is_none_or(is_wechat);
+    if let Some(app_id) = &app_id {
+        check_app_id(table, app_id, at_wechat);
+    }
+    let api_urls = api_urls(table);
+    let verify_files = verify_files(table, proofs);
+    let name = name?;
+    let account = || {
+        Some(Arc::new(Account {
+            name: name.text.to_owned(),
+            app_id: app_id?.text.to_owned(),
+            app_secret: app_secret?.secret,
+            authorize_url: authorize_url?.as_str().to_owned(),
+            api_urls,
+            verify_files,
+        }))
+    };
+    Some(Listed { account: account(), name, at_wechat })
+}
+
+fn check_name(table: &Table<'_>, name: &Word<'_>) {
+    let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    if !(1..=64).contains(&name.text.len()) || !name.text.bytes().all(good) {
+        let message = format!("\"{}\" cannot be the name of an account", name.text);
+        let help = "use 1 to 64 letters, digits, `.`, `_` and `-`: sites read it in a header";
+        table.desk.error(name.at.clone(), message, help);
+    }
+}
+
+fn kind(table: &Table<'_>) {
+    let Some(kind) = table.word("kind") else { return };
+    match kind.text {
+        "official" => (),
+        "website" | "wecom" => {
+            let what = format!("an account of kind \"{}\"", kind.text);
+            table.unsupported(kind.at, &what, "write `kind = \"official\"` (公众号)");
+        }
+        _ => table.not_one_of("kind", &kind, &["official"]),
+    }
+}
+
+fn check_app_id(table: &Table<'_>, id: &Word<'_>, at_wechat: bool) {
+    let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+    if id.text.is_empty() || !id.text.bytes().all(good) {
+        let message = format!("\"{}\" cannot be an app id", id.text);
+        table.desk.error(id.at.clone(), message, WHERE_APP_ID);
+        return;
+    }
+    let usual = |rest: &str| rest.len() == 16 && rest.bytes().all(|b| b.is_ascii_hexdigit());
+    if at_wechat && !id.text.strip_prefix("wx").is_some_and(usual) {
+        let message = if id.text.starts_with("gh_") {
+            "this is the original id (原始ID) of the account, not its app id"
+        } else {
+            "this does not look like an app id of WeChat's"
+        };
+        table.desk.warn(id.at.clone(), message, WHERE_APP_ID);
+    }
+}
+
+const WHERE_APP_ID: &str =
+    "the console of the 公众号 shows it as 开发者ID(AppID): \"wx\" and 16 digits or letters a to f";
+
+fn authorize_url(table: &Table<'_>) -> Option<Origin> {
+    match table.word("authorize_url") {
+        Some(word) => origin(table, "authorize_url", &word),
+        None if table.value("authorize_url").is_some() => None,
+        None => Origin::parse("https://open.weixin.qq.com"),
+    }
+}
+
+fn is_wechat(origin: &Origin) -> bool {
+    let host = origin.host().as_str();
+    host == "weixin.qq.com" || host.ends_with(".weixin.qq.com")
+}
+
+fn api_urls(table: &Table<'_>) -> Vec<String> {
+    let Some(words) = table.words("api_urls") else {
+        return ["https://api.weixin.qq.com", "https://api2.weixin.qq.com"]
+            .map(str::to_owned)
+            .into();
+    };
+    if let Some(at) = table.empty_array("api_urls") {
+        table.desk.error(at, "`api_urls` names no server", "leave it out for WeChat's own");
+    }
+    let mut urls = Vec::new();
+    for word in words {
+        let Some(url) = origin(table, "api_urls", &word) else { continue };
+        if !url.is_secure() && !address::is_loopback(url.host()) {
+            let message = "the app secret would cross the network unencrypted";
+            table.desk.warn(word.at, message, "use https, except for an emulated WeChat");
+        }
+        urls.push(url.as_str().to_owned());
+    }
+    urls
+}
+
+fn origin(table: &Table<'_>, key: &str, word: &Word<'_>) -> Option<Origin> {
+    let origin = Origin::parse(word.text);
+    if origin.is_none() {
+        let message = format!("`{key}` must be a scheme and a host, not \"{}\"", word.text);
+        let help = match address::origin_of(word.text) {
+            Some(near) => format!("write \"{near}\": the paths are known"),
+            None => format!("write it as in `{}`", table.section.example(key).unwrap_or(key)),
+        };
+        table.desk.error(word.at.clone(), message, help);
+    }
+    origin
+}
+
+fn verify_files<'a>(
+    table: &Table<'a>,
+    proofs: &mut Vec<(Word<'a>, &'a str)>,
+) -> HashMap<String, String> {
+    let mut files = HashMap::new();
+    for (name, content) in table.pairs("verify_files") {
+        if !is_proof(name.text) {
+            let message = format!("\"{}\" is no name of a proof file", name.text);
+            let help = "WeChat calls them \"MP_verify_\", letters and digits, \".txt\"";
+            table.desk.error(name.at.clone(), message, help);
+        }
+        if content.text.trim().is_empty() {
+            let help = "paste the text of the file that the 公众号 console offers for download";
+            table.desk.error(content.at.clone(), format!("{} is empty", name.text), help);
+        }
+        let other = proofs.iter().find(|(other, _)| other.text == name.text);
+        if let Some((first, text)) = other
+            && *text != content.text
+        {
+            let message = format!("{} has another text in another account", name.text);
+            let complaint = Complaint::error(content.at.clone(), message)
+                .help("every host answers WeChat with the same file: keep the right one")
+                .related(first.at.clone(), "the first");
+            table.desk.complain(complaint);
+        }
+        files.insert(name.text.to_owned(), content.text.to_owned());
+        proofs.push((name, content.text));
+    }
+    files
+}
+
+fn is_proof(name: &str) -> bool {
+    let middle = name.strip_prefix("MP_verify_").and_then(|name| name.strip_suffix(".txt"));
+    middle.is_some_and(|it| !it.is_empty() && it.bytes().all(|b| b.is_ascii_alphanumeric()))
+}

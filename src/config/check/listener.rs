@@ -1,0 +1,240 @@
+//! `[server]` and `[admin]`: how we are reached. Pure.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::Range,
+    path::PathBuf,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+use super::place;
+use crate::{
+    admin,
+    config::{
+        complaint::Complaint,
+        raw,
+        reader::{Table, Word},
+    },
+    server::{Limits, Listen, Settings, tls},
+    wire::{Path, forwarded::Trusted},
+};
+
+/// Everything that `[server]` and `[admin]` say.
+pub struct Front {
+    /// How to listen.
+    pub server: Settings,
+    /// Where the other listener is.
+    pub admin: admin::Settings,
+    /// The proxies in front of us.
+    pub trusted: Trusted,
+    /// Where our own paths begin.
+    pub prefix: String,
+    /// The largest request body; zero is no limit.
+    pub body_size: u64,
+    /// Where visitors reach us.
+    pub listeners: Vec<SocketAddr>,
+}
+
+/// An address to listen on and its place in the file, if it stands there.
+type Placed = (SocketAddr, Option<Range<usize>>);
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_hours(24);
+const KIB: u64 = 1_024;
+
+/// Reads `[server]` and `[admin]`.
+pub fn front(file: &Table<'_>) -> Front {
+    let server = file.table("server", &raw::SERVER);
+    let mut taken = Vec::new();
+    let tls = tls(&server, &mut taken);
+    let listen = listen(&server, tls.is_some(), &mut taken);
+    let listeners = taken.iter().map(|(address, _)| *address).collect();
+    let admin = admin(&file.table("admin", &raw::ADMIN), &mut taken);
+    let limits = server.table("limits", &raw::LIMITS);
+    if server.boolean("proxy_protocol", false)
+        && let Some(at) = server.place("proxy_protocol")
+    {
+        let help = "remove it, and let the proxy in front send `X-Forwarded-For`";
+        server.unsupported(at, "the PROXY protocol", help);
+    }
+    Front {
+        listeners,
+        admin,
+        trusted: trusted(&server),
+        prefix: prefix(&server),
+        body_size: limits.size("body_size", 0, 0..=1 << 50),
+        server: Settings {
+            listen,
+            tls,
+            workers: usize::try_from(server.number("workers", 0, 0..=1_024)).unwrap_or_default(),
+            limits: self::limits(&limits),
+            drain: server.duration("drain", 30 * SECOND, Duration::ZERO..=DAY),
+        },
+    }
+}
+
+fn limits(table: &Table<'_>) -> Limits {
+    let count = |key, default, range| {
+        usize::try_from(table.number(key, default, range)).unwrap_or(usize::MAX)
+    };
+    // The HTTP library reads heads into a buffer of 8 KiB at the least.
+    let header_bytes = table.size("header_bytes", 32 * KIB, 8 * KIB..=KIB * KIB);
+    Limits {
+        header_bytes: u32::try_from(header_bytes).unwrap_or(u32::MAX),
+        header_count: count("header_count", 100, 10..=1_000),
+        header_time: table.duration("header_time", 10 * SECOND, SECOND..=600 * SECOND),
+        idle_time: table.duration("idle_time", 75 * SECOND, SECOND..=DAY),
+        connections: count("connections", 10_000, 1..=10_000_000),
+    }
+}
+
+fn listen(server: &Table<'_>, has_tls: bool, taken: &mut Vec<Placed>) -> Vec<Listen> {
+    let default = SocketAddr::from(([0, 0, 0, 0], 8_080));
+    let Some(words) = server.words("listen") else {
+        // Who asks for TLS and nothing else gets nothing else.
+        if has_tls {
+            return Vec::new();
+        }
+        taken.push((default, None));
+        return vec![Listen::Tcp(default)];
+    };
+    if let Some(at) = server.empty_array("listen")
+        && !has_tls
+    {
+        let help = "name an address, such as `listen = [\"0.0.0.0:8080\"]`; sockets handed over \
+                    by systemd are used in its place";
+        server.desk.error(at, "nothing listens for visitors", help);
+    }
+    let read = |word: Word<'_>| match word.text.strip_prefix("unix:") {
+        Some(path) if path.starts_with('/') => Some(Listen::Unix(PathBuf::from(path))),
+        Some(_) => {
+            let help = "write it in full, as in \"unix:/run/wxgate.sock\"";
+            server.desk.error(word.at, "the path of a socket begins with a slash", help);
+            None
+        }
+        None => take(server, &word, taken).map(Listen::Tcp),
+    };
+    words.into_iter().filter_map(read).collect()
+}
+
+fn tls(server: &Table<'_>, taken: &mut Vec<Placed>) -> Option<tls::Settings> {
+    let table = server.table("tls", &raw::TLS);
+    table.at.as_ref()?;
+    let default = SocketAddr::from(([0, 0, 0, 0], 8_443));
+    if table.value("listen").is_none() {
+        taken.push((default, None));
+    }
+    let listen = table.words("listen").map_or_else(
+        || vec![default],
+        |words| words.iter().filter_map(|word| take(&table, word, taken)).collect(),
+    );
+    if let Some(at) = table.empty_array("listen") {
+        table.desk.error(at, "nothing listens for TLS", "name an address, or remove [server.tls]");
+    }
+    if table.value("certificates").is_none() || table.empty_array("certificates").is_some() {
+        table.missing("certificates");
+    }
+    let certificates = table.tables("certificates", &raw::CERTIFICATE);
+    let files = |table: &Table<'_>| {
+        let file = |key, private| Some(place::file(table, &table.required(key)?, private));
+        let (cert, key) = (file("cert", false), file("key", true));
+        Some(tls::Files { cert: cert?, key: key? })
+    };
+    Some(tls::Settings { listen, certificates: certificates.iter().filter_map(files).collect() })
+}
+
+fn admin(table: &Table<'_>, taken: &mut Vec<Placed>) -> admin::Settings {
+    let default = SocketAddr::from(([127, 0, 0, 1], 9_090));
+    let word = table.word("listen");
+    if table.value("listen").is_none()
+        && let Some((_, at)) = taken.iter().find(|(other, _)| clash(*other, default))
+    {
+        let message = format!("{default} is where the admin listener is unless [admin] moves it");
+        table.desk.error(at.clone(), message, "move one of them to another port");
+    }
+    let listen = word.and_then(|word| take(table, &word, taken)).unwrap_or(default);
+    admin::Settings { listen }
+}
+
+/// Reads an address to listen on, and complains when it is in use already.
+fn take(table: &Table<'_>, word: &Word<'_>, taken: &mut Vec<Placed>) -> Option<SocketAddr> {
+    let Ok(address) = word.text.parse::<SocketAddr>() else {
+        let message = format!("\"{}\" is no address to listen on", word.text);
+        table.desk.error(word.at.clone(), message, address_help(word.text));
+        return None;
+    };
+    if let Some((other, at)) = taken.iter().find(|(other, _)| clash(*other, address)) {
+        let message = format!("{address} is taken already, by {other}");
+        let help = match table.section.title {
+            "[admin]" => "give [admin] a port of its own that visitors cannot reach",
+            _ => "listen on each port once",
+        };
+        let complaint = Complaint::error(word.at.clone(), message).help(help);
+        table.desk.complain(match at {
+            Some(at) => complaint.related(at.clone(), "here"),
+            None => complaint,
+        });
+    }
+    taken.push((address, Some(word.at.clone())));
+    Some(address)
+}
+
+fn address_help(text: &str) -> String {
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return format!("it needs a port: write \"{}\"", SocketAddr::new(ip, 8_080));
+    }
+    let port = text.rsplit(':').next().and_then(|port| port.parse::<u16>().ok());
+    match (port, text.split_once(':')) {
+        (Some(port), Some(("" | "*", _)) | None) => {
+            format!("write \"0.0.0.0:{port}\" for every address of this machine")
+        }
+        (Some(port), Some(("localhost", _))) => format!("write \"127.0.0.1:{port}\""),
+        _ => "write an IP address and a port, as in \"0.0.0.0:8080\" or \"[::]:8080\"".to_owned(),
+    }
+}
+
+/// Whether two listeners cannot both have what they ask for. Port 0 takes a free one.
+fn clash(a: SocketAddr, b: SocketAddr) -> bool {
+    let any = |address: SocketAddr| address.ip().is_unspecified();
+    a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || any(a) || any(b))
+}
+
+fn trusted(server: &Table<'_>) -> Trusted {
+    let read = |word: Word<'_>| {
+        let net =
+            word.text.parse::<IpNet>().or_else(|_| word.text.parse::<IpAddr>().map(IpNet::from));
+        let Ok(net) = net else {
+            let message = format!("\"{}\" is no network", word.text);
+            let help = "write an address or a range, as in \"10.0.0.5\" or \"10.0.0.0/8\"";
+            server.desk.error(word.at, message, help);
+            return None;
+        };
+        if net.prefix_len() == 0 {
+            let help = "name the addresses of your own proxies: anybody else could pass for any \
+                        visitor in logs and limits";
+            server.desk.warn(word.at, "the whole internet is trusted", help);
+        }
+        Some(net.trunc())
+    };
+    let words = server.words("trusted_proxies").unwrap_or_default();
+    Trusted::new(words.into_iter().filter_map(read).collect())
+}
+
+fn prefix(server: &Table<'_>) -> String {
+    let default = || "/_wx".to_owned();
+    let Some(word) = server.word("prefix") else { return default() };
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_' | b'.' | b'~');
+    let good = word.text.len() > 1
+        && !word.text.ends_with('/')
+        && word.text.bytes().all(plain)
+        && Path::parse(word.text).is_ok();
+    if good {
+        return word.text.to_owned();
+    }
+    let message = format!("\"{}\" cannot be the prefix of our paths", word.text);
+    let help = "write a path of letters and digits without a slash at its end, as in \"/_wx\"";
+    server.desk.error(word.at, message, help);
+    default()
+}

@@ -1,0 +1,103 @@
+//! Secrets: `{ env = "NAME" }`, `{ file = "PATH" }`, or the text itself with a warning. Pure.
+
+use std::ops::Range;
+
+use super::place;
+use crate::{
+    config::{
+        raw,
+        reader::{Table, Word},
+    },
+    secret::Secret,
+};
+
+/// A secret and the place of whatever names it.
+pub struct Found {
+    /// Its text, without a trailing newline.
+    pub secret: Secret,
+    /// Where the file speaks of it.
+    pub at: Range<usize>,
+}
+
+/// The secret under `key`, which must be there and not be empty.
+pub fn secret(table: &Table<'_>, key: &str) -> Option<Found> {
+    let Some(value) = table.value(key) else {
+        table.missing(key);
+        return None;
+    };
+    if !value.get_ref().is_table() {
+        table.desk.hide(value.span());
+        return literal(table, key, &table.word(key)?);
+    }
+    let source = table.table(key, &raw::SECRET);
+    let (text, word) = match (source.word("env"), source.word("file")) {
+        (Some(env), None) => (variable(&source, &env)?, env),
+        (None, Some(file)) => (contents(&source, &file)?, file),
+        (Some(_), Some(file)) => {
+            let message = format!("`{key}` names both a variable and a file");
+            table.desk.error(file.at, message, "keep one of them");
+            return None;
+        }
+        (None, None) => {
+            if source.place("env").or_else(|| source.place("file")).is_none() {
+                let message = format!("`{key}` does not say where the secret is");
+                table.desk.error(value.span(), message, SOURCES);
+            }
+            return None;
+        }
+    };
+    found(table, key, &text, word.at)
+}
+
+fn literal(table: &Table<'_>, key: &str, word: &Word<'_>) -> Option<Found> {
+    let message = format!("`{key}` stands in this file for everybody to read");
+    table.desk.warn(word.at.clone(), message, format!("better {SOURCES}"));
+    found(table, key, &Secret::new(word.text), word.at.clone())
+}
+
+const SOURCES: &str = "write { env = \"NAME\" } or { file = \"/path\" }";
+
+fn variable(source: &Table<'_>, name: &Word<'_>) -> Option<Secret> {
+    match source.desk.sources.variable(name.text) {
+        Ok(text) => Some(Secret::new(text)),
+        Err(why) => {
+            let message = format!("the environment variable {} {why}", name.text);
+            let help = "set it for the process that runs wxgate: `Environment=` or \
+                        `EnvironmentFile=` in a systemd unit, `env` in a container";
+            source.desk.error(name.at.clone(), message, help);
+            None
+        }
+    }
+}
+
+fn contents(source: &Table<'_>, word: &Word<'_>) -> Option<Secret> {
+    let path = source.desk.resolve(word.text);
+    let file = match source.desk.sources.file(&path) {
+        Ok(file) => file,
+        Err(error) => {
+            place::unreadable(source, word, &path, &error);
+            return None;
+        }
+    };
+    if file.open_to_all {
+        place::open_to_all(source, word, &path);
+    }
+    let text = std::str::from_utf8(&file.content);
+    if text.is_err() {
+        let message = format!("{} is not text", path.display());
+        let help = "a secret is UTF-8 text; `wxgate keygen` prints a good one";
+        source.desk.error(word.at.clone(), message, help);
+    }
+    text.ok().map(Secret::new)
+}
+
+fn found(table: &Table<'_>, key: &str, secret: &Secret, at: Range<usize>) -> Option<Found> {
+    let text = secret.expose();
+    let trimmed = text.strip_suffix('\n').map(|text| text.strip_suffix('\r').unwrap_or(text));
+    let secret = trimmed.map_or_else(|| secret.clone(), Secret::new);
+    if secret.expose().trim().is_empty() {
+        table.desk.error(at, format!("`{key}` is empty"), "put the secret there");
+        return None;
+    }
+    Some(Found { secret, at })
+}

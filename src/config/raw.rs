@@ -1,0 +1,199 @@
+//! `config.toml`, word for word: every table, every key it may have, and an example. Pure.
+//!
+//! No rules here; `check` has them. A key that is not in this list is an error, and the example
+//! is what the operator is offered when a key is missing or of the wrong kind.
+
+/// One kind of table.
+#[derive(Debug)]
+pub struct Section {
+    /// How the operator writes it.
+    pub title: &'static str,
+    /// Its keys, each with an example.
+    pub keys: &'static [(&'static str, &'static str)],
+}
+
+impl Section {
+    /// The example for a key; nothing when the table has no such key.
+    pub fn example(&self, key: &str) -> Option<&'static str> {
+        self.keys.iter().find(|(known, _)| *known == key).map(|(_, example)| *example)
+    }
+}
+
+/// The top of the file.
+pub const FILE: Section = Section {
+    title: "the top of the file",
+    keys: &[
+        ("server", "[server]"),
+        ("admin", "[admin]"),
+        ("session", "[session]"),
+        ("store", "[store]"),
+        ("pages", "[pages]"),
+        ("account", "[[account]]"),
+        ("site", "[[site]]"),
+        ("broker", "[broker]"),
+    ],
+};
+
+/// How visitors reach us.
+pub const SERVER: Section = Section {
+    title: "[server]",
+    keys: &[
+        ("listen", r#"listen = ["0.0.0.0:8080"]"#),
+        ("workers", "workers = 0"),
+        ("trusted_proxies", r#"trusted_proxies = ["10.0.0.0/8"]"#),
+        ("proxy_protocol", "proxy_protocol = false"),
+        ("prefix", r#"prefix = "/_wx""#),
+        ("drain", r#"drain = "30s""#),
+        ("tls", "[server.tls]"),
+        ("limits", "[server.limits]"),
+    ],
+};
+
+/// How they reach us over TLS.
+pub const TLS: Section = Section {
+    title: "[server.tls]",
+    keys: &[
+        ("listen", r#"listen = ["0.0.0.0:8443"]"#),
+        ("certificates", r#"certificates = [{ cert = "fullchain.pem", key = "privkey.pem" }]"#),
+    ],
+};
+
+/// One certificate.
+pub const CERTIFICATE: Section = Section {
+    title: "a certificate of [server.tls]",
+    keys: &[("cert", r#"cert = "fullchain.pem""#), ("key", r#"key = "privkey.pem""#)],
+};
+
+/// What a client may take of us.
+pub const LIMITS: Section = Section {
+    title: "[server.limits]",
+    keys: &[
+        ("header_bytes", r#"header_bytes = "32KiB""#),
+        ("header_count", "header_count = 100"),
+        ("header_time", r#"header_time = "10s""#),
+        ("idle_time", r#"idle_time = "75s""#),
+        ("connections", "connections = 10000"),
+        ("body_size", r#"body_size = "10MiB""#),
+    ],
+};
+
+/// The other listener.
+pub const ADMIN: Section =
+    Section { title: "[admin]", keys: &[("listen", r#"listen = "127.0.0.1:9090""#)] };
+
+/// Sessions.
+pub const SESSION: Section = Section {
+    title: "[session]",
+    keys: &[
+        ("cookie", r#"cookie = "wxgate""#),
+        ("idle", r#"idle = "12h""#),
+        ("max", r#"max = "7d""#),
+        ("keys", r#"keys = [{ id = "2026-11", secret = { env = "WXGATE_SESSION_KEY" } }]"#),
+    ],
+};
+
+/// One session key.
+pub const KEY: Section = Section {
+    title: "a key of [session]",
+    keys: &[("id", r#"id = "2026-11""#), ("secret", r#"secret = { env = "WXGATE_SESSION_KEY" }"#)],
+};
+
+/// What replicas share.
+pub const STORE: Section = Section {
+    title: "[store]",
+    keys: &[
+        ("kind", r#"kind = "memory""#),
+        ("path", r#"path = "/var/lib/wxgate/store""#),
+        ("url", r#"url = "redis://127.0.0.1:6379""#),
+        ("sentinels", r#"sentinels = ["10.0.0.1:26379"]"#),
+        ("cluster", r#"cluster = ["10.0.0.1:6379"]"#),
+    ],
+};
+
+/// The operator's own templates.
+pub const PAGES: Section = Section { title: "[pages]", keys: &[("dir", r#"dir = "pages""#)] };
+
+/// An account of WeChat's.
+pub const ACCOUNT: Section = Section {
+    title: "[[account]]",
+    keys: &[
+        ("name", r#"name = "main""#),
+        ("kind", r#"kind = "official""#),
+        ("app_id", r#"app_id = "wx0123456789abcdef""#),
+        ("app_secret", r#"app_secret = { file = "/etc/wxgate/app_secret" }"#),
+        ("callback_host", r#"callback_host = "auth.example.com""#),
+        ("authorize_url", r#"authorize_url = "https://open.weixin.qq.com""#),
+        ("api_urls", r#"api_urls = ["https://api.weixin.qq.com"]"#),
+        ("verify_files", r#"verify_files = { "MP_verify_AbCd1234.txt" = "AbCd1234" }"#),
+    ],
+};
+
+/// A site behind us.
+pub const SITE: Section = Section {
+    title: "[[site]]",
+    keys: &[
+        ("hosts", r#"hosts = ["h5.example.com"]"#),
+        ("public_url", r#"public_url = "https://h5.example.com""#),
+        ("account", r#"account = "main""#),
+        ("upstream", r#"upstream = ["http://127.0.0.1:8000"]"#),
+        ("scope", r#"scope = "snsapi_base""#),
+        ("outside_wechat", r#"outside_wechat = "page""#),
+        ("snapshot", r#"snapshot = "page""#),
+        ("fragment", r#"fragment = "drop""#),
+        ("connect_timeout", r#"connect_timeout = "3s""#),
+        ("response_timeout", r#"response_timeout = "60s""#),
+        ("ambiguous_paths", r#"ambiguous_paths = "refuse""#),
+        ("underscores", r#"underscores = "drop""#),
+        ("headers", "[site.headers]"),
+        ("route", "[[site.route]]"),
+        ("also", "also"),
+        ("profile_refresh", "profile_refresh"),
+        ("revocation", "revocation"),
+    ],
+};
+
+/// Identity headers under further names.
+pub const HEADERS: Section = Section {
+    title: "[site.headers]",
+    keys: &[
+        ("aliases", r#"aliases = ["X-WX-OPENID"]"#),
+        ("extra", r#"extra = { "Remote-User" = "openid" }"#),
+    ],
+};
+
+/// What a path asks.
+pub const ROUTE: Section = Section {
+    title: "[[site.route]]",
+    keys: &[
+        ("path", r#"path = "/member/*""#),
+        ("methods", r#"methods = ["GET"]"#),
+        ("auth", r#"auth = "required""#),
+        ("scope", r#"scope = "snsapi_userinfo""#),
+        ("prompt", r#"prompt = "button""#),
+    ],
+};
+
+/// Where a secret is kept.
+pub const SECRET: Section = Section {
+    title: "a secret",
+    keys: &[("env", r#"{ env = "NAME" }"#), ("file", r#"{ file = "/etc/wxgate/secret" }"#)],
+};
+
+/// Every kind of table.
+pub const ALL: [&Section; 15] = [
+    &FILE,
+    &SERVER,
+    &TLS,
+    &CERTIFICATE,
+    &LIMITS,
+    &ADMIN,
+    &SESSION,
+    &KEY,
+    &STORE,
+    &PAGES,
+    &ACCOUNT,
+    &SITE,
+    &HEADERS,
+    &ROUTE,
+    &SECRET,
+];

@@ -1,0 +1,374 @@
+//! Reads the document key by key and notes every complaint instead of stopping at the first. Pure.
+
+use std::{
+    cell::RefCell,
+    ops::{Range, RangeInclusive},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{
+    Sources,
+    complaint::Complaint,
+    raw::{ALL, Section},
+    words,
+};
+
+/// Where complaints are handed in, and where the outside world is asked.
+pub struct Desk<'a> {
+    /// Environment and files.
+    pub sources: &'a dyn Sources,
+    base: PathBuf,
+    complaints: RefCell<Vec<Complaint>>,
+    hidden: RefCell<Vec<Range<usize>>>,
+}
+
+impl<'a> Desk<'a> {
+    /// Relative paths begin at `base`.
+    pub fn new(sources: &'a dyn Sources, base: &Path) -> Self {
+        let (complaints, hidden) = (RefCell::default(), RefCell::default());
+        Self { sources, base: base.to_owned(), complaints, hidden }
+    }
+
+    /// A path of the file, from the folder of the file.
+    pub fn resolve(&self, path: &str) -> PathBuf {
+        self.base.join(path)
+    }
+
+    /// Takes a complaint.
+    pub fn complain(&self, complaint: Complaint) {
+        self.complaints.borrow_mut().push(complaint);
+    }
+
+    /// Takes a complaint that stops us.
+    pub fn error(
+        &self,
+        at: impl Into<Option<Range<usize>>>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.complain(Complaint::error(at, message).help(help));
+    }
+
+    /// Takes a complaint that does not.
+    pub fn warn(
+        &self,
+        at: impl Into<Option<Range<usize>>>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.complain(Complaint::warning(at, message).help(help));
+    }
+
+    /// This place of the file is never shown.
+    pub fn hide(&self, place: Range<usize>) {
+        self.hidden.borrow_mut().push(place);
+    }
+
+    /// What was handed in: the complaints and the places to cover.
+    pub fn close(self) -> (Vec<Complaint>, Vec<Range<usize>>) {
+        (self.complaints.into_inner(), self.hidden.into_inner())
+    }
+}
+
+/// A string of the file and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Word<'a> {
+    /// What it says.
+    pub text: &'a str,
+    /// Its place, quotes included.
+    pub at: Range<usize>,
+}
+
+/// One table of the file. Keys that its section does not know are complained about on opening.
+///
+/// A reading that fails leaves a complaint and returns nothing, or the default where there is
+/// one, so that the rest of the file is read all the same.
+pub struct Table<'a> {
+    /// What kind of table it is.
+    pub section: &'static Section,
+    /// Where its header stands; nothing when the file has no such table.
+    pub at: Option<Range<usize>>,
+    /// Where complaints go.
+    pub desk: &'a Desk<'a>,
+    entries: Option<&'a DeTable<'a>>,
+}
+
+impl<'a> Table<'a> {
+    /// The whole file.
+    pub fn file(section: &'static Section, file: &'a DeTable<'a>, desk: &'a Desk<'a>) -> Self {
+        Self { section, at: None, desk, entries: Some(file) }.opened()
+    }
+
+    fn open(&self, section: &'static Section, value: &'a Spanned<DeValue<'a>>) -> Option<Self> {
+        let entries = value.get_ref().as_table()?;
+        let (at, desk) = (Some(value.span()), self.desk);
+        Some(Self { section, at, desk, entries: Some(entries) }.opened())
+    }
+
+    fn opened(self) -> Self {
+        for (key, value) in self.entries.into_iter().flatten() {
+            let name: &str = key.get_ref();
+            if self.section.example(name).is_some() {
+                continue;
+            }
+            let help = unknown_key(name, self.section);
+            if help.contains("secret") {
+                self.desk.hide(value.span());
+            }
+            let title = self.section.title;
+            self.desk.error(key.span(), format!("unknown key `{name}` in {title}"), help);
+        }
+        self
+    }
+
+    /// The value of a key, whatever it is.
+    pub fn value(&self, key: &str) -> Option<&'a Spanned<DeValue<'a>>> {
+        debug_assert!(self.section.example(key).is_some(), "raw.rs lacks {key}");
+        self.entries?.get(key)
+    }
+
+    /// Where the value of a key stands.
+    pub fn place(&self, key: &str) -> Option<Range<usize>> {
+        self.value(key).map(Spanned::span)
+    }
+
+    /// Where an array without elements stands, if that is what the key has.
+    pub fn empty_array(&self, key: &str) -> Option<Range<usize>> {
+        let value = self.value(key)?;
+        let array = value.get_ref().as_array()?;
+        array.iter().next().is_none().then(|| value.span())
+    }
+
+    /// A table inside this one; an empty one when the file has none.
+    pub fn table(&self, key: &str, section: &'static Section) -> Self {
+        let absent = Self { section, at: None, desk: self.desk, entries: None };
+        let Some(value) = self.value(key) else { return absent };
+        self.open(section, value).unwrap_or_else(|| {
+            self.wrong_kind(key, value, "a table");
+            absent
+        })
+    }
+
+    /// Tables in an array: `[[site]]`, or `keys = [{ … }]`.
+    pub fn tables(&self, key: &str, section: &'static Section) -> Vec<Self> {
+        let Some(value) = self.value(key) else { return Vec::new() };
+        let Some(array) = value.get_ref().as_array() else {
+            self.wrong_kind(key, value, "an array of tables");
+            return Vec::new();
+        };
+        let open = |value| {
+            let table = self.open(section, value);
+            if table.is_none() {
+                self.wrong_kind(key, value, "an array of tables");
+            }
+            table
+        };
+        array.iter().filter_map(open).collect()
+    }
+
+    /// A string.
+    pub fn word(&self, key: &str) -> Option<Word<'a>> {
+        let value = self.value(key)?;
+        let word = word(value);
+        if word.is_none() {
+            self.wrong_kind(key, value, "a string");
+        }
+        word
+    }
+
+    /// A string that must be there.
+    pub fn required(&self, key: &str) -> Option<Word<'a>> {
+        if self.value(key).is_none() {
+            self.missing(key);
+        }
+        self.word(key)
+    }
+
+    /// An array of strings, or one string alone.
+    pub fn words(&self, key: &str) -> Option<Vec<Word<'a>>> {
+        let value = self.value(key)?;
+        if let Some(word) = word(value) {
+            return Some(vec![word]);
+        }
+        let Some(array) = value.get_ref().as_array() else {
+            self.wrong_kind(key, value, "an array of strings");
+            return Some(Vec::new());
+        };
+        let read = |value: &'a Spanned<DeValue<'a>>| {
+            let word = word(value);
+            if word.is_none() {
+                self.wrong_kind(key, value, "an array of strings");
+            }
+            word
+        };
+        Some(array.iter().filter_map(read).collect())
+    }
+
+    /// Strings by name: `{ "a.txt" = "…" }`.
+    pub fn pairs(&self, key: &str) -> Vec<(Word<'a>, Word<'a>)> {
+        let Some(value) = self.value(key) else { return Vec::new() };
+        let Some(table) = value.get_ref().as_table() else {
+            self.wrong_kind(key, value, "a table of strings");
+            return Vec::new();
+        };
+        let mut pairs = Vec::new();
+        for (name, value) in table {
+            match word(value) {
+                Some(word) => pairs.push((Word { text: name.get_ref(), at: name.span() }, word)),
+                None => self.wrong_kind(key, value, "a table of strings"),
+            }
+        }
+        // The parser sorts keys by their letters; complaints and headers follow the file.
+        pairs.sort_by_key(|(name, _)| name.at.start);
+        pairs
+    }
+
+    /// True or false.
+    pub fn boolean(&self, key: &str, default: bool) -> bool {
+        let Some(value) = self.value(key) else { return default };
+        value.get_ref().as_bool().unwrap_or_else(|| {
+            self.wrong_kind(key, value, "true or false");
+            default
+        })
+    }
+
+    /// A whole number.
+    pub fn number(&self, key: &str, default: u32, range: RangeInclusive<u32>) -> u32 {
+        let Some(value) = self.value(key) else { return default };
+        let Some(digits) = value.get_ref().as_integer() else {
+            self.wrong_kind(key, value, "a whole number");
+            return default;
+        };
+        match u32::from_str_radix(digits.as_str(), digits.radix()) {
+            Ok(number) if range.contains(&number) => number,
+            Ok(_) | Err(_) => {
+                let (min, max) = range.into_inner();
+                self.out_of_range(key, value, &min.to_string(), &max.to_string());
+                default
+            }
+        }
+    }
+
+    /// A span of time.
+    pub fn duration(
+        &self,
+        key: &str,
+        default: Duration,
+        range: RangeInclusive<Duration>,
+    ) -> Duration {
+        let Some(value) = self.value(key) else { return default };
+        match scalar(value).map(|text| words::duration(&text)) {
+            Some(Ok(duration)) if range.contains(&duration) => duration,
+            Some(Ok(_)) => {
+                let (min, max) = range.into_inner();
+                self.out_of_range(key, value, &words::long(min), &words::long(max));
+                default
+            }
+            Some(Err(help)) => {
+                self.desk.error(value.span(), format!("`{key}` is no duration"), help);
+                default
+            }
+            None => {
+                self.wrong_kind(key, value, "a duration");
+                default
+            }
+        }
+    }
+
+    /// A number of bytes.
+    pub fn size(&self, key: &str, default: u64, range: RangeInclusive<u64>) -> u64 {
+        let Some(value) = self.value(key) else { return default };
+        match scalar(value).map(|text| words::size(&text)) {
+            Some(Ok(size)) if range.contains(&size) => size,
+            Some(Ok(_)) => {
+                let (min, max) = range.into_inner();
+                self.out_of_range(key, value, &words::bytes(min), &words::bytes(max));
+                default
+            }
+            Some(Err(help)) => {
+                self.desk.error(value.span(), format!("`{key}` is no size"), help);
+                default
+            }
+            None => {
+                self.wrong_kind(key, value, "a size");
+                default
+            }
+        }
+    }
+
+    /// One of a few words; nothing when the key is absent or its word is none of them.
+    pub fn one_of<T: Copy>(&self, key: &str, choices: &[(&str, T)]) -> Option<T> {
+        let word = self.word(key)?;
+        let chosen = choices.iter().find(|(name, _)| *name == word.text);
+        if chosen.is_none() {
+            let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+            self.not_one_of(key, &word, &names);
+        }
+        chosen.map(|(_, choice)| *choice)
+    }
+
+    /// Complains that a word is none of those a key may have.
+    pub fn not_one_of(&self, key: &str, word: &Word<'_>, names: &[&str]) {
+        let help = match words::nearest(word.text, names.iter().copied()) {
+            Some(near) => format!("did you mean \"{near}\"? {}", words::choices(names)),
+            None => words::choices(names),
+        };
+        self.desk.error(word.at.clone(), format!("`{key}` cannot be \"{}\"", word.text), help);
+    }
+
+    /// Complains that a key must be there.
+    pub fn missing(&self, key: &str) {
+        let message = format!("`{key}` is missing in {}", self.section.title);
+        let help = format!("add {}", self.written(key));
+        self.desk.error(self.at.clone(), message, help);
+    }
+
+    /// Complains that something is planned but not there.
+    pub fn unsupported(&self, at: Range<usize>, what: &str, help: &str) {
+        self.desk.error(at, format!("{what} is not yet supported"), help);
+    }
+
+    fn written(&self, key: &str) -> String {
+        format!("`{}`", self.section.example(key).unwrap_or(key))
+    }
+
+    fn wrong_kind(&self, key: &str, value: &Spanned<DeValue<'_>>, wanted: &str) {
+        let kind = words::article(value.get_ref().type_str());
+        let message = format!("`{key}` must be {wanted}, not {kind}");
+        self.desk.error(value.span(), message, format!("write it as in {}", self.written(key)));
+    }
+
+    fn out_of_range(&self, key: &str, value: &Spanned<DeValue<'_>>, min: &str, max: &str) {
+        let message = format!("`{key}` is out of range");
+        self.desk.error(value.span(), message, format!("from {min} to {max}"));
+    }
+}
+
+fn word<'a>(value: &'a Spanned<DeValue<'a>>) -> Option<Word<'a>> {
+    value.get_ref().as_str().map(|text| Word { text, at: value.span() })
+}
+
+/// The text of a string or a number: operators write `30` where `"30s"` is meant.
+fn scalar(value: &Spanned<DeValue<'_>>) -> Option<String> {
+    let number = || value.get_ref().as_integer().map(ToString::to_string);
+    value.get_ref().as_str().map(str::to_owned).or_else(number)
+}
+
+fn unknown_key(name: &str, section: &Section) -> String {
+    let keys = || section.keys.iter().map(|(key, _)| *key);
+    if let Some(near) = words::nearest(name, keys()) {
+        return format!("did you mean `{near}`?");
+    }
+    let homes: Vec<&str> =
+        ALL.iter().filter(|other| other.example(name).is_some()).map(|other| other.title).collect();
+    match homes.as_slice() {
+        [] => format!("it has {}", words::list(&keys().collect::<Vec<_>>())),
+        homes => format!("`{name}` belongs in {}", homes.join(" or ")),
+    }
+}
