@@ -21,6 +21,17 @@ pub struct Asked {
     pub force_popup: bool,
 }
 
+/// What is known of the visitor's mind before they are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mind {
+    /// Nothing.
+    Open,
+    /// They agreed lately.
+    Agreed,
+    /// A fault makes them refuse.
+    Refuses,
+}
+
 /// What happens to a visitor with a good link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -86,15 +97,15 @@ pub fn read(door: Door, query: &str, apps: &Apps) -> Result<Asked, Refusal> {
 }
 
 impl Asked {
-    /// What the visitor meets, by whether they agreed before and whether they are to refuse.
-    pub fn step(&self, door: Door, has_consent: bool, declines: bool) -> Step {
+    /// What the visitor meets.
+    pub fn step(&self, door: Door, mind: Mind) -> Step {
         let is_base = self.scope.split(',').all(|scope| scope == "snsapi_base");
-        match door {
-            Door::Official if declines => Step::Decline,
-            Door::Official if is_base => Step::Grant,
-            Door::Official if has_consent && !self.force_popup => Step::Grant,
-            Door::Official => Step::Consent,
-            Door::Website => Step::Scan,
+        match (door, mind) {
+            (Door::Website, _) => Step::Scan,
+            (Door::Official, Mind::Refuses) => Step::Decline,
+            (Door::Official, Mind::Open | Mind::Agreed) if is_base => Step::Grant,
+            (Door::Official, Mind::Agreed) if !self.force_popup => Step::Grant,
+            (Door::Official, Mind::Open | Mind::Agreed) => Step::Consent,
         }
     }
 
@@ -186,27 +197,21 @@ mod tests {
     #[test]
     fn steps() {
         let rows = [
-            (Door::Official, "snsapi_base", false, false, false, Step::Grant),
-            (Door::Official, "snsapi_base", true, false, false, Step::Grant),
-            (Door::Official, "snsapi_userinfo", false, false, false, Step::Consent),
-            (Door::Official, "snsapi_userinfo", false, true, false, Step::Grant),
-            (Door::Official, "snsapi_userinfo", true, true, false, Step::Consent),
-            (Door::Official, "snsapi_base,snsapi_userinfo", false, false, false, Step::Consent),
-            (Door::Official, "snsapi_base", false, true, true, Step::Decline),
-            (Door::Official, "snsapi_userinfo", false, false, true, Step::Decline),
-            (Door::Website, "snsapi_login", false, true, false, Step::Scan),
+            (Door::Official, "snsapi_base", false, Mind::Open, Step::Grant),
+            (Door::Official, "snsapi_base", true, Mind::Open, Step::Grant),
+            (Door::Official, "snsapi_userinfo", false, Mind::Open, Step::Consent),
+            (Door::Official, "snsapi_userinfo", false, Mind::Agreed, Step::Grant),
+            (Door::Official, "snsapi_userinfo", true, Mind::Agreed, Step::Consent),
+            (Door::Official, "snsapi_base,snsapi_userinfo", false, Mind::Open, Step::Consent),
+            (Door::Official, "snsapi_base", false, Mind::Refuses, Step::Decline),
+            (Door::Official, "snsapi_userinfo", false, Mind::Refuses, Step::Decline),
+            (Door::Website, "snsapi_login", false, Mind::Agreed, Step::Scan),
         ];
-        for (door, scope, force_popup, has_consent, declines, expected) in rows {
+        for (door, scope, force_popup, mind, expected) in rows {
             let (app_id, redirect_uri) = ("wx1".to_owned(), "https://x.example/cb".to_owned());
-            let asked = Asked {
-                app_id,
-                redirect_uri,
-                scope: scope.to_owned(),
-                state: "S".to_owned(),
-                force_popup,
-            };
-            let step = asked.step(door, has_consent, declines);
-            assert_eq!(step, expected, "{scope} {force_popup} {has_consent} {declines}");
+            let (scope, state) = (scope.to_owned(), "S".to_owned());
+            let asked = Asked { app_id, redirect_uri, scope, state, force_popup };
+            assert_eq!(asked.step(door, mind), expected, "{door:?} {asked:?} {mind:?}");
             assert_eq!(asked.way_back(None), "https://x.example/cb?state=S");
         }
     }

@@ -9,13 +9,11 @@ use crate::clock::Timestamp;
 pub type Luck = fn(usize) -> String;
 
 const CODE_LIFE: Duration = Duration::from_mins(5);
-const TOKEN_LIFE: Duration = Duration::from_secs(7200);
+const TOKEN_LIFE: Duration = Duration::from_hours(2);
 const REFRESH_LIFE: Duration = Duration::from_hours(24 * 30);
 const CONSENT_LIFE: Duration = Duration::from_hours(24 * 30);
 /// How long a global token still works after a newer one was asked for.
 const OVERLAP: Duration = Duration::from_mins(5);
-/// Beyond this many the dead entries are swept out: an emulator may live through a load test.
-const PLENTY: usize = 20_000;
 
 /// What a code, and later its tokens, stand for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +45,7 @@ pub struct Book {
     luck: Luck,
     codes: HashMap<String, Code>,
     access: HashMap<String, Dated<Grant>>,
-    refresh: HashMap<String, Dated<(Grant, String)>>,
+    refresh: HashMap<String, Dated<Renewal>>,
     consents: HashMap<(String, String), Timestamp>,
     globals: HashMap<String, Dated<String>>,
     stable: HashMap<String, String>,
@@ -59,6 +57,13 @@ struct Code {
     grant: Grant,
     until: Timestamp,
     is_used: bool,
+}
+
+/// What a refresh token renews.
+#[derive(Clone, Debug)]
+struct Renewal {
+    grant: Grant,
+    access: String,
 }
 
 #[derive(Debug)]
@@ -84,7 +89,7 @@ impl Book {
 
     /// A new code: 32 letters and digits, the first of them a zero.
     pub fn issue_code(&mut self, grant: Grant, now: Timestamp) -> String {
-        if self.codes.len() > PLENTY {
+        if is_full(&self.codes) {
             self.codes.retain(|_, code| code.until > now);
         }
         let code = format!("0{}", (self.luck)(31));
@@ -113,14 +118,16 @@ impl Book {
 
     /// Tokens for a grant.
     pub fn issue_tokens(&mut self, grant: &Grant, now: Timestamp) -> Tokens {
-        if self.access.len() > PLENTY {
+        if is_full(&self.access) {
             self.access.retain(|_, token| token.until > now);
+        }
+        if is_full(&self.refresh) {
             self.refresh.retain(|_, token| token.until > now);
         }
         let tokens = Tokens { access: self.token(), refresh: self.token() };
         self.open_access(tokens.access.clone(), grant, now);
-        let entry =
-            Dated { value: (grant.clone(), tokens.access.clone()), until: now.plus(REFRESH_LIFE) };
+        let value = Renewal { grant: grant.clone(), access: tokens.access.clone() };
+        let entry = Dated { value, until: now.plus(REFRESH_LIFE) };
         self.refresh.insert(tokens.refresh.clone(), entry);
         tokens
     }
@@ -133,16 +140,17 @@ impl Book {
         now: Timestamp,
     ) -> Result<(Grant, Tokens), Errcode> {
         let fresh = self.token();
-        let known = self.refresh.get_mut(token).filter(|known| known.value.0.app_id == app_id);
+        let known = self.refresh.get_mut(token).filter(|known| known.value.grant.app_id == app_id);
         let known = known.ok_or(Errcode::INVALID_REFRESH_TOKEN)?;
         if now >= known.until {
             return Err(Errcode::REFRESH_TOKEN_EXPIRED);
         }
-        let is_alive = self.access.get(&known.value.1).is_some_and(|access| now < access.until);
+        let is_alive =
+            self.access.get(&known.value.access).is_some_and(|access| now < access.until);
         if !is_alive {
-            known.value.1 = fresh;
+            known.value.access = fresh;
         }
-        let (grant, access) = known.value.clone();
+        let Renewal { grant, access } = known.value.clone();
         self.open_access(access.clone(), &grant, now);
         Ok((grant, Tokens { access, refresh: token.to_owned() }))
     }
@@ -229,6 +237,12 @@ impl Book {
         self.globals.insert(token.clone(), Dated { value: app_id.to_owned(), until });
         (token, left(until, now))
     }
+}
+
+/// Whether the next entry would make the map grow: the moment to sweep out the dead ones, which
+/// keeps the cost per entry constant even under a load test.
+fn is_full<K, V>(map: &HashMap<K, V>) -> bool {
+    map.len() == map.capacity()
 }
 
 fn left(until: Timestamp, now: Timestamp) -> i64 {

@@ -157,7 +157,7 @@ mod tests {
             match expected {
                 None => assert_eq!(why, None, "{status} {body}"),
                 Some(part) => {
-                    assert!(why.clone().unwrap().contains(part), "{status} {body}: {why:?}")
+                    assert!(why.clone().unwrap().contains(part), "{status} {body}: {why:?}");
                 }
             }
         }

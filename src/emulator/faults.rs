@@ -47,6 +47,8 @@ impl Twist {
     }
 }
 
+const ELSEWHERE: &str = "snapshot is for authorize and access_token; decline, duplicate_callback and two_codes for authorize";
+
 /// One order to go wrong, as `POST /_emulator/faults` takes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
@@ -93,14 +95,17 @@ impl Fault {
             .twists
             .iter()
             .all(|(twist, is_on)| !is_on || !twist.is_outcome() || *twist == Twist::Snapshot);
-        match self.at {
-            Place::Authorize => None,
-            Place::AccessToken if snapshot_only => None,
-            _ if !self.is_outcome() => None,
-            _ => Some(
-                "snapshot is for authorize and access_token; decline, duplicate_callback and two_codes for authorize",
-            ),
-        }
+        let is_possible = match self.at {
+            Place::Authorize => true,
+            Place::AccessToken => snapshot_only,
+            Place::RefreshToken
+            | Place::Userinfo
+            | Place::Auth
+            | Place::StableToken
+            | Place::Token
+            | Place::Getticket => !self.is_outcome(),
+        };
+        (!is_possible).then_some(ELSEWHERE)
     }
 }
 
@@ -119,10 +124,7 @@ impl Faults {
     /// Adds one order, or a list of them. The answer to a bad one says why.
     pub fn add(&mut self, json: &[u8]) -> Result<(), String> {
         let value: Value = serde_json::from_slice(json).map_err(|error| error.to_string())?;
-        let list = match value {
-            Value::Array(list) => list,
-            one => vec![one],
-        };
+        let list = if let Value::Array(list) = value { list } else { vec![value] };
         let faults = list.into_iter().map(serde_json::from_value::<Fault>);
         let faults = faults.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
         if let Some(complaint) = faults.iter().find_map(Fault::complaint) {
@@ -198,7 +200,7 @@ mod tests {
             match Faults::default().add(json.as_bytes()) {
                 Ok(()) => assert_eq!(expected, "", "{json}"),
                 Err(why) => {
-                    assert!(!expected.is_empty() && why.contains(expected), "{json}: {why}")
+                    assert!(!expected.is_empty() && why.contains(expected), "{json}: {why}");
                 }
             }
         }

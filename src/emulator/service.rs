@@ -118,7 +118,7 @@ pub fn respond(
 impl Service {
     /// A fresh WeChat.
     pub fn new(settings: Settings, pages: Pages, addr: SocketAddr) -> Self {
-        let Settings { listen: _, users, apps, require_wechat } = settings;
+        let Settings { users, apps, require_wechat, .. } = settings;
         let users = if users.is_empty() { users::built_in() } else { users };
         let book = Book::new(luck::letters);
         let state =

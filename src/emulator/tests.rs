@@ -24,6 +24,11 @@ impl Drop for Street {
     }
 }
 
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
+/// Method, path, headers, body and the status they deserve.
+type OddRow<'a> = (&'a str, &'a str, Headers<'a>, &'a str, u16);
+
 struct Reply {
     status: StatusCode,
     headers: HeaderMap,
@@ -59,7 +64,7 @@ impl Street {
         Self { addr, server: tokio::spawn(emulator.serve(std::future::pending())) }
     }
 
-    async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+    async fn ask(&self, method: &str, path: &str, headers: Headers<'_>, body: &str) -> Reply {
         let stream = TcpStream::connect(self.addr).await.unwrap();
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
@@ -303,7 +308,7 @@ async fn odd_requests() {
     let street = Street::new(|_| ()).await;
     let big = "x".repeat(70_000);
     let far = [("sec-fetch-site", "cross-site")];
-    let rows: [(&str, &str, &[(&str, &str)], &str, u16); 10] = [
+    let rows: [OddRow<'_>; 10] = [
         ("GET", "/nowhere", &[], "", 404),
         ("PUT", "/_emulator/faults", &[], "", 405),
         ("POST", "/_emulator/faults", &[], "{", 400),

@@ -5,7 +5,7 @@ use minijinja::context;
 use url::form_urlencoded;
 
 use super::{
-    authorize::{self, Asked, Door, Step},
+    authorize::{self, Asked, Door, Mind, Step},
     book::Grant,
     control,
     errcode::Refusal,
@@ -20,6 +20,9 @@ use crate::clock;
 
 /// The cookie that says who the browser is.
 pub const USER_COOKIE: &str = "wx_emulator_user";
+/// There always is a first user; this one only spares us a promise.
+static NOBODY: User =
+    User { id: String::new(), nickname: String::new(), avatar: None, openid: None, unionid: None };
 /// Both callbacks of `two_codes`, for test clients that run no scripts.
 const CALLBACK_HEADER: HeaderName = HeaderName::from_static("x-emulator-callback");
 
@@ -64,14 +67,6 @@ pub fn visitor<'a>(service: &'a Service, call: &Call) -> &'a User {
         cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
     let chosen =
         pairs.filter(|(name, _)| *name == USER_COOKIE).find_map(|(_, id)| service.user(id));
-    // There always is a first user; the fallback only spares us a promise.
-    static NOBODY: User = User {
-        id: String::new(),
-        nickname: String::new(),
-        avatar: None,
-        openid: None,
-        unionid: None,
-    };
     chosen.or(service.users.first()).unwrap_or(&NOBODY)
 }
 
@@ -97,16 +92,17 @@ fn admit(service: &Service, call: &Call, door: Door) -> Answer {
         Err(refusal) => return refuse(service, call, &refusal),
     };
     let user = visitor(service, call);
-    let (has_consent, refusal) = {
-        let mut state = service.state();
-        let has_consent = state.book.has_consent(&user.id, &asked.app_id, clock::system());
-        let refusal = match door {
-            Door::Official => state.faults.take_twist(Place::Authorize, Twist::Decline),
-            Door::Website => None,
-        };
-        (has_consent, refusal)
+    let refusal = match door {
+        Door::Official => service.state().faults.take_twist(Place::Authorize, Twist::Decline),
+        Door::Website => None,
     };
-    match asked.step(door, has_consent, refusal.is_some()) {
+    let has_agreed = service.state().book.has_consent(&user.id, &asked.app_id, clock::system());
+    let mind = match refusal {
+        Some(_) => Mind::Refuses,
+        None if has_agreed => Mind::Agreed,
+        None => Mind::Open,
+    };
+    match asked.step(door, mind) {
         Step::Grant => grant(service, call, &asked, user),
         Step::Decline => decline(service, call, &asked, refusal),
         Step::Consent => ask(service, call, &asked, "consent.html"),
