@@ -1,0 +1,57 @@
+//! The calls the emulator got, for tests and for curious people. Pure.
+
+use std::collections::VecDeque;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::clock::Timestamp;
+
+/// Older entries make room.
+const KEPT: usize = 1000;
+
+/// One call and what came of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Entry {
+    pub time: Timestamp,
+    pub method: String,
+    pub path: String,
+    /// Secret values are `***` in here.
+    pub query: Map<String, Value>,
+    pub status: u16,
+    /// Of an API answer, or the number of an error page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub errcode: Option<i64>,
+    /// What is worth knowing besides: `granted to lilei`, `fault: hang`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// The latest calls, oldest first.
+#[derive(Debug, Default)]
+pub struct Journal(VecDeque<Entry>);
+
+impl Journal {
+    /// Writes one down.
+    pub fn add(&mut self, entry: Entry) {
+        if self.0.len() >= KEPT {
+            self.0.pop_front();
+        }
+        self.0.push_back(entry);
+    }
+
+    /// All of them, as JSON.
+    pub fn json(&self) -> String {
+        serde_json::to_string(&self.0).unwrap_or_default()
+    }
+
+    /// The last few, latest first.
+    pub fn latest(&self, count: usize) -> Vec<&Entry> {
+        self.0.iter().rev().take(count).collect()
+    }
+
+    /// Forgets all of them.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
