@@ -1,6 +1,131 @@
-//! The commands.
-use std::process::ExitCode;
-/// Runs the command and reports how it went.
+//! The commands, their arguments and their exit codes.
+
+use std::{io::Write, net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand, error::ErrorKind};
+
+use crate::config::Complaints;
+
+mod check;
+mod demo;
+mod emulator;
+mod explain;
+mod keygen;
+mod logs;
+mod serve;
+mod signals;
+
+/// Exit codes from sysexits.h, which service managers understand.
+const EX_USAGE: u8 = 64;
+const EX_CONFIG: u8 = 78;
+
+/// An authentication gateway in front of WeChat H5 sites.
+#[derive(Parser)]
+#[command(name = "wxgate", version, about, after_help = "Without a command, `wxgate` serves.\n\nExample:\n  wxgate demo                    try it: no account, no configuration\n  wxgate check --config my.toml  what is wrong with a configuration\n  wxgate serve --config my.toml  the gateway")]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    config: Config,
+}
+
+#[derive(Args)]
+struct Config {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", default_value = "config.toml", global = true)]
+    config: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the gateway until SIGTERM; SIGHUP reloads.
+    #[command(after_help = "Example:\n  wxgate serve --config /etc/wxgate/config.toml")]
+    Serve,
+    /// Reads the configuration and says everything that is wrong with it.
+    #[command(after_help = "Example:\n  wxgate check --config /etc/wxgate/config.toml\n\nExit code: 0 good, 78 not.")]
+    Check {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Says which site, route and account a URL falls to and what the site will see; no network.
+    #[command(after_help = "Example:\n  wxgate explain https://h5.example.com/member/orders\n  wxgate explain --method POST https://h5.example.com/api/cart")]
+    Explain {
+        /// The method of the request.
+        #[arg(long, value_name = "M", default_value = "GET")]
+        method: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        /// The whole URL, as a visitor types it.
+        url: String,
+    },
+    /// Runs the gateway, an emulated WeChat and a sample site together.
+    #[command(after_help = "Example:\n  wxgate demo\n  wxgate demo --listen 127.0.0.1:9000")]
+    Demo {
+        /// Where the gateway listens.
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+        listen: SocketAddr,
+    },
+    /// Runs the emulated WeChat alone, for anybody's tests.
+    #[command(after_help = "Example:\n  wxgate emulator --users users.toml\n  curl -d '{\"at\":\"access_token\",\"errcode\":40163,\"times\":1}' http://127.0.0.1:9100/_emulator/faults")]
+    Emulator {
+        /// Where it listens.
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9100")]
+        listen: SocketAddr,
+        /// Who can log in: a TOML file of [[user]] tables.
+        #[arg(long, value_name = "FILE")]
+        users: Option<PathBuf>,
+        /// Turn browsers other than WeChat's away, as WeChat does.
+        #[arg(long)]
+        require_wechat: bool,
+    },
+    /// Prints a fresh session key, ready to paste.
+    #[command(after_help = "Example:\n  wxgate keygen")]
+    Keygen,
+}
+
+/// Runs the command of this process and reports how it went.
 pub fn run() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(help) if matches!(help.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            say(&help.render().ansi().to_string());
+            return ExitCode::SUCCESS;
+        }
+        Err(usage) => {
+            complain(&usage.render().to_string());
+            return ExitCode::from(EX_USAGE);
+        }
+    };
+    // The only cryptography library; a second one in the tree would make this a choice.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let file = cli.config.config;
+    match cli.command.unwrap_or(Command::Serve) {
+        Command::Serve => serve::serve(&file),
+        Command::Check { json } => check::run(&file, json),
+        Command::Explain { method, json, url } => explain::run(&file, &method, &url, json),
+        Command::Demo { listen } => demo::run(listen),
+        Command::Emulator { listen, users, require_wechat } => {
+            emulator::run(listen, users.as_deref(), require_wechat)
+        }
+        Command::Keygen => keygen::run(),
+    }
+}
+
+/// Writes for whoever asked. A closed pipe is their affair.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{}", text.trim_end());
+}
+
+/// Writes for whoever looks after us.
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", text.trim_end());
+}
+
+/// Says what is wrong with the configuration.
+fn refuse(complaints: &Complaints) -> ExitCode {
+    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    complain(&complaints.render(colour));
+    ExitCode::from(EX_CONFIG)
 }

@@ -1,0 +1,172 @@
+//! `wxgate serve`: start, reload, drain, stop.
+
+use std::{
+    collections::BTreeMap,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use sd_notify::NotifyState;
+use tokio_util::sync::CancellationToken;
+
+use super::{complain, logs, refuse, signals};
+use crate::{
+    admin::{Admin, Readiness},
+    clock,
+    config::Config,
+    gateway::Gateway,
+    server::{Server, tls},
+};
+
+/// How often the configuration and the certificates are looked at. A look is a few `stat` calls;
+/// unlike inotify it works on ConfigMaps, NFS and overlays too.
+const LOOK: Duration = Duration::from_secs(2);
+
+type Failure = Box<dyn std::error::Error>;
+
+/// Runs the gateway with the configuration at `path`.
+pub fn serve(path: &Path) -> ExitCode {
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(complaints) => return refuse(&complaints),
+    };
+    let guard = logs::start();
+    warn(&config);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2) // WeChat's API, reloads and the admin listener; requests have their own
+        .thread_name("control")
+        .enable_all()
+        .build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(run(path, config)),
+        Err(error) => Err(error.into()),
+    };
+    drop(guard);
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let causes = std::iter::successors(Some(&*error), |error| error.source());
+            let causes: Vec<String> = causes.map(ToString::to_string).collect();
+            complain(&format!("wxgate: {}", causes.join(": ")));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(path: &Path, config: Config) -> Result<(), Failure> {
+    let gateway = Arc::new(Gateway::new(config.gateway, clock::system)?);
+    let certificates = config.server.tls.clone();
+    let server = Server::bind(config.server)?;
+    let readiness = Readiness::default();
+    let admin = Admin::bind(config.admin, readiness.clone())
+        .await
+        .map_err(|error| format!("cannot listen on {} for the admin: {error}", config.admin.listen))?;
+    for address in server.addrs() {
+        tracing::info!(%address, "listening");
+    }
+    for address in server.tls_addrs() {
+        tracing::info!(%address, "listening with TLS");
+    }
+    tracing::info!(address = %admin.addr()?, "listening for the admin");
+
+    let ended = CancellationToken::new();
+    let watch = Watch {
+        path: path.to_owned(),
+        gateway: Arc::clone(&gateway),
+        certificates: server.certificates(),
+        files: certificates,
+    };
+    tokio::spawn(watch.run());
+    tokio::spawn(admin.serve(ended.clone().cancelled_owned()));
+    readiness.set(true);
+    notify(&[NotifyState::Ready]);
+    let stop = async {
+        signals::stop().await;
+        readiness.set(false);
+        notify(&[NotifyState::Stopping]);
+    };
+    let outcome = server.serve(gateway, stop).await;
+    ended.cancel();
+    tracing::info!("stopped");
+    Ok(outcome?)
+}
+
+/// Looks after the files that may change while we run.
+struct Watch {
+    path: PathBuf,
+    gateway: Arc<Gateway>,
+    certificates: Option<Arc<tls::Certificates>>,
+    files: Option<tls::Settings>,
+}
+
+impl Watch {
+    async fn run(mut self) {
+        let Ok(mut hangup) = signals::hangup() else { return };
+        let mut seen = self.look();
+        loop {
+            let asked = tokio::select! {
+                _ = hangup.recv() => true,
+                () = tokio::time::sleep(LOOK) => false,
+            };
+            let now = self.look();
+            if asked || now != seen {
+                self.reload();
+            }
+            seen = self.look();
+        }
+    }
+
+    /// The new file is checked whole, then put in force between two requests; a bad one changes
+    /// nothing.
+    fn reload(&mut self) {
+        let config = match Config::load(&self.path) {
+            Ok(config) => config,
+            Err(complaints) => {
+                for complaint in complaints.iter() {
+                    tracing::error!(target: "audit", "{}", complaints.line(complaint));
+                }
+                tracing::error!(target: "audit", "the new configuration was refused; the old one stays");
+                return;
+            }
+        };
+        warn(&config);
+        if let Err(error) = self.gateway.reload(config.gateway) {
+            tracing::error!(target: "audit", %error, "the new configuration was refused; the old one stays");
+            return;
+        }
+        if let (Some(certificates), Some(settings)) = (&self.certificates, config.server.tls) {
+            match certificates.reload(&settings) {
+                Ok(()) => self.files = Some(settings),
+                Err(error) => tracing::error!(target: "audit", %error, "the old certificates stay"),
+            }
+        }
+        tracing::info!(target: "audit", "configuration reloaded; listeners, threads and limits change at a restart");
+    }
+
+    /// What can be seen of the files without reading them.
+    fn look(&self) -> BTreeMap<PathBuf, Option<(SystemTime, u64, u64)>> {
+        let files = self.files.iter().flat_map(|tls| &tls.certificates);
+        let files = files.flat_map(|files| [&files.cert, &files.key]).chain([&self.path]);
+        let look = |path: &PathBuf| {
+            let found = std::fs::metadata(path).ok()?;
+            Some((found.modified().ok()?, found.len(), found.ino()))
+        };
+        files.map(|path| (path.clone(), look(path))).collect()
+    }
+}
+
+fn warn(config: &Config) {
+    for warning in config.warnings.iter() {
+        tracing::warn!("{}", config.warnings.line(warning));
+    }
+}
+
+/// Tells systemd, if it is there to hear.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "systemd could not be told");
+    }
+}

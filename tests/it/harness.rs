@@ -1,0 +1,218 @@
+//! A street: a gateway, a site behind it and an emulated WeChat, all on ports of their own,
+//! entered through the doors that production uses.
+
+use std::{net::SocketAddr, path::Path, sync::Arc};
+
+use tokio::{sync::oneshot, task::JoinHandle};
+use wxgate::{
+    clock::{self, Clock},
+    config::{Config, File, Sources},
+    emulator::{self, Emulator},
+    gateway::Gateway,
+    server::Server,
+};
+
+use crate::echo::Echo;
+
+/// The key every gateway of the tests signs with.
+pub const KEY: &str = "0123456789abcdef0123456789abcdef";
+
+/// A gateway, its site and its WeChat.
+pub struct Street {
+    pub gateway: SocketAddr,
+    pub tls: Option<SocketAddr>,
+    pub wechat: SocketAddr,
+    pub site: Echo,
+    shared: Arc<Gateway>,
+    stop: Option<oneshot::Sender<()>>,
+    served: JoinHandle<()>,
+}
+
+/// What to build differently.
+#[derive(Clone)]
+pub struct Plan {
+    /// Lines of `[server]` after `listen` and `workers`.
+    pub server: String,
+    /// Lines of `[session]` instead of the usual keys.
+    pub session: String,
+    /// Lines of the one `[[site]]`, and tables that follow it.
+    pub site: String,
+    /// Whole tables at the end.
+    pub more: String,
+    /// The site's upstream, when it is not the echo.
+    pub upstream: Option<String>,
+    /// WeChat's address, when it is not the emulator's.
+    pub wechat: Option<SocketAddr>,
+    pub clock: Clock,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            server: String::new(),
+            session: format!("keys = [{{ id = \"k1\", secret = \"{KEY}\" }}]"),
+            site: String::new(),
+            more: String::new(),
+            upstream: None,
+            wechat: None,
+            clock: clock::system,
+        }
+    }
+}
+
+impl Plan {
+    /// The usual street with these lines in its site.
+    pub fn site(lines: &str) -> Self {
+        Self { site: lines.to_owned(), ..Self::default() }
+    }
+
+    /// The configuration as an operator would write it.
+    pub fn text(&self, wechat: SocketAddr, upstream: &str) -> String {
+        let Self { server, session, site, more, .. } = self;
+        format!(
+            r#"
+[server]
+listen = ["127.0.0.1:0"]
+workers = 2
+drain = "2s"
+{server}
+
+[session]
+{session}
+
+[[account]]
+name = "main"
+app_id = "wx1"
+app_secret = "secret-of-wx1"
+authorize_url = "http://{wechat}"
+api_urls = ["http://{wechat}"]
+verify_files = {{ "MP_verify_AbCd1234.txt" = "AbCd1234" }}
+
+[[site]]
+hosts = ["h5.example.com", "www.example.com"]
+public_url = "http://h5.example.com"
+account = "main"
+upstream = [{upstream}]
+{site}
+{more}
+"#
+        )
+    }
+}
+
+/// The usual routes: one of each kind.
+pub const ROUTES: &str = r#"
+[[site.route]]
+path = "/static/*"
+auth = "none"
+[[site.route]]
+path = "/news/*"
+auth = "optional"
+[[site.route]]
+path = "/member/*"
+scope = "snsapi_userinfo"
+prompt = "direct"
+[[site.route]]
+path = "/club/*"
+scope = "snsapi_userinfo"
+"#;
+
+/// Nothing of the machine: the tests write their secrets into the text.
+struct Nothing;
+
+impl Sources for Nothing {
+    fn variable(&self, _name: &str) -> Result<String, String> {
+        Err("is not set".to_owned())
+    }
+
+    fn file(&self, path: &Path) -> std::io::Result<File> {
+        let content = std::fs::read(path)?.into();
+        Ok(File { content, open_to_all: false })
+    }
+
+    fn is_folder(&self, path: &Path) -> bool {
+        path.is_dir()
+    }
+}
+
+/// Reads a configuration as `serve` does.
+pub fn read(text: &str) -> Config {
+    match Config::parse("test.toml", text, &Nothing) {
+        Ok(config) => config,
+        Err(complaints) => panic!("{}", complaints.render(false)),
+    }
+}
+
+impl Street {
+    /// The usual street with the usual routes.
+    pub async fn usual() -> Self {
+        Self::open(Plan::site(ROUTES)).await
+    }
+
+    /// Builds a street.
+    pub async fn open(plan: Plan) -> Self {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let site = Echo::start().await;
+        let (wechat, emulator) = emulated().await;
+        tokio::spawn(emulator.serve(std::future::pending()));
+        let upstream =
+            plan.upstream.clone().unwrap_or_else(|| format!("\"http://{}\"", site.addr));
+        let config = read(&plan.text(plan.wechat.unwrap_or(wechat), &upstream));
+        let shared = Arc::new(Gateway::new(config.gateway, plan.clock).unwrap());
+        let server = Server::bind(config.server).unwrap();
+        let (gateway, tls) = (server.addrs()[0], server.tls_addrs().first().copied());
+        let (stop, stopped) = oneshot::channel();
+        let serving = Arc::clone(&shared);
+        let served = tokio::spawn(async move {
+            let stop = async { stopped.await.unwrap_or_default() };
+            server.serve(serving, stop).await.unwrap();
+        });
+        Self { gateway, tls, wechat, site, shared, stop: Some(stop), served }
+    }
+
+    /// Puts another configuration in force, as a reload does.
+    pub fn reload(&self, plan: &Plan) {
+        let text = plan.text(self.wechat, &format!("\"http://{}\"", self.site.addr));
+        self.shared.reload(read(&text).gateway).unwrap();
+    }
+
+    /// Asks the gateway to stop, and waits until it has.
+    pub async fn close(mut self) {
+        self.begin_to_close();
+        self.served.await.unwrap();
+    }
+
+    /// Asks the gateway to stop.
+    pub fn begin_to_close(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+    }
+
+    /// Makes the emulated WeChat fail.
+    pub async fn fault(&self, json: &str) {
+        let answer = crate::visitor::raw(
+            self.wechat,
+            &format!(
+                "POST /_emulator/faults HTTP/1.1\r\nhost: {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{json}",
+                self.wechat,
+                json.len()
+            ),
+        )
+        .await;
+        assert!(answer.starts_with("HTTP/1.1 200") || answer.starts_with("HTTP/1.1 204"), "{answer}");
+    }
+
+    /// What the emulated WeChat was asked, one call per line.
+    pub async fn calls(&self, path: &str) -> usize {
+        let request = format!("GET /_emulator/requests HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.wechat);
+        let answer = crate::visitor::raw(self.wechat, &request).await;
+        answer.matches(&format!("\"{path}\"")).count()
+    }
+}
+
+async fn emulated() -> (SocketAddr, Emulator) {
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    let emulator = Emulator::bind(emulator::Settings::new(listen)).await.unwrap();
+    (emulator.addr().unwrap(), emulator)
+}

@@ -1,0 +1,23 @@
+//! The gateway seen from outside: real sockets, real configuration, an emulated WeChat.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::as_conversions,
+    reason = "tests"
+)]
+
+mod echo;
+mod harness;
+mod visitor;
+
+mod decide;
+mod forward;
+mod hygiene;
+mod login;
+mod reload;
+mod tls;
+mod trouble;
+mod upstreams;
