@@ -1,1 +1,3 @@
 //! Gateway, emulated WeChat and a sample site in one process.
+
+pub mod site;
