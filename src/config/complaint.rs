@@ -4,6 +4,8 @@ use std::{fmt, ops::Range};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
+use super::mask;
+
 /// Whether a complaint stops us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
@@ -76,6 +78,9 @@ pub struct Complaints {
 impl Complaints {
     /// Complaints about `file`, whose secrets are covered in `text`. Each is said once.
     pub fn new(file: &str, text: String, mut list: Vec<Complaint>) -> Self {
+        for complaint in &mut list {
+            complaint.message = mask::credentials_in(&complaint.message);
+        }
         list.sort_by_key(|complaint| complaint.span.as_ref().map(|span| span.start));
         list.dedup();
         Self { file: file.to_owned(), text, list }

@@ -8,9 +8,18 @@ use std::ops::Range;
 /// `text` with `known` places and whatever looks like a secret replaced by asterisks, byte for
 /// byte, so that every position in it stays what it was.
 pub fn cover(text: &str, known: &[Range<usize>]) -> String {
-    let mut covered = text.as_bytes().to_vec();
     let guessed = assignments(text).chain(credentials(text));
-    for range in known.iter().cloned().chain(guessed) {
+    replace(text, known.iter().cloned().chain(guessed))
+}
+
+/// `text` with the user and password of each URL replaced by asterisks.
+pub fn credentials_in(text: &str) -> String {
+    replace(text, credentials(text))
+}
+
+fn replace(text: &str, places: impl Iterator<Item = Range<usize>>) -> String {
+    let mut covered = text.as_bytes().to_vec();
+    for range in places {
         let secret = covered.get_mut(range).unwrap_or_default();
         for byte in secret.iter_mut().filter(|byte| !matches!(**byte, b'\n' | b'\r' | b'"' | b'\''))
         {
@@ -55,7 +64,8 @@ fn value_length(text: &str) -> Option<usize> {
     };
     let escaped = |at: usize| line.get(..at).is_some_and(|before| before.ends_with('\\'));
     let mut found = line.match_indices(ends).map(|(at, _)| at).filter(|at| *at > 0);
-    Some(found.find(|at| !escaped(*at)).unwrap_or(line.len()))
+    let end = found.find(|at| !escaped(*at)).unwrap_or(line.len());
+    Some(line.get(..end)?.trim_end().len())
 }
 
 /// `user:password` in `scheme://user:password@host`.
@@ -80,7 +90,7 @@ mod tests {
             (r#"secret='abc', id = "a""#, r#"secret='***', id = "a""#),
             (r#"secret = { env = "NAME" }"#, r#"secret = { env = "NAME" }"#),
             (r#"secret.env = "NAME""#, r#"secret.env = "NAME""#),
-            ("secret = 12345 # x", "secret = ******# x"),
+            ("secret = 12345 # x", "secret = ***** # x"),
             ("app_secret = \"abc\nnext = 1", "app_secret = \"***\nnext = 1"),
             ("app_secret = \"a\\\"bc\" # x", "app_secret = \"**\"**\" # x"),
             ("secret = \"\"\"\nab\ncd\"\"\"\nx = 1", "secret = \"\"\"\n**\n**\"\"\"\nx = 1"),
@@ -95,6 +105,6 @@ mod tests {
             assert_eq!(cover(text, &[]), expected, "{text}");
             assert_eq!(cover(text, &[]).len(), text.len(), "{text}");
         }
-        assert_eq!(cover("key = \"abc\"", &[6..11]), "key = \"***\"");
+        assert_eq!(cover("key = \"abc\"", std::slice::from_ref(&(6..11))), "key = \"***\"");
     }
 }

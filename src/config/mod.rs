@@ -138,8 +138,16 @@ fn unreadable(name: &str, error: &io::Error) -> Complaints {
 }
 
 fn syntax(name: &str, text: &str, error: &toml::de::Error) -> Complaints {
-    let complaint = Complaint::error(error.span(), format!("not TOML: {}", error.message()))
-        .help("the rest of the file is checked once this is mended");
+    let said = error.message();
+    let unquoted = ["float", "integer", "datetime", "quoted", "expected nothing", "leading zero"];
+    let help = if unquoted.iter().any(|word| said.contains(word)) {
+        "text stands in quotes, as in \"0.0.0.0:8080\" or \"30s\""
+    } else if said.contains("duplicate") {
+        "a key, or a table in single brackets, may stand only once"
+    } else {
+        "the rest of the file is checked once this is mended"
+    };
+    let complaint = Complaint::error(error.span(), format!("this is not TOML: {said}")).help(help);
     Complaints::new(name, mask::cover(text, &[]), vec![complaint])
 }
 

@@ -15,7 +15,7 @@ use toml::{
 use super::{
     Sources,
     complaint::Complaint,
-    raw::{ALL, Section},
+    raw::{ALL, FILE, SECRET, Section},
     words,
 };
 
@@ -121,8 +121,9 @@ impl<'a> Table<'a> {
             if help.contains("secret") {
                 self.desk.hide(value.span());
             }
-            let title = self.section.title;
-            self.desk.error(key.span(), format!("unknown key `{name}` in {title}"), help);
+            let place = if self.section.title == FILE.title { "at" } else { "in" };
+            let message = format!("unknown key `{name}` {place} {}", self.section.title);
+            self.desk.error(key.span(), message, help);
         }
         self
     }
@@ -316,10 +317,17 @@ impl<'a> Table<'a> {
     /// Complains that a word is none of those a key may have.
     pub fn not_one_of(&self, key: &str, word: &Word<'_>, names: &[&str]) {
         let help = match words::nearest(word.text, names.iter().copied()) {
-            Some(near) => format!("did you mean \"{near}\"? {}", words::choices(names)),
-            None => words::choices(names),
+            Some(near) if names.len() > 1 => {
+                format!("did you mean \"{near}\"? {}", words::choices(names))
+            }
+            Some(_) | None => words::choices(names),
         };
         self.desk.error(word.at.clone(), format!("`{key}` cannot be \"{}\"", word.text), help);
+    }
+
+    /// Whether there is a key, of whatever name.
+    pub fn has_keys(&self) -> bool {
+        self.entries.is_some_and(|entries| !entries.is_empty())
     }
 
     /// Complains that a key must be there.
@@ -365,10 +373,11 @@ fn unknown_key(name: &str, section: &Section) -> String {
     if let Some(near) = words::nearest(name, keys()) {
         return format!("did you mean `{near}`?");
     }
-    let homes: Vec<&str> =
-        ALL.iter().filter(|other| other.example(name).is_some()).map(|other| other.title).collect();
-    match homes.as_slice() {
-        [] => format!("it has {}", words::list(&keys().collect::<Vec<_>>())),
-        homes => format!("`{name}` belongs in {}", homes.join(" or ")),
+    let holds = |other: &&&Section| other.example(name).is_some();
+    let homes: Vec<&str> = ALL.iter().filter(holds).map(|other| other.title).collect();
+    // Of the few keys of a secret, the operator is told all.
+    if homes.is_empty() || section.title == SECRET.title {
+        return format!("it has {}", words::list(&keys().collect::<Vec<_>>()));
     }
+    format!("`{name}` belongs in {}", homes.join(" or "))
 }

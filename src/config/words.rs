@@ -73,14 +73,21 @@ pub fn article(noun: &str) -> String {
     format!("{article} {noun}")
 }
 
-/// The candidate that `word` was probably meant to be.
+/// The candidate that `word` was probably meant to be: a few letters away, or the only one that
+/// holds the word.
 pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let candidates: Vec<&str> = candidates.collect();
+    let mut holding = candidates.iter().copied().filter(|it| word.len() > 3 && it.contains(word));
+    let only = holding.next().filter(|_| holding.next().is_none());
     let tolerated = |candidate: &str| (candidate.len().max(word.len()) / 3).clamp(1, 3);
     candidates
+        .iter()
+        .copied()
         .map(|candidate| (distance(word, candidate), candidate))
         .filter(|(distance, candidate)| *distance <= tolerated(candidate))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
+        .or(only)
 }
 
 /// How many letters must be put in, taken out, replaced or swapped with their neighbour.
@@ -168,6 +175,7 @@ mod tests {
             ("trusted_proxy", Some("trusted_proxies")),
             ("appid", Some("app_id")),
             ("tsl", Some("tls")),
+            ("proxies", Some("trusted_proxies")),
             ("port", None),
             ("x", None),
         ];

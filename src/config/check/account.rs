@@ -48,6 +48,11 @@ pub fn accounts<'a>(file: &Table<'a>) -> Vec<Listed<'a>> {
 
 /// Warns of accounts that no site logs in with.
 pub fn unused(desk: &Desk<'_>, accounts: &[Listed<'_>], used: &[&str]) {
+    // A site whose account is misspelt is complained about already.
+    let known = |name: &&str| accounts.iter().any(|listed| listed.name.text == *name);
+    if !used.iter().all(known) {
+        return;
+    }
     for Listed { name, .. } in accounts {
         if !used.contains(&name.text) {
             let help = format!("write `account = \"{}\"` in a [[site]]", name.text);

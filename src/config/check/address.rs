@@ -91,7 +91,7 @@ fn endpoint_help(text: &str) -> String {
     let known = matches!(text.split_once("://"), None | Some(("http" | "https", _)));
     let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     match origin_of(&text) {
-        Some(origin) if known => {
+        Some(origin) if known && origin != text => {
             format!("write \"{origin}\": paths are passed on as the visitor sent them")
         }
         Some(_) | None => {

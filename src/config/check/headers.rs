@@ -84,6 +84,12 @@ fn header(table: &Table<'_>, word: &Word<'_>) -> Option<HeaderName> {
         table.desk.error(word.at.clone(), message, "use letters, digits and `-`");
         return None;
     };
+    if Fact::TENCENT.iter().any(|(_, other)| *other == name) {
+        let message = format!("{} is an alias", word.text);
+        let help = format!("write `aliases = [\"{}\"]`", word.text.to_ascii_uppercase());
+        table.desk.error(word.at.clone(), message, help);
+        return None;
+    }
     let Some(why) = needed(&fold(name.as_str())) else { return Some(name) };
     let message = format!("{} cannot carry an identity: {why}", word.text);
     let help = "choose a name that only your site knows, such as \"Remote-User\"";
@@ -96,9 +102,6 @@ fn needed(folded: &str) -> Option<&'static str> {
     let begins = |prefixes: &[&str]| prefixes.iter().any(|prefix| folded.starts_with(prefix));
     match folded {
         _ if begins(&["x_wechat_"]) => Some("the gateway sets this family itself"),
-        _ if Fact::TENCENT.iter().any(|(_, name)| fold(name.as_str()) == folded) => {
-            Some("it belongs in `aliases`")
-        }
         "forwarded" | "x_real_ip" | "x_request_id" => Some("the gateway rebuilds it"),
         _ if begins(&["x_forwarded_", "x_original_", "x_rewrite_"]) => {
             Some("it speaks of the way the request took")

@@ -59,7 +59,12 @@ fn pattern(table: &Table<'_>, path: &Word<'_>, prefix: &str) -> Option<Pattern> 
         }
         Err(error) => {
             let help = pattern_help(path.text);
-            let message = format!("\"{}\" is no path of a route: {error}", path.text);
+            let why = if path.text.contains(['?', '#']) {
+                "it has a query or a fragment".to_owned()
+            } else {
+                error.to_string()
+            };
+            let message = format!("\"{}\" is no path of a route: {why}", path.text);
             table.desk.error(path.at.clone(), message, help);
             None
         }
@@ -76,8 +81,9 @@ fn pattern_help(path: &str) -> String {
     match path.strip_suffix("/*").unwrap_or(path).split_once('*') {
         None => "write the path as a browser sends it, without detours and escapes".to_owned(),
         Some((head, _)) => {
-            let folder = head.rsplit_once('/').map_or("", |(folder, _)| folder);
-            format!("write \"{folder}/*\" for {folder}/ and all below it")
+            let folder = head.trim_end_matches('/');
+            let what = if folder.is_empty() { "/" } else { folder };
+            format!("\"{folder}/*\" is {what} and everything below it")
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     config::{
         raw,
         reader::{Table, Word},
+        words,
     },
     secret::Secret,
 };
@@ -27,7 +28,13 @@ pub fn secret(table: &Table<'_>, key: &str) -> Option<Found> {
     };
     if !value.get_ref().is_table() {
         table.desk.hide(value.span());
-        return literal(table, key, &table.word(key)?);
+        let Some(text) = value.get_ref().as_str() else {
+            let kind = words::article(value.get_ref().type_str());
+            let message = format!("`{key}` must be a secret, not {kind}");
+            table.desk.error(value.span(), message, SOURCES);
+            return None;
+        };
+        return literal(table, key, &Word { text, at: value.span() });
     }
     let source = table.table(key, &raw::SECRET);
     let (text, word) = match (source.word("env"), source.word("file")) {
@@ -39,7 +46,7 @@ pub fn secret(table: &Table<'_>, key: &str) -> Option<Found> {
             return None;
         }
         (None, None) => {
-            if source.place("env").or_else(|| source.place("file")).is_none() {
+            if !source.has_keys() {
                 let message = format!("`{key}` does not say where the secret is");
                 table.desk.error(value.span(), message, SOURCES);
             }
@@ -62,7 +69,7 @@ fn variable(source: &Table<'_>, name: &Word<'_>) -> Option<Secret> {
         Ok(text) => Some(Secret::new(text)),
         Err(why) => {
             let message = format!("the environment variable {} {why}", name.text);
-            let help = "set it for the process that runs wxgate: `Environment=` or \
+            let help = "set it wherever wxgate runs, in this shell too: `export` here, \
                         `EnvironmentFile=` in a systemd unit, `env` in a container";
             source.desk.error(name.at.clone(), message, help);
             None

@@ -9,6 +9,7 @@ use crate::{
         complaint::Complaint,
         raw,
         reader::{Table, Word},
+        words,
     },
 };
 
@@ -28,8 +29,9 @@ pub fn settings(table: &Table<'_>) -> Option<Settings> {
     if idle > max
         && let Some(at) = table.place("idle").or_else(|| table.place("max"))
     {
+        let message = format!("`idle` is longer than `max`, which is {}", words::long(max));
         let help = "a session unused for `idle` ends, and after `max` it ends anyway";
-        table.desk.error(at, "`idle` is longer than `max`", help);
+        table.desk.error(at, message, help);
     }
     Some(Settings { cookie, idle, max, keys: keys(table)? })
 }
