@@ -66,6 +66,12 @@ impl Plan {
         Self { site: lines.to_owned(), ..Self::default() }
     }
 
+    /// The same with WeChat's API at an address where nobody is.
+    pub fn unreachable(mut self, nobody: SocketAddr) -> Self {
+        self.wechat = Some(nobody);
+        self
+    }
+
     /// The configuration as an operator would write it.
     pub fn text(&self, wechat: SocketAddr, upstream: &str) -> String {
         let Self { server, session, site, more, .. } = self;
@@ -172,7 +178,7 @@ impl Street {
 
     /// Puts another configuration in force, as a reload does.
     pub fn reload(&self, plan: &Plan) {
-        let text = plan.text(self.wechat, &format!("\"http://{}\"", self.site.addr));
+        let text = plan.text(plan.wechat.unwrap_or(self.wechat), &format!("\"http://{}\"", self.site.addr));
         self.shared.reload(read(&text).gateway).unwrap();
     }
 

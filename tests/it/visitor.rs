@@ -14,7 +14,7 @@ pub const CHROME: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/
 /// A browser with its cookies, which believes that `h5.example.com` is the gateway.
 #[derive(Clone)]
 pub struct Visitor {
-    gateway: SocketAddr,
+    pub gateway: SocketAddr,
     pub agent: &'static str,
     pub accept: &'static str,
     pub host: &'static str,
@@ -163,7 +163,8 @@ impl Answer {
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.all(name).next()
+        let mut headers = self.headers.iter();
+        headers.find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
