@@ -72,7 +72,7 @@ async fn wechat_failing_leaves_sessions_alone_and_gives_logins_a_page() {
         let mut visitor = Visitor::wechat(street.gateway);
         let (_, page) = visitor.open("/orders").await;
         assert_eq!(page.status, status, "{fault}");
-        assert!(page.text.contains("/_wx/login?rd="), "{fault}: a button");
+        assert!(page.links_to("/_wx/login?rd=/orders"), "{fault}: a button");
         assert_eq!(page.header("retry-after").is_some(), status == 503, "{fault}");
         assert!(!page.text.contains("secret-of-wx1"), "G4");
         assert!(!visitor.has_session());

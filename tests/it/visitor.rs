@@ -175,6 +175,11 @@ impl Answer {
         self.header("location").unwrap_or_else(|| panic!("no redirect: {self:?}"))
     }
 
+    /// Whether the page has a link that begins so.
+    pub fn links_to(&self, start: &str) -> bool {
+        self.text.replace("&#x2f;", "/").replace("&amp;", "&").contains(&format!("href=\"{start}"))
+    }
+
     /// What the echo site received under this name; every line of it.
     pub fn received(&self, name: &str) -> Vec<&str> {
         let lines = self.text.lines().filter_map(|line| line.split_once(": "));
