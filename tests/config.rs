@@ -123,4 +123,4 @@ fn bless() {
 }
 
 const VALID: usize = 7;
-const INVALID: usize = 47;
+const INVALID: usize = 48;
