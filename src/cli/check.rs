@@ -194,3 +194,76 @@ fn summary_json(config: &Config) -> Value {
         "accounts": config.accounts.iter().map(account).collect::<Vec<_>>(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::explain::NoSecrets;
+
+    const CONFIG: &str = r#"
+[server]
+listen = ["0.0.0.0:8080", "unix:/run/wxgate.sock"]
+[server.tls]
+certificates = [{ cert = "cert.pem", key = "key.pem" }]
+[session]
+keys = [{ id = "1", secret = { env = "KEY" } }]
+[[account]]
+name = "main"
+app_id = "wx0123456789abcdef"
+app_secret = { env = "SECRET" }
+[[site]]
+hosts = ["h5.example.com", "www.example.com"]
+public_url = "https://h5.example.com"
+account = "main"
+upstream = ["http://[fd00::5]:8000", "https://site.internal"]
+"#;
+
+    fn said(text: &str, form: Form) -> (String, bool) {
+        let path = "config.toml";
+        report(path, Config::parse(path, text, &NoSecrets), form)
+    }
+
+    #[test]
+    fn a_good_file_is_summed_up() {
+        let (text, good) = said(CONFIG, Form::Plain);
+        assert!(good);
+        let expected = [
+            "config.toml is good: 1 site, 1 account, 1 session key\n",
+            "http://0.0.0.0:8080, unix:/run/wxgate.sock, https://0.0.0.0:8443\n",
+            "  hosts    h5.example.com, www.example.com\n",
+            "  from     http://[fd00::5]:8000, https://site.internal:443\n",
+            "网页授权域名 must hold: h5.example.com\n",
+        ];
+        for part in expected {
+            assert!(text.contains(part), "lacks {part:?}:\n{text}");
+        }
+    }
+
+    #[test]
+    fn more_callback_domains_than_wechat_takes() {
+        let site = |name: &str| {
+            let site = CONFIG.split_once("[[site]]").unwrap().1.replace("h5", name);
+            format!("[[site]]{}", site.replace("www", &format!("www-{name}")))
+        };
+        let (text, _) = said(&format!("{CONFIG}{}{}", site("a"), site("b")), Form::Plain);
+        assert!(text.contains("a.example.com, b.example.com, h5.example.com"), "{text}");
+        assert!(text.contains("WeChat takes 2 of them"), "{text}");
+    }
+
+    #[test]
+    fn a_bad_file_is_complained_about() {
+        let bad = CONFIG.replace("\"main\"\nupstream", "\"mian\"\nupstream");
+        let (text, good) = said(&bad, Form::Plain);
+        assert!(!good);
+        assert!(text.ends_with("config.toml cannot be used: 1 error\n"), "{text}");
+        assert!(said(&bad, Form::Coloured).0.contains("\u{1b}["), "no colours");
+        let (json, good) = said(&bad, Form::Json);
+        assert!(!good);
+        let json: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["complaints"][0]["help"], "did you mean \"main\"?");
+        let (json, good) = said(CONFIG, Form::Json);
+        assert!(good);
+        let json: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["accounts"][0]["callback_domains"][0], "h5.example.com");
+    }
+}

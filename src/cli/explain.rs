@@ -6,7 +6,7 @@ use http::Method;
 
 use crate::{
     config::{Config, File, Sources},
-    site::Site,
+    site::{Access, Ambiguous, Site},
     wire::{self, Host},
 };
 
@@ -70,7 +70,7 @@ fn judge(answer: &mut Answer, site: &Site, target: &Target) {
     if let Some(route) = route {
         answer.route(route, std::ptr::eq(route, site.routes.otherwise()));
         answer.visitors(visitors::on_route(site, route.access, &target.method));
-        answer.headers(site);
+        answer.headers(site, route.access != Access::None);
         return;
     }
     let why = match path {
@@ -79,8 +79,8 @@ fn judge(answer: &mut Answer, site: &Site, target: &Target) {
     };
     answer.ambiguous(site, &why);
     answer.visitors(visitors::on_ambiguous(site, &target.method));
-    if site.ambiguous_paths == crate::site::Ambiguous::Protect {
-        answer.headers(site);
+    if site.ambiguous_paths == Ambiguous::Protect {
+        answer.headers(site, true);
     }
 }
 
@@ -148,7 +148,7 @@ fn as_sent(path: &str) -> String {
 }
 
 /// Stands in for the secrets, which have no part in the answer.
-struct NoSecrets;
+pub(super) struct NoSecrets;
 
 impl Sources for NoSecrets {
     fn variable(&self, name: &str) -> Result<String, String> {

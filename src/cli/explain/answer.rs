@@ -49,7 +49,8 @@ impl Answer {
     pub fn of_site(target: &Target, site: &Site) -> Self {
         let mut answer = Self::new(target);
         answer.says("site", site.public_url.as_str());
-        answer.says("account", &format!("{} ({})", site.account.name, site.account.app_id));
+        answer.says("account", &site.account.name);
+        answer.says("app_id", &site.account.app_id);
         answer
     }
 
@@ -108,8 +109,8 @@ impl Answer {
         self.visitors = rows;
     }
 
-    /// Adds what the site sees of a request.
-    pub fn headers(&mut self, site: &Site) {
+    /// Adds what the site sees of a request; where nobody is introduced, that is no identity.
+    pub fn headers(&mut self, site: &Site, introduces: bool) {
         self.says("from", &endpoints(site).join(", "));
         let own = Fact::ALL.into_iter().map(|(_, name, word)| (shown(name.as_str()), word));
         let word = |fact: Fact| {
@@ -126,7 +127,7 @@ impl Answer {
         removed.push("the gateway's cookies".to_owned());
         removed.push("hop-by-hop headers".to_owned());
         self.headers = Some(Headers {
-            introduced: own.chain(extra).collect(),
+            introduced: own.chain(extra).filter(|_| introduces).collect(),
             rebuilt: vec![
                 "X-Forwarded-For",
                 "X-Forwarded-Proto",
@@ -178,11 +179,15 @@ impl fmt::Display for Answer {
         if let Some(headers) = &self.headers {
             let known: Vec<String> =
                 headers.introduced.iter().map(|(name, fact)| format!("{name} ({fact})")).collect();
-            writeln!(f, "\nThe site reads, as far as known and only of those who are introduced:")?;
-            wrap(f, &known)?;
+            if known.is_empty() {
+                writeln!(f, "\nThe site reads nobody's identity.")?;
+            } else {
+                writeln!(f, "\nThe site reads of visitors who are introduced, as far as known:")?;
+                wrap(f, &known)?;
+            }
             writeln!(f, "The gateway writes anew:")?;
             wrap(f, &headers.rebuilt)?;
-            writeln!(f, "Removed from what visitors send:")?;
+            writeln!(f, "It removes from what visitors send:")?;
             wrap(f, &headers.removed)?;
         }
         for note in &self.notes {

@@ -50,7 +50,11 @@ type Case = (&'static str, &'static str, &'static [&'static str]);
 #[test]
 fn every_kind_of_url() {
     let cases: [Case; 17] = [
-        ("GET", "https://h5.example.com/static/a.js", &["/static/* (every method)", "nobody is"]),
+        (
+            "GET",
+            "https://h5.example.com/static/a.js",
+            &["/static/* (every method)", "nobody's identity"],
+        ),
         ("GET", "https://h5.example.com/member", &["snsapi_userinfo, with our page", "登录"]),
         ("POST", "https://h5.example.com/member/x", &["everybody else", "401"]),
         ("GET", "https://h5.example.com/news", &["/news (GET)", "without an identity"]),

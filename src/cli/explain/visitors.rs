@@ -64,7 +64,7 @@ fn required(site: &Site, (scope, prompt): (Scope, Prompt), method: &Method) -> V
     }
     if matches!(*method, Method::GET | Method::HEAD) {
         rows.push(("WeChat, opening a page".to_owned(), login));
-        rows.push(("another browser, opening a page".to_owned(), outside));
+        rows.push(("another browser or WeCom, opening a page".to_owned(), outside));
         rows.push(("a script or an image".to_owned(), script));
         rows.push(("from a snapshot page (快照页)".to_owned(), snapshot.to_owned()));
     } else {

@@ -38,7 +38,7 @@ pub fn never_authorised(url: &Origin) -> Option<&'static str> {
         return Some("a name that only your network knows");
     }
     let port = Url::parse(url.as_str()).ok().and_then(|url| url.port());
-    port.map(|_| "a port of its own")
+    port.map(|_| "an address with a port")
 }
 
 /// A host name of `hosts`: no scheme, no port, no path.
