@@ -50,10 +50,15 @@ impl Demo {
         let config = Config::parse("demo.toml", &text, &Nothing)
             .map_err(|complaints| complaints.render(false))?;
         let gateway = Arc::new(Gateway::new(config.gateway, clock::system)?);
-        let server = Server::bind(config.server).map_err(|error| match std::error::Error::source(&error) {
-            Some(cause) => format!("{error}: {cause}. Another port: wxgate demo --listen 127.0.0.1:0"),
-            None => error.to_string(),
-        })?;
+        let server =
+            Server::bind(config.server).map_err(|error| {
+                match std::error::Error::source(&error) {
+                    Some(cause) => {
+                        format!("{error}: {cause}. Another port: wxgate demo --listen 127.0.0.1:0")
+                    }
+                    None => error.to_string(),
+                }
+            })?;
         Ok(Self { server, gateway, wechat, site, addresses })
     }
 

@@ -37,6 +37,7 @@ fn world() -> World {
         ("WXGATE_APP_SECRET", "0123456789abcdef0123456789abcdef"),
         ("SHORT", "too short"),
         ("EMPTY", ""),
+        ("PADDED", "9d0e7b1f46c2a8534f1c9a5be03d7628 \n"),
     ];
     let files: [(&str, Content); 8] = [
         ("secrets/app", (b"0123456789abcdef0123456789abcdef\r\n", false)),
@@ -123,4 +124,4 @@ fn bless() {
 }
 
 const VALID: usize = 7;
-const INVALID: usize = 47;
+const INVALID: usize = 48;

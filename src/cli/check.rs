@@ -1,2 +1,269 @@
-//! stub
-pub fn run(_: &std::path::Path, _: bool) -> std::process::ExitCode { std::process::ExitCode::SUCCESS }
+//! `wxgate check`: every complaint about a configuration, or what it amounts to.
+
+use std::{
+    fmt::{self, Write as _},
+    path::Path,
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    config::{Complaints, Config, Severity},
+    server::Listen,
+    site::{Account, Endpoint, Site},
+};
+
+/// How to say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// For people.
+    Plain,
+    /// For people at a terminal.
+    Coloured,
+    /// For scripts.
+    Json,
+}
+
+/// Checks a file: what to print, and whether the file is good.
+pub fn check(path: &Path, form: Form) -> (String, bool) {
+    report(&path.display().to_string(), Config::load(path), form)
+}
+
+fn report(name: &str, outcome: Result<Config, Complaints>, form: Form) -> (String, bool) {
+    let good = outcome.is_ok();
+    let text = match (outcome, form) {
+        (Ok(config), Form::Json) => format!("{:#}\n", summary_json(&config)),
+        (Err(complaints), Form::Json) => {
+            format!("{:#}\n", json!({ "good": false, "complaints": complaints.to_json() }))
+        }
+        (Ok(config), Form::Plain | Form::Coloured) => {
+            let warnings = complaints(&config.warnings, form);
+            format!("{warnings}{}", Summary { name, config: &config })
+        }
+        (Err(list), Form::Plain | Form::Coloured) => {
+            format!("{}{name} cannot be used: {}\n", complaints(&list, form), counts(&list))
+        }
+    };
+    (text, good)
+}
+
+fn complaints(list: &Complaints, form: Form) -> String {
+    if list.is_empty() {
+        return String::new();
+    }
+    format!("{}\n\n", list.render(form == Form::Coloured))
+}
+
+fn counts(list: &Complaints) -> String {
+    let (errors, warnings) = (list.count(Severity::Error), list.count(Severity::Warning));
+    match (errors, warnings) {
+        (0, _) => count(warnings, "warning"),
+        (_, 0) => count(errors, "error"),
+        _ => format!("{}, {}", count(errors, "error"), count(warnings, "warning")),
+    }
+}
+
+fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+struct Summary<'a> {
+    name: &'a str,
+    config: &'a Config,
+}
+
+impl fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let config = self.config;
+        let sites = config.gateway.sites.all();
+        let parts =
+            [count(sites.len(), "site"), count(config.accounts.len(), "account"), self.keys()];
+        write!(f, "{} is good: {}", self.name, parts.join(", "))?;
+        if !config.warnings.is_empty() {
+            write!(f, "; {}", counts(&config.warnings))?;
+        }
+        writeln!(f, "\n\nVisitors   {}", listeners(config).join(", "))?;
+        writeln!(f, "Admin      http://{}", config.admin.listen)?;
+        for site in sites {
+            writeln!(f, "\nSite {}", site.public_url)?;
+            writeln!(f, "  hosts    {}", hosts(site).join(", "))?;
+            writeln!(f, "  account  {}", site.account.name)?;
+            writeln!(f, "  from     {}", endpoints(site).join(", "))?;
+        }
+        for account in &config.accounts {
+            f.write_str(&about_account(account, config)?)?;
+        }
+        Ok(())
+    }
+}
+
+impl Summary<'_> {
+    fn keys(&self) -> String {
+        count(self.config.gateway.session.keys.len(), "session key")
+    }
+}
+
+/// WeChat takes this many callback domains for one account.
+const DOMAINS: usize = 2;
+
+fn about_account(account: &Account, config: &Config) -> Result<String, fmt::Error> {
+    let mut text = format!("\nAccount {} ({})\n", account.name, account.app_id);
+    let domains = callback_domains(account, config);
+    if !at_wechat(account) {
+        writeln!(text, "  logs visitors in at {}, not at WeChat", account.authorize_url)?;
+    } else if domains.is_empty() {
+        writeln!(text, "  no site logs its visitors in with it")?;
+    } else {
+        writeln!(
+            text,
+            "  In its console at mp.weixin.qq.com, 网页授权域名 must hold: {}",
+            domains.join(", ")
+        )?;
+        if domains.len() > DOMAINS {
+            writeln!(text, "  WeChat takes {DOMAINS} of them: the others cannot log in")?;
+        }
+        if account.verify_files.is_empty() {
+            writeln!(text, "  To prove a domain, WeChat wants a file: put it into verify_files")?;
+        }
+    }
+    Ok(text)
+}
+
+/// Whether visitors log in at WeChat itself and not at an emulated one.
+fn at_wechat(account: &Account) -> bool {
+    account.authorize_url.ends_with(".weixin.qq.com")
+}
+
+/// The hosts that visitors come back to from WeChat.
+fn callback_domains(account: &Account, config: &Config) -> Vec<String> {
+    let sites = config.gateway.sites.all().iter();
+    let own = sites.filter(|site| site.account.name == account.name);
+    let mut domains: Vec<String> = own.map(|site| site.public_url.host().to_string()).collect();
+    domains.sort();
+    domains.dedup();
+    domains
+}
+
+fn listeners(config: &Config) -> Vec<String> {
+    let plain = config.server.listen.iter().map(|listen| match listen {
+        Listen::Tcp(address) => format!("http://{address}"),
+        Listen::Unix(path) => format!("unix:{}", path.display()),
+    });
+    let tls = config.server.tls.iter().flat_map(|tls| &tls.listen);
+    plain.chain(tls.map(|address| format!("https://{address}"))).collect()
+}
+
+fn hosts(site: &Site) -> Vec<String> {
+    site.hosts.iter().map(ToString::to_string).collect()
+}
+
+/// The servers behind a site, as the operator writes them.
+pub(super) fn endpoints(site: &Site) -> Vec<String> {
+    let bracketed = |host: &str| if host.contains(':') { format!("[{host}]") } else { host.into() };
+    let one = |endpoint: &Endpoint| match endpoint {
+        Endpoint::Http(host, port) => format!("http://{}:{port}", bracketed(host)),
+        Endpoint::Https(host, port) => format!("https://{}:{port}", bracketed(host)),
+        Endpoint::Unix(path) => format!("unix:{}", path.display()),
+    };
+    site.upstream.endpoints.iter().map(one).collect()
+}
+
+fn summary_json(config: &Config) -> Value {
+    let site = |site: &std::sync::Arc<Site>| {
+        json!({
+            "public_url": site.public_url.as_str(),
+            "hosts": hosts(site),
+            "account": site.account.name,
+            "upstream": endpoints(site),
+        })
+    };
+    let account = |account: &std::sync::Arc<Account>| {
+        json!({
+            "name": account.name,
+            "app_id": account.app_id,
+            "authorize_url": account.authorize_url,
+            "callback_domains": callback_domains(account, config),
+        })
+    };
+    json!({
+        "good": true,
+        "complaints": config.warnings.to_json(),
+        "listen": listeners(config),
+        "admin": config.admin.listen.to_string(),
+        "sites": config.gateway.sites.all().iter().map(site).collect::<Vec<_>>(),
+        "accounts": config.accounts.iter().map(account).collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::explain::NoSecrets;
+
+    const CONFIG: &str = r#"
+[server]
+listen = ["0.0.0.0:8080", "unix:/run/wxgate.sock"]
+[server.tls]
+certificates = [{ cert = "cert.pem", key = "key.pem" }]
+[session]
+keys = [{ id = "1", secret = { env = "KEY" } }]
+[[account]]
+name = "main"
+app_id = "wx0123456789abcdef"
+app_secret = { env = "SECRET" }
+[[site]]
+hosts = ["h5.example.com", "www.example.com"]
+public_url = "https://h5.example.com"
+account = "main"
+upstream = ["http://[fd00::5]:8000", "https://site.internal"]
+"#;
+
+    fn said(text: &str, form: Form) -> (String, bool) {
+        let path = "config.toml";
+        report(path, Config::parse(path, text, &NoSecrets), form)
+    }
+
+    #[test]
+    fn a_good_file_is_summed_up() {
+        let (text, good) = said(CONFIG, Form::Plain);
+        assert!(good);
+        let expected = [
+            "config.toml is good: 1 site, 1 account, 1 session key\n",
+            "http://0.0.0.0:8080, unix:/run/wxgate.sock, https://0.0.0.0:8443\n",
+            "  hosts    h5.example.com, www.example.com\n",
+            "  from     http://[fd00::5]:8000, https://site.internal:443\n",
+            "网页授权域名 must hold: h5.example.com\n",
+        ];
+        for part in expected {
+            assert!(text.contains(part), "lacks {part:?}:\n{text}");
+        }
+    }
+
+    #[test]
+    fn more_callback_domains_than_wechat_takes() {
+        let site = |name: &str| {
+            let site = CONFIG.split_once("[[site]]").unwrap().1.replace("h5", name);
+            format!("[[site]]{}", site.replace("www", &format!("www-{name}")))
+        };
+        let (text, _) = said(&format!("{CONFIG}{}{}", site("a"), site("b")), Form::Plain);
+        assert!(text.contains("a.example.com, b.example.com, h5.example.com"), "{text}");
+        assert!(text.contains("WeChat takes 2 of them"), "{text}");
+    }
+
+    #[test]
+    fn a_bad_file_is_complained_about() {
+        let bad = CONFIG.replace("\"main\"\nupstream", "\"mian\"\nupstream");
+        let (text, good) = said(&bad, Form::Plain);
+        assert!(!good);
+        assert!(text.ends_with("config.toml cannot be used: 1 error\n"), "{text}");
+        assert!(said(&bad, Form::Coloured).0.contains("\u{1b}["), "no colours");
+        let (json, good) = said(&bad, Form::Json);
+        assert!(!good);
+        let json: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["complaints"][0]["help"], "did you mean \"main\"?");
+        let (json, good) = said(CONFIG, Form::Json);
+        assert!(good);
+        let json: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["accounts"][0]["callback_domains"][0], "h5.example.com");
+    }
+}

@@ -1,2 +1,169 @@
-//! stub
-pub fn run(_: &std::path::Path, _: &str, _: &str, _: bool) -> std::process::ExitCode { std::process::ExitCode::SUCCESS }
+//! `wxgate explain`: what a URL would meet, and why. Reads no secret and asks nobody.
+
+use std::{io, path::Path};
+
+use http::Method;
+
+use crate::{
+    config::{Config, File, Sources},
+    site::{Access, Ambiguous, Site},
+    wire::{self, Host},
+};
+
+mod answer;
+mod visitors;
+
+pub use answer::Answer;
+
+/// What somebody wants to know.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// `GET`, unless they say otherwise.
+    pub method: &'a str,
+    /// A URL as a visitor would type it.
+    pub url: &'a str,
+}
+
+/// Explains a URL: what to print, and whether the question made sense.
+pub fn explain(path: &Path, question: Question<'_>, json: bool) -> (String, bool) {
+    let config = match Config::load_with(path, &NoSecrets) {
+        Ok(config) => config,
+        Err(complaints) if json => {
+            let complaints = serde_json::json!({ "complaints": complaints.to_json() });
+            return (format!("{complaints:#}\n"), false);
+        }
+        Err(complaints) => return (format!("{complaints}\n"), false),
+    };
+    match (answer(&config, question), json) {
+        (Ok(answer), true) => (format!("{:#}\n", answer.to_json()), true),
+        (Ok(answer), false) => (answer.to_string(), true),
+        (Err(error), true) => (format!("{:#}\n", serde_json::json!({ "error": error })), false),
+        (Err(error), false) => (format!("{error}\n"), false),
+    }
+}
+
+/// Explains a URL under a configuration, or says why it is none.
+pub fn answer(config: &Config, question: Question<'_>) -> Result<Answer, String> {
+    let target = Target::read(question)?;
+    let sites = &config.gateway.sites;
+    let Some(site) = sites.find(&target.host) else {
+        return Ok(Answer::unknown_host(&target, sites));
+    };
+    let mut answer = Answer::of_site(&target, site);
+    if target.origin() != site.public_url.as_str() {
+        answer.note(format!(
+            "Visitors type {} to reach this site, and come back to it from WeChat.",
+            site.public_url
+        ));
+    }
+    if let Some(own) = own_path(config, &target.path) {
+        answer.says("answer", &format!("the gateway itself: {own}"));
+        return Ok(answer);
+    }
+    judge(&mut answer, site, &target);
+    Ok(answer)
+}
+
+fn judge(answer: &mut Answer, site: &Site, target: &Target) {
+    let path = wire::Path::parse(&target.path);
+    let route = path.ok().and_then(|path| site.route(path, &target.method));
+    if let Some(route) = route {
+        answer.route(route, std::ptr::eq(route, site.routes.otherwise()));
+        answer.visitors(visitors::on_route(site, route.access, &target.method));
+        answer.headers(site, route.access != Access::None);
+        return;
+    }
+    let why = match path {
+        Err(error) => error.to_string(),
+        Ok(_) => "with and without its ;parameter it falls on different routes".to_owned(),
+    };
+    answer.ambiguous(site, &why);
+    answer.visitors(visitors::on_ambiguous(site, &target.method));
+    if site.ambiguous_paths == Ambiguous::Protect {
+        answer.headers(site, true);
+    }
+}
+
+/// What the gateway answers on a path of its own.
+fn own_path(config: &Config, path: &str) -> Option<String> {
+    if let Some(name) = path.strip_prefix('/')
+        && let Some(text) = config.gateway.sites.verify_file(name)
+    {
+        return Some(format!("the proof file for WeChat, \"{text}\", to anybody"));
+    }
+    let rest = path.strip_prefix(config.gateway.prefix.as_str())?;
+    let what = match rest {
+        "/login" => "starts a login, then back to `rd`",
+        "/callback" => "the way back from WeChat",
+        "/logout" => "GET shows a button, POST ends the session",
+        "/session" => "the visitor's own identity as JSON",
+        "/verify" => "a decision for another proxy: 204, 401 or 403",
+        "/jwks.json" => "the public keys of the assertion",
+        "/accept" => "the end of a login that ran on another host",
+        _ if rest.is_empty() || rest.starts_with('/') => "404, it has no such path",
+        _ => return None,
+    };
+    Some(what.to_owned())
+}
+
+/// A URL, taken apart without repairing anything: a URL library would hide what we ask about.
+#[derive(Clone, Debug)]
+pub struct Target {
+    method: Method,
+    scheme: String,
+    authority: String,
+    host: Host,
+    path: String,
+}
+
+impl Target {
+    fn read(question: Question<'_>) -> Result<Self, String> {
+        let url = question.url;
+        let method = question.method.to_ascii_uppercase();
+        let method = Method::from_bytes(method.as_bytes())
+            .map_err(|_| format!("\"{}\" is no method", question.method))?;
+        let example = "write it as a visitor types it, such as https://h5.example.com/member";
+        let Some((scheme @ ("http" | "https"), rest)) = url.split_once("://") else {
+            return Err(format!("\"{url}\" is no http or https URL: {example}"));
+        };
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (authority, target) = rest.split_at_checked(end).unwrap_or((rest, ""));
+        let host = Host::parse(authority)
+            .ok_or_else(|| format!("\"{authority}\" is no host name: {example}"))?;
+        let path = target.split(['?', '#']).next().unwrap_or_default();
+        let path = if path.is_empty() { "/".to_owned() } else { as_sent(path) };
+        let (scheme, authority) = (scheme.to_owned(), authority.to_ascii_lowercase());
+        Ok(Self { method, scheme, authority, host, path })
+    }
+
+    fn origin(&self) -> String {
+        let text = format!("{}://{}", self.scheme, self.authority);
+        wire::Origin::parse(&text).map_or(text, |origin| origin.as_str().to_owned())
+    }
+}
+
+/// A browser escapes what is not ASCII before it sends it.
+fn as_sent(path: &str) -> String {
+    percent_encoding::utf8_percent_encode(path, percent_encoding::CONTROLS).to_string()
+}
+
+/// Stands in for the secrets, which have no part in the answer.
+pub(super) struct NoSecrets;
+
+impl Sources for NoSecrets {
+    fn variable(&self, name: &str) -> Result<String, String> {
+        Ok(format!("{name} stands for a secret of 32 bytes or more"))
+    }
+
+    fn file(&self, path: &Path) -> io::Result<File> {
+        let content = format!("{} stands for a file of 32 bytes or more", path.display());
+        Ok(File { content: content.into_bytes().into(), open_to_all: false })
+    }
+
+    fn is_folder(&self, _: &Path) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,15 @@
 //! The commands, their arguments and their exit codes.
 
-use std::{io::Write, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{
+    io::{IsTerminal, Write},
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand, error::ErrorKind};
 
-use crate::config::Complaints;
+use crate::{clock, config::Complaints};
 
 mod check;
 mod demo;
@@ -21,7 +26,12 @@ const EX_CONFIG: u8 = 78;
 
 /// An authentication gateway in front of WeChat H5 sites.
 #[derive(Parser)]
-#[command(name = "wxgate", version, about, after_help = "Without a command, `wxgate` serves.\n\nExample:\n  wxgate demo                    try it: no account, no configuration\n  wxgate check --config my.toml  what is wrong with a configuration\n  wxgate serve --config my.toml  the gateway")]
+#[command(
+    name = "wxgate",
+    version,
+    about,
+    after_help = "Without a command, `wxgate` serves.\n\nExample:\n  wxgate demo                    try it: no account, no configuration\n  wxgate check --config my.toml  what is wrong with a configuration\n  wxgate serve --config my.toml  the gateway"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -42,14 +52,18 @@ enum Command {
     #[command(after_help = "Example:\n  wxgate serve --config /etc/wxgate/config.toml")]
     Serve,
     /// Reads the configuration and says everything that is wrong with it.
-    #[command(after_help = "Example:\n  wxgate check --config /etc/wxgate/config.toml\n\nExit code: 0 good, 78 not.")]
+    #[command(
+        after_help = "Example:\n  wxgate check --config /etc/wxgate/config.toml\n\nExit code: 0 good, 78 not."
+    )]
     Check {
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
     /// Says which site, route and account a URL falls to and what the site will see; no network.
-    #[command(after_help = "Example:\n  wxgate explain https://h5.example.com/member/orders\n  wxgate explain --method POST https://h5.example.com/api/cart")]
+    #[command(
+        after_help = "Example:\n  wxgate explain https://h5.example.com/member/orders\n  wxgate explain --method POST https://h5.example.com/api/cart"
+    )]
     Explain {
         /// The method of the request.
         #[arg(long, value_name = "M", default_value = "GET")]
@@ -68,7 +82,9 @@ enum Command {
         listen: SocketAddr,
     },
     /// Runs the emulated WeChat alone, for anybody's tests.
-    #[command(after_help = "Example:\n  wxgate emulator --users users.toml\n  curl -d '{\"at\":\"access_token\",\"errcode\":40163,\"times\":1}' http://127.0.0.1:9100/_emulator/faults")]
+    #[command(
+        after_help = "Example:\n  wxgate emulator --users users.toml\n  curl -d '{\"at\":\"access_token\",\"errcode\":40163,\"times\":1}' http://127.0.0.1:9100/_emulator/faults"
+    )]
     Emulator {
         /// Where it listens.
         #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9100")]
@@ -81,8 +97,12 @@ enum Command {
         require_wechat: bool,
     },
     /// Prints a fresh session key, ready to paste.
-    #[command(after_help = "Example:\n  wxgate keygen")]
-    Keygen,
+    #[command(after_help = "Example:\n  wxgate keygen > /etc/wxgate/session.env")]
+    Keygen {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Runs the command of this process and reports how it went.
@@ -103,14 +123,30 @@ pub fn run() -> ExitCode {
     let file = cli.config.config;
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::serve(&file),
-        Command::Check { json } => check::run(&file, json),
-        Command::Explain { method, json, url } => explain::run(&file, &method, &url, json),
+        Command::Check { json } => {
+            let form = match json {
+                true => check::Form::Json,
+                false if std::io::stdout().is_terminal() => check::Form::Coloured,
+                false => check::Form::Plain,
+            };
+            answer(check::check(&file, form), EX_CONFIG)
+        }
+        Command::Explain { method, json, url } => {
+            let question = explain::Question { method: &method, url: &url };
+            answer(explain::explain(&file, question, json), EX_CONFIG)
+        }
         Command::Demo { listen } => demo::run(listen),
         Command::Emulator { listen, users, require_wechat } => {
             emulator::run(listen, users.as_deref(), require_wechat)
         }
-        Command::Keygen => keygen::run(),
+        Command::Keygen { json } => answer(keygen::keygen(clock::system(), json), 1),
     }
+}
+
+/// Prints what a command has to say, and takes what it says of itself for the exit code.
+fn answer((text, good): (String, bool), bad: u8) -> ExitCode {
+    say(&text);
+    if good { ExitCode::SUCCESS } else { ExitCode::from(bad) }
 }
 
 /// Writes for whoever asked. A closed pipe is their affair.
@@ -125,7 +161,7 @@ fn complain(text: &str) {
 
 /// Says what is wrong with the configuration.
 fn refuse(complaints: &Complaints) -> ExitCode {
-    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let colour = std::io::stderr().is_terminal();
     complain(&complaints.render(colour));
     ExitCode::from(EX_CONFIG)
 }

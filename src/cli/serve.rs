@@ -61,9 +61,9 @@ async fn run(path: &Path, config: Config) -> Result<(), Failure> {
     let certificates = config.server.tls.clone();
     let server = Server::bind(config.server)?;
     let readiness = Readiness::default();
-    let admin = Admin::bind(config.admin, readiness.clone())
-        .await
-        .map_err(|error| format!("cannot listen on {} for the admin: {error}", config.admin.listen))?;
+    let admin = Admin::bind(config.admin, readiness.clone()).await.map_err(|error| {
+        format!("cannot listen on {} for the admin: {error}", config.admin.listen)
+    })?;
     for address in server.addrs() {
         tracing::info!(%address, "listening");
     }

@@ -50,9 +50,14 @@ pub struct Config {
 impl Config {
     /// Reads and checks a file, with the secrets it names.
     pub fn load(path: &Path) -> Result<Self, Complaints> {
+        Self::load_with(path, &Machine)
+    }
+
+    /// Reads and checks a file, with secrets from somewhere else.
+    pub fn load_with(path: &Path, sources: &dyn Sources) -> Result<Self, Complaints> {
         let name = path.display().to_string();
         match fs::read_to_string(path) {
-            Ok(text) => Self::parse(&name, &text, &Machine),
+            Ok(text) => Self::parse(&name, &text, sources),
             Err(error) => Err(unreadable(&name, &error)),
         }
     }
@@ -158,3 +163,6 @@ fn plain(error: &io::Error) -> String {
     let mut letters = text.chars();
     letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

@@ -131,7 +131,7 @@ mod tests {
             ("30", None),
             ("", None),
             ("-1s", None),
-            ("1.5h", None),
+            ("1.5h", Some(5_400)),
             ("5 parsecs", None),
         ];
         for (text, expected) in cases {

@@ -22,7 +22,8 @@ impl Entry {
     /// Notes what was asked. A proxy of ours may have given the request an id already.
     pub fn open<B>(request: &Request<B>, peer: &Peer, trusted: bool) -> Self {
         let given = request.headers().get(REQUEST_ID).filter(|_| trusted);
-        let usable = |id: &&HeaderValue| id.len() <= 128 && id.as_bytes().iter().all(u8::is_ascii_graphic);
+        let usable =
+            |id: &&HeaderValue| id.len() <= 128 && id.as_bytes().iter().all(u8::is_ascii_graphic);
         Self {
             id: given.filter(usable).cloned().unwrap_or_else(fresh_id),
             method: request.method().clone(),

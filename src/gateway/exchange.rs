@@ -54,7 +54,8 @@ impl Exchanges {
             let answer = cell.get_or_init(|| async { wechat.identify(&account, &code).await });
             answer.await.clone()
         });
-        let answer = exchange.await.unwrap_or_else(|_| Err(Error::Silent("the call died".to_owned())));
+        let answer =
+            exchange.await.unwrap_or_else(|_| Err(Error::Silent("the call died".to_owned())));
         // The code never left: the next callback may send it.
         if matches!(answer, Err(Error::Unreachable(_))) {
             self.lock().remove(&key);

@@ -77,7 +77,11 @@ impl Worker {
 }
 
 /// The order is the requirement (B1): hop-by-hop headers and our families go, then ours are set.
-fn edit(headers: &mut HeaderMap, arrival: &Arrival<'_>, known: Option<&Known>) -> Result<(), Error> {
+fn edit(
+    headers: &mut HeaderMap,
+    arrival: &Arrival<'_>,
+    known: Option<&Known>,
+) -> Result<(), Error> {
     let (site, origin) = (arrival.site, &arrival.origin);
     site.reserved.strip(headers, origin.trusted).map_err(|headers::Refused| Error::Underscore)?;
     site.cookies.withhold(headers);
@@ -85,10 +89,13 @@ fn edit(headers: &mut HeaderMap, arrival: &Arrival<'_>, known: Option<&Known>) -
     headers.insert(forwarded::FOR, origin.client.clone());
     headers.insert(forwarded::REAL_IP, origin.client.clone());
     headers.insert(forwarded::HOST, arrival.host.clone());
-    headers.insert(forwarded::PROTO, match origin.scheme {
-        Scheme::Http => HTTP,
-        Scheme::Https => HTTPS,
-    });
+    headers.insert(
+        forwarded::PROTO,
+        match origin.scheme {
+            Scheme::Http => HTTP,
+            Scheme::Https => HTTPS,
+        },
+    );
     headers.insert(forwarded::REQUEST_ID, origin.request_id.clone());
     for (name, value) in known.into_iter().flat_map(|known| &known.introduction) {
         headers.insert(name.clone(), value.clone());
@@ -127,7 +134,9 @@ fn target(uri: &Uri) -> Uri {
     if uri.authority().is_none() {
         return uri.clone();
     }
-    uri.path_and_query().cloned().map_or_else(|| Uri::from(http::uri::PathAndQuery::from_static("/")), Uri::from)
+    uri.path_and_query()
+        .cloned()
+        .map_or_else(|| Uri::from(http::uri::PathAndQuery::from_static("/")), Uri::from)
 }
 
 /// A body of unknown length needs chunks, also under a method that has none as a rule.

@@ -75,7 +75,8 @@ pub fn start(
 
 /// The flow cookies that have to go so that one more fits.
 fn forgotten(request: &Request<Incoming>, site: &Site) -> Vec<String> {
-    let under_way: Vec<&str> = site.cookies.flows(request.headers()).map(|(name, _)| name).collect();
+    let under_way: Vec<&str> =
+        site.cookies.flows(request.headers()).map(|(name, _)| name).collect();
     let too_many = under_way.len().saturating_sub(AT_ONCE - 1);
     under_way.into_iter().take(too_many).map(str::to_owned).collect()
 }
@@ -109,7 +110,9 @@ impl Worker {
         };
         let scope = match field("scope") {
             Field::Absent => asked_by_route(site, &return_to),
-            Field::Once(scope) => Scope::parse(&scope).ok_or(Error::BadRequest("an unknown scope"))?,
+            Field::Once(scope) => {
+                Scope::parse(&scope).ok_or(Error::BadRequest("an unknown scope"))?
+            }
             Field::Several => return Err(Error::BadRequest("two scopes")),
         };
         if let Ok(known) = self.recognise(desk, request, arrival)
@@ -226,7 +229,11 @@ struct Back {
 }
 
 impl Back {
-    fn read(request: &Request<Incoming>, rules: &Rules, arrival: &Arrival<'_>) -> Result<Self, Error> {
+    fn read(
+        request: &Request<Incoming>,
+        rules: &Rules,
+        arrival: &Arrival<'_>,
+    ) -> Result<Self, Error> {
         let query = request.uri().query();
         let (site, audience) = (arrival.site, arrival.site.public_url.as_str());
         let state = Field::of(query, "state").only().ok_or(Error::LoginExpired)?;

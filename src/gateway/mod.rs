@@ -237,13 +237,17 @@ impl Worker {
             Door::Login if get => self.login(desk, &request, arrival),
             Door::Callback if get => self.finish_login(desk, &request, arrival).await,
             Door::Logout if get => Ok(self.ask_logout(desk, &request, arrival)),
-            Door::Logout if request.method() == Method::POST => self.logout(desk, request, arrival).await,
+            Door::Logout if request.method() == Method::POST => {
+                self.logout(desk, request, arrival).await
+            }
             Door::Session if get => Ok(match self.recognise(desk, &request, arrival) {
                 Ok(known) => reply::session(&known.session, arrival.site),
                 Err(_) => reply::unauthorized(&desk.rules.login_url(&ReturnTo::home(), None)),
             }),
             Door::Unknown => Err(Error::NotFound),
-            Door::Login | Door::Callback | Door::Logout | Door::Session => Err(Error::MethodNotAllowed),
+            Door::Login | Door::Callback | Door::Logout | Door::Session => {
+                Err(Error::MethodNotAllowed)
+            }
         }
     }
 

@@ -148,7 +148,9 @@ fn land<B>(rules: &Rules, site: &Site, request: &Request<B>) -> Result<Landing, 
     let path = match (Path::parse(text), site.ambiguous_paths) {
         (Ok(path), _) => path,
         (Err(why), Ambiguous::Refuse) => return Err(Error::AmbiguousPath(why)),
-        (Err(wire::PathError::NotAPath), _) => return Err(Error::AmbiguousPath(PathError::NotAPath)),
+        (Err(wire::PathError::NotAPath), _) => {
+            return Err(Error::AmbiguousPath(PathError::NotAPath));
+        }
         (Err(_), Ambiguous::Protect) => return Ok(Landing::Route(site.routes.strictest())),
     };
     if let Some(door) = Door::of(text, &rules.prefix) {

@@ -32,7 +32,12 @@ impl Worker {
     }
 
     /// The session of one cookie, if it is good here and now. Only the cryptography is remembered.
-    fn vouch(&self, desk: &Desk, cookie: &[u8], arrival: &Arrival<'_>) -> Result<Rc<Known>, Stranger> {
+    fn vouch(
+        &self,
+        desk: &Desk,
+        cookie: &[u8],
+        arrival: &Arrival<'_>,
+    ) -> Result<Rc<Known>, Stranger> {
         let remembered = desk.verified.borrow_mut().get(cookie).map(Rc::clone);
         let known = match remembered {
             Some(known) => {

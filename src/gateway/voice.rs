@@ -26,7 +26,12 @@ impl Voice {
     }
 
     /// Says what stopped a request: its status and what to do, never its cause.
-    pub fn apologise(&self, error: &Error, asker: &Asker, request_id: &HeaderValue) -> Response<Body> {
+    pub fn apologise(
+        &self,
+        error: &Error,
+        asker: &Asker,
+        request_id: &HeaderValue,
+    ) -> Response<Body> {
         let trace = request_id.to_str().unwrap_or_default();
         let (status, notice, retry) = (error.status(), error.notice(), error.retry());
         let mut response = if asker.reads_html() {

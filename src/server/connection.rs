@@ -107,12 +107,8 @@ impl Connection {
 
     /// Polls the connection to its end. One that has not brought its first request in time is
     /// dropped; when the server stops, the request under way is the last.
-    async fn drive<C>(
-        &self,
-        connection: C,
-        begun: &Cell<bool>,
-        finish: impl Fn(Pin<&mut C>),
-    ) where
+    async fn drive<C>(&self, connection: C, begun: &Cell<bool>, finish: impl Fn(Pin<&mut C>))
+    where
         C: Future<Output = hyper::Result<()>>,
     {
         tokio::pin!(connection);

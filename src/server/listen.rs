@@ -60,7 +60,9 @@ pub fn bind(settings: &Settings, workers: usize) -> Result<Vec<Vec<Listener>>, E
     }
     let encrypted = settings.tls.iter().flat_map(|tls| &tls.listen);
     let encrypted = encrypted.map(|address| (Listen::Tcp(*address), true));
-    for (listen, encrypted) in settings.listen.iter().cloned().map(|it| (it, false)).chain(encrypted) {
+    for (listen, encrypted) in
+        settings.listen.iter().cloned().map(|it| (it, false)).chain(encrypted)
+    {
         match listen {
             Listen::Tcp(address) => tcp(address, encrypted, &mut threads)
                 .map_err(|error| failed(&address.to_string(), error))?,

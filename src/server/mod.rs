@@ -107,7 +107,11 @@ impl Server {
     }
 
     /// Serves until `stop` completes, then lets open requests finish.
-    pub async fn serve(self, gateway: Arc<Gateway>, stop: impl Future<Output = ()>) -> Result<(), Error> {
+    pub async fn serve(
+        self,
+        gateway: Arc<Gateway>,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), Error> {
         let stopping = CancellationToken::new();
         let room = Arc::new(Semaphore::new(self.settings.limits.connections));
         let acceptor = self.certificates.as_ref().map(|it| tls::acceptor(Arc::clone(it)));
@@ -161,6 +165,7 @@ async fn all_ended(threads: Vec<oneshot::Receiver<io::Result<()>>>) -> Result<()
 /// The other end of a connection, as the gateway wants to know it.
 fn peer(address: Option<SocketAddr>, encrypted: bool) -> Peer {
     // Whoever can reach a unix socket is on this machine.
-    let ip = address.map_or(std::net::Ipv4Addr::LOCALHOST.into(), |address| address.ip().to_canonical());
+    let ip =
+        address.map_or(std::net::Ipv4Addr::LOCALHOST.into(), |address| address.ip().to_canonical());
     Peer::new(ip, encrypted)
 }

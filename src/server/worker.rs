@@ -46,7 +46,8 @@ pub struct Shared {
 impl Worker {
     /// Serves until told to stop and drained.
     pub fn run(self) -> io::Result<()> {
-        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+        let runtime =
+            Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
         runtime.block_on(self.serve())
     }
 
@@ -84,7 +85,10 @@ impl Worker {
         shared.stopping.cancelled().await;
         open.close();
         if time::timeout(self.drain, open.wait()).await.is_err() {
-            tracing::warn!(connections = open.len(), "gave up on connections that would not finish");
+            tracing::warn!(
+                connections = open.len(),
+                "gave up on connections that would not finish"
+            );
             close.cancel();
         }
         Ok(())
@@ -113,7 +117,8 @@ impl Shared {
                     continue;
                 }
             };
-            let connection = Connection { peer: Rc::new(peer(address, encrypted)), shared: Rc::clone(&self) };
+            let connection =
+                Connection { peer: Rc::new(peer(address, encrypted)), shared: Rc::clone(&self) };
             self.open.spawn_local(async move {
                 match stream {
                     Stream::Tcp(stream) => connection.serve(stream).await,

@@ -18,7 +18,10 @@ use crate::site::Endpoint;
 const BUFFER: usize = 64 * 1024;
 
 /// Opens a connection. Its driver runs as a task of this thread and ends with it.
-pub async fn open(endpoint: &Endpoint, tls: &Arc<ClientConfig>) -> io::Result<SendRequest<Outgoing>> {
+pub async fn open(
+    endpoint: &Endpoint,
+    tls: &Arc<ClientConfig>,
+) -> io::Result<SendRequest<Outgoing>> {
     match endpoint {
         Endpoint::Http(host, port) => handshake(tcp(host, *port).await?).await,
         Endpoint::Https(host, port) => {
@@ -43,7 +46,8 @@ where
 {
     let mut http = http1::Builder::new();
     http.max_buf_size(BUFFER);
-    let (sender, connection) = http.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    let (sender, connection) =
+        http.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     tokio::task::spawn_local(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "an upstream connection broke");

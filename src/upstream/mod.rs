@@ -154,7 +154,11 @@ enum Failure {
 
 impl Failure {
     fn or_too_large(self, progress: Option<&body::Progress>) -> Self {
-        if progress.is_some_and(body::Progress::is_too_large) { Self::Lost(Error::TooLarge) } else { self }
+        if progress.is_some_and(body::Progress::is_too_large) {
+            Self::Lost(Error::TooLarge)
+        } else {
+            self
+        }
     }
 }
 

@@ -87,11 +87,16 @@ impl Lease {
     }
 
     /// Sends a request and waits for the head of the answer.
-    pub async fn send(&mut self, request: Request<Outgoing>) -> Result<Response<Incoming>, Failure> {
+    pub async fn send(
+        &mut self,
+        request: Request<Outgoing>,
+    ) -> Result<Response<Incoming>, Failure> {
         let reused = self.idle_since.is_some();
-        self.sender.try_send_request(request).await.map_err(|mut error| match error.take_message() {
-            Some(unsent) if reused => Failure::NotSent(Box::new(unsent)),
-            Some(_) | None => Failure::Lost(Error::Broken(error.into_error())),
+        self.sender.try_send_request(request).await.map_err(|mut error| {
+            match error.take_message() {
+                Some(unsent) if reused => Failure::NotSent(Box::new(unsent)),
+                Some(_) | None => Failure::Lost(Error::Broken(error.into_error())),
+            }
         })
     }
 

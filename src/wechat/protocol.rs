@@ -142,12 +142,20 @@ impl Refusal {
     pub fn remedy(&self) -> Option<&'static str> {
         Some(match self.code()? {
             40013 => "app_id is not one WeChat knows: compare it with the 公众号 console",
-            40001 | 40125 => "app_secret is wrong: reset it in the console and update the configuration",
+            40001 | 40125 => {
+                "app_secret is wrong: reset it in the console and update the configuration"
+            }
             40164 => "add this server's address to the IP whitelist in the console",
             40243 => "the AppSecret is frozen: unfreeze it in the console",
-            48004 => "WeChat has banned this interface for the account: see the notices in the console",
-            45009 => "the account's daily quota is used up: clear it in the console or wait for tomorrow",
-            61003 | 61004 | 61007 => "the account is delegated to a third-party platform: log in through that platform",
+            48004 => {
+                "WeChat has banned this interface for the account: see the notices in the console"
+            }
+            45009 => {
+                "the account's daily quota is used up: clear it in the console or wait for tomorrow"
+            }
+            61003 | 61004 | 61007 => {
+                "the account is delegated to a third-party platform: log in through that platform"
+            }
             _ => return None,
         })
     }
@@ -209,10 +217,8 @@ impl Grant {
 /// replacing them all is safe.
 fn read(body: &[u8]) -> Result<Value, Refusal> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    let text: String = String::from_utf8_lossy(body)
-        .chars()
-        .map(|c| if c < ' ' { ' ' } else { c })
-        .collect();
+    let text: String =
+        String::from_utf8_lossy(body).chars().map(|c| if c < ' ' { ' ' } else { c }).collect();
     let answer: Value = serde_json::from_str(&text).map_err(|_| Refusal::Nonsense("not JSON"))?;
     if !answer.is_object() {
         return Err(Refusal::Nonsense("not a JSON object"));

@@ -23,7 +23,10 @@ async fn strangers_meet_what_they_can_use() {
         assert_eq!(street.site.hits(), 0, "G3: {who} reached the site");
     }
     let answer = phone.script().get("/api/cart?x=1&y=2").await;
-    assert_eq!(answer.text, r#"{"error":"login_required","login_url":"/_wx/login?rd=/api/cart%3Fx%3D1%26y%3D2"}"#);
+    assert_eq!(
+        answer.text,
+        r#"{"error":"login_required","login_url":"/_wx/login?rd=/api/cart%3Fx%3D1%26y%3D2"}"#
+    );
     street.close().await;
 }
 
@@ -47,7 +50,8 @@ async fn other_browsers_see_a_code_to_scan() {
 async fn sites_choose_what_other_browsers_meet() {
     let cases = [("page", 403, 0), ("deny", 403, 0), ("anonymous", 200, 1)];
     for (choice, status, hits) in cases {
-        let street = Street::open(Plan::site(&format!("outside_wechat = \"{choice}\"\n{ROUTES}"))).await;
+        let street =
+            Street::open(Plan::site(&format!("outside_wechat = \"{choice}\"\n{ROUTES}"))).await;
         let mut desk = Visitor::desktop(street.gateway);
         let answer = desk.get("/orders").await;
         assert_eq!((answer.status, street.site.hits()), (status, hits), "{choice}");
@@ -79,12 +83,17 @@ async fn cookies_that_are_not_good_are_no_session() {
     let mut forged = good.clone();
     forged.pop();
     forged.push(if good.ends_with('A') { 'B' } else { 'A' });
-    let none = format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIiwia2lkIjoiazEifQ.{}.", good.split('.').nth(1).unwrap());
+    let none = format!(
+        "eyJhbGciOiJub25lIiwidHlwIjoiSldUIiwia2lkIjoiazEifQ.{}.",
+        good.split('.').nth(1).unwrap()
+    );
     let long = "a".repeat(5000);
     let foreign = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJvMSJ9.AAAA";
     for cookie in ["", "x", "\u{7f}", "a.b.c", &forged, &none, &long, foreign] {
         let mut visitor = Visitor::wechat(street.gateway);
-        let answer = visitor.send("GET", "/orders", &[("cookie", &format!("wxgate={cookie}; other=1"))], "").await;
+        let answer = visitor
+            .send("GET", "/orders", &[("cookie", &format!("wxgate={cookie}; other=1"))], "")
+            .await;
         assert!(answer.status == 302 || answer.status == 400, "{cookie:?}: {}", answer.status);
         assert_eq!(street.site.hits(), hits, "{cookie:?} got through");
     }

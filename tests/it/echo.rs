@@ -122,7 +122,8 @@ async fn special(stream: &mut TcpStream, path: &str, head: &str, seen: &mut Vec<
             if head.to_ascii_lowercase().contains("upgrade: websocket") {
                 websocket(stream, head, seen).await;
             }
-            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
+            let _ =
+                stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
             true
         }
         _ => false,
@@ -131,10 +132,13 @@ async fn special(stream: &mut TcpStream, path: &str, head: &str, seen: &mut Vec<
 
 /// Answers the handshake, then sends back every byte as it came.
 async fn websocket(stream: &mut TcpStream, head: &str, seen: &mut Vec<u8>) {
-    let line = head.lines().find(|line| line.to_ascii_lowercase().starts_with("sec-websocket-key:"));
+    let line =
+        head.lines().find(|line| line.to_ascii_lowercase().starts_with("sec-websocket-key:"));
     let key = line.and_then(|line| line.split_once(':')).map_or("", |(_, key)| key.trim());
     let accept = tokio_tungstenite::tungstenite::handshake::derive_accept_key(key.as_bytes());
-    let answer = format!("HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: {accept}\r\n\r\n");
+    let answer = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: {accept}\r\n\r\n"
+    );
     stream.write_all(answer.as_bytes()).await.unwrap();
     let mut buffer = std::mem::take(seen);
     loop {
@@ -168,7 +172,9 @@ async fn read_body(stream: &mut TcpStream, head: &str, seen: &mut Vec<u8>) -> Ve
     let lower = head.to_ascii_lowercase();
     let length = lower.lines().find_map(|line| line.strip_prefix("content-length:"));
     let done = |seen: &[u8]| match length {
-        Some(length) => (seen.len() >= length.trim().parse().unwrap()).then(|| length.trim().parse().unwrap()),
+        Some(length) => {
+            (seen.len() >= length.trim().parse().unwrap()).then(|| length.trim().parse().unwrap())
+        }
         None if lower.contains("transfer-encoding: chunked") => {
             seen.windows(5).position(|five| five == b"0\r\n\r\n").map(|at| at + 5)
         }

@@ -20,7 +20,8 @@ async fn bodies_pass_both_ways_whole() {
     let street = Street::usual().await;
     let mut visitor = Visitor::desktop(street.gateway);
     let body = "飞翔的企鹅".repeat(20_000);
-    let answer = visitor.send("POST", "/static/upload", &[("content-type", "text/plain")], &body).await;
+    let answer =
+        visitor.send("POST", "/static/upload", &[("content-type", "text/plain")], &body).await;
     assert_eq!(answer.received("content-length"), [body.len().to_string()]);
     assert!(answer.text.ends_with(&body));
 
@@ -60,7 +61,8 @@ async fn read_answer(stream: &mut TcpStream) -> String {
         seen.push(byte[0]);
         let text = String::from_utf8_lossy(&seen).into_owned();
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+            let length =
+                head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
             if body.len() == length.parse::<usize>().unwrap() {
                 return text;
             }
@@ -83,13 +85,15 @@ async fn head_has_no_body_and_the_length_of_get() {
 async fn events_arrive_as_they_happen() {
     let street = Street::usual().await;
     let mut stream = TcpStream::connect(street.gateway).await.unwrap();
-    let request = "GET /static/events HTTP/1.1\r\nhost: h5.example.com\r\naccept: text/event-stream\r\n\r\n";
+    let request =
+        "GET /static/events HTTP/1.1\r\nhost: h5.example.com\r\naccept: text/event-stream\r\n\r\n";
     stream.write_all(request.as_bytes()).await.unwrap();
     // The site never ends this answer, so whatever is seen was not held back.
     let mut seen = String::new();
     while !seen.contains("data: 1\n\n") {
         let mut buffer = [0; 1024];
-        let count = timeout(Duration::from_secs(5), stream.read(&mut buffer)).await.unwrap().unwrap();
+        let count =
+            timeout(Duration::from_secs(5), stream.read(&mut buffer)).await.unwrap().unwrap();
         assert!(count > 0, "{seen}");
         seen += &String::from_utf8_lossy(&buffer[..count]);
     }
@@ -138,7 +142,10 @@ async fn several_servers_take_turns_and_a_dead_one_is_passed_over() {
     let dead = "127.0.0.1:1";
     let first = crate::echo::Echo::start().await;
     let plan = Plan {
-        upstream: Some(format!("\"http://{}\", \"http://{dead}\", \"http://{}\"", first.addr, second.addr)),
+        upstream: Some(format!(
+            "\"http://{}\", \"http://{dead}\", \"http://{}\"",
+            first.addr, second.addr
+        )),
         ..Plan::site(ROUTES)
     };
     let street = Street::open(plan).await;
@@ -153,7 +160,10 @@ async fn several_servers_take_turns_and_a_dead_one_is_passed_over() {
 
 #[tokio::test]
 async fn a_session_is_renewed_past_half_its_idle_time() {
-    let session = format!("idle = \"2s\"\nmax = \"1h\"\nkeys = [{{ id = \"k1\", secret = \"{}\" }}]", crate::harness::KEY);
+    let session = format!(
+        "idle = \"2s\"\nmax = \"1h\"\nkeys = [{{ id = \"k1\", secret = \"{}\" }}]",
+        crate::harness::KEY
+    );
     let street = Street::open(Plan { session, ..Plan::site(ROUTES) }).await;
     let mut visitor = Visitor::wechat(street.gateway);
     let _ = visitor.open("/").await;

@@ -161,8 +161,7 @@ impl Street {
         let site = Echo::start().await;
         let (wechat, emulator) = emulated().await;
         tokio::spawn(emulator.serve(std::future::pending()));
-        let upstream =
-            plan.upstream.clone().unwrap_or_else(|| format!("\"http://{}\"", site.addr));
+        let upstream = plan.upstream.clone().unwrap_or_else(|| format!("\"http://{}\"", site.addr));
         let config = read(&plan.text(plan.wechat.unwrap_or(wechat), &upstream));
         let shared = Arc::new(Gateway::new(config.gateway, plan.clock).unwrap());
         let server = Server::bind(config.server).unwrap();
@@ -178,7 +177,8 @@ impl Street {
 
     /// Puts another configuration in force, as a reload does.
     pub fn reload(&self, plan: &Plan) {
-        let text = plan.text(plan.wechat.unwrap_or(self.wechat), &format!("\"http://{}\"", self.site.addr));
+        let text = plan
+            .text(plan.wechat.unwrap_or(self.wechat), &format!("\"http://{}\"", self.site.addr));
         self.shared.reload(read(&text).gateway).unwrap();
     }
 
@@ -206,12 +206,18 @@ impl Street {
             ),
         )
         .await;
-        assert!(answer.starts_with("HTTP/1.1 200") || answer.starts_with("HTTP/1.1 204"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 200") || answer.starts_with("HTTP/1.1 204"),
+            "{answer}"
+        );
     }
 
     /// What the emulated WeChat was asked, one call per line.
     pub async fn calls(&self, path: &str) -> usize {
-        let request = format!("GET /_emulator/requests HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.wechat);
+        let request = format!(
+            "GET /_emulator/requests HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n",
+            self.wechat
+        );
         let answer = crate::visitor::raw(self.wechat, &request).await;
         answer.matches(&format!("\"{path}\"")).count()
     }

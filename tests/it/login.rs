@@ -13,7 +13,13 @@ async fn a_visitor_in_wechat_is_logged_in_without_noticing() {
     let away = visitor.get("/orders?page=2&q=%E4%B8%AD").await;
     assert_eq!(away.status, 302);
     assert_eq!(away.header("cache-control"), Some("no-store"));
-    let order = ["appid=wx1", "redirect_uri=http%3A%2F%2Fh5.example.com%2F_wx%2Fcallback", "response_type=code", "scope=snsapi_base", "state="];
+    let order = [
+        "appid=wx1",
+        "redirect_uri=http%3A%2F%2Fh5.example.com%2F_wx%2Fcallback",
+        "response_type=code",
+        "scope=snsapi_base",
+        "state=",
+    ];
     let query = away.location().split_once('?').unwrap().1;
     for (part, expected) in query.split('&').zip(order) {
         assert!(part.starts_with(expected), "{part} is not {expected}");
@@ -75,8 +81,12 @@ pub async fn consent(visitor: &mut Visitor, path: &str) -> Answer {
 fn allow(html: &str, at: &url::Url) -> String {
     let href = html.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next());
     let form = html.split("action=\"").nth(1).and_then(|rest| rest.split('"').next());
-    let link = href.map(|it| it.replace("&amp;", "&")).find(|it| it.contains("allow") || it.contains("consent"));
-    let target = link.or(form.map(|it| it.replace("&amp;", "&"))).unwrap_or_else(|| panic!("no button: {html}"));
+    let link = href
+        .map(|it| it.replace("&amp;", "&"))
+        .find(|it| it.contains("allow") || it.contains("consent"));
+    let target = link
+        .or(form.map(|it| it.replace("&amp;", "&")))
+        .unwrap_or_else(|| panic!("no button: {html}"));
     at.join(&target).unwrap().to_string()
 }
 
@@ -96,7 +106,14 @@ async fn a_button_comes_before_consent_where_the_route_says_so() {
 #[tokio::test]
 async fn d1_the_login_never_leaves_the_site() {
     let street = Street::usual().await;
-    for rd in ["https://evil.example", "//evil.example", "/%2Fevil.example", "/%5Cevil.example", "%2F%2Fevil.example", "/_wx/callback"] {
+    for rd in [
+        "https://evil.example",
+        "//evil.example",
+        "/%2Fevil.example",
+        "/%5Cevil.example",
+        "%2F%2Fevil.example",
+        "/_wx/callback",
+    ] {
         let mut visitor = Visitor::wechat(street.gateway);
         let away = visitor.get(&format!("/_wx/login?rd={rd}")).await;
         let (_, back) = visitor.follow(&away, "/").await;
@@ -134,10 +151,20 @@ async fn e3_every_odd_callback_ends_in_a_redirect_or_a_page() {
     let street = Street::usual().await;
     let mut start = Visitor::wechat(street.gateway);
     let away = start.get("/orders").await;
-    let state = away.location().split("state=").nth(1).unwrap().split('#').next().unwrap().to_owned();
+    let state =
+        away.location().split("state=").nth(1).unwrap().split('#').next().unwrap().to_owned();
     let huge = "a".repeat(2000);
-    let codes = ["", "code=", "code=0good", "code=0a&code=0b", "code=%00%0a", &format!("code={huge}")].map(str::to_owned);
-    let states = ["".to_owned(), "state=".to_owned(), format!("state={state}"), format!("state={state}&state={state}"), "state=%ff%00".to_owned(), format!("state={huge}")];
+    let codes =
+        ["", "code=", "code=0good", "code=0a&code=0b", "code=%00%0a", &format!("code={huge}")]
+            .map(str::to_owned);
+    let states = [
+        "".to_owned(),
+        "state=".to_owned(),
+        format!("state={state}"),
+        format!("state={state}&state={state}"),
+        "state=%ff%00".to_owned(),
+        format!("state={huge}"),
+    ];
     let mut rows = 0;
     for code in &codes {
         for state in &states {
@@ -247,16 +274,31 @@ async fn who_am_i_and_logout() {
 
     let captured = format!("wxgate={}", visitor.cookie("wxgate"));
     let page = visitor.get("/_wx/logout").await;
-    let token = page.text.split("name=\"token\"").nth(1).unwrap().split("value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let token = page
+        .text
+        .split("name=\"token\"")
+        .nth(1)
+        .unwrap()
+        .split("value=\"")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap()
+        .to_owned();
 
     // E7: nobody else can log the visitor out …
     for headers in [&[][..], &[("origin", "http://evil.example")], &[("origin", "null")]] {
-        let refused = visitor.send("POST", "/_wx/logout", headers, "token=00000000000000000000000000000000").await;
+        let refused = visitor
+            .send("POST", "/_wx/logout", headers, "token=00000000000000000000000000000000")
+            .await;
         assert_eq!((refused.status, visitor.has_session()), (403, true), "{headers:?}");
     }
     // … the page's own form can, and the cookie is worth nothing afterwards, whoever kept it.
     let form = ("content-type", "application/x-www-form-urlencoded");
-    let bye = visitor.send("POST", "/_wx/logout", &[form, ("origin", "null")], &format!("token={token}")).await;
+    let bye = visitor
+        .send("POST", "/_wx/logout", &[form, ("origin", "null")], &format!("token={token}"))
+        .await;
     assert_eq!((bye.status, visitor.has_session()), (200, false), "{bye:?}");
     let mut thief = Visitor::wechat(street.gateway);
     let hits = street.site.hits();
@@ -274,9 +316,14 @@ async fn who_am_i_and_logout() {
 async fn the_domain_proof_is_there_for_anybody_on_any_host() {
     let street = Street::usual().await;
     for host in ["h5.example.com", "other.example.org"] {
-        let request = format!("GET /MP_verify_AbCd1234.txt HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        let request = format!(
+            "GET /MP_verify_AbCd1234.txt HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"
+        );
         let answer = raw(street.gateway, &request).await;
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\nAbCd1234"), "{host}: {answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\nAbCd1234"),
+            "{host}: {answer}"
+        );
     }
     let mut visitor = Visitor::desktop(street.gateway);
     assert_eq!(visitor.get("/MP_verify_Other.txt").await.status, 403, "not ours: the site's");

@@ -24,7 +24,10 @@ async fn keys_rotate_without_logging_anybody_out() {
     let _ = visitor.open("/").await;
     let new = "fedcba9876543210fedcba9876543210";
     let ring = |keys: &str| Plan { session: format!("keys = [{keys}]"), ..Plan::site(ROUTES) };
-    let (old, next) = (format!("{{ id = \"k1\", secret = \"{KEY}\" }}"), format!("{{ id = \"k2\", secret = \"{new}\" }}"));
+    let (old, next) = (
+        format!("{{ id = \"k1\", secret = \"{KEY}\" }}"),
+        format!("{{ id = \"k2\", secret = \"{new}\" }}"),
+    );
 
     street.reload(&ring(&format!("{next}, {old}")));
     assert_eq!(visitor.get("/orders").await.status, 200, "the old key still verifies");

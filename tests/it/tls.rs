@@ -28,19 +28,27 @@ fn certified(names: &[&str]) -> Certified {
         roots.add(made.cert.der().clone()).unwrap();
         files.push(write(folder.path(), name, &made.cert.pem(), &made.signing_key.serialize_pem()));
     }
-    let server = format!("[server.tls]\nlisten = [\"127.0.0.1:0\"]\ncertificates = [{}]", files.join(", "));
+    let server =
+        format!("[server.tls]\nlisten = [\"127.0.0.1:0\"]\ncertificates = [{}]", files.join(", "));
     Certified { plan: Plan { server, ..Plan::site(ROUTES) }, roots, _folder: folder }
 }
 
 fn write(folder: &Path, name: &str, cert: &str, key: &str) -> String {
-    let (cert_path, key_path) = (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
+    let (cert_path, key_path) =
+        (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
     std::fs::write(&cert_path, cert).unwrap();
     std::fs::write(&key_path, key).unwrap();
     format!("{{ cert = \"{}\", key = \"{}\" }}", cert_path.display(), key_path.display())
 }
 
-async fn connect(addr: SocketAddr, roots: &RootCertStore, name: &'static str, protocol: &[u8]) -> std::io::Result<TlsStream<TcpStream>> {
-    let mut config = ClientConfig::builder().with_root_certificates(roots.clone()).with_no_client_auth();
+async fn connect(
+    addr: SocketAddr,
+    roots: &RootCertStore,
+    name: &'static str,
+    protocol: &[u8],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut config =
+        ClientConfig::builder().with_root_certificates(roots.clone()).with_no_client_auth();
     config.alpn_protocols = vec![protocol.to_vec()];
     let stream = TcpStream::connect(addr).await.unwrap();
     TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(name).unwrap(), stream).await
@@ -50,8 +58,10 @@ async fn connect(addr: SocketAddr, roots: &RootCertStore, name: &'static str, pr
 async fn http2_visitors_are_served_and_judged_alike() {
     let certified = certified(&["h5.example.com", "www.example.com"]);
     let street = Street::open(certified.plan.clone()).await;
-    let stream = connect(street.tls.unwrap(), &certified.roots, "h5.example.com", b"h2").await.unwrap();
-    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let stream =
+        connect(street.tls.unwrap(), &certified.roots, "h5.example.com", b"h2").await.unwrap();
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     let cases = [
         ("https://h5.example.com/static/a", "h5.example.com", 200),
@@ -70,7 +80,8 @@ async fn http2_visitors_are_served_and_judged_alike() {
         if host != "h5.example.com" || status != 200 {
             request = request.header("host", host);
         }
-        let response = sender.send_request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap();
+        let response =
+            sender.send_request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap();
         assert_eq!(response.status(), status, "{uri} {host}");
         let text = response.into_body().collect().await.unwrap().to_bytes();
         let text = String::from_utf8_lossy(&text).into_owned();
@@ -91,7 +102,9 @@ async fn each_name_gets_its_certificate() {
     let certified = certified(&["h5.example.com", "*.example.org"]);
     let street = Street::open(certified.plan.clone()).await;
     let tls = street.tls.unwrap();
-    for (name, good) in [("h5.example.com", true), ("shop.example.org", true), ("other.example.net", false)] {
+    for (name, good) in
+        [("h5.example.com", true), ("shop.example.org", true), ("other.example.net", false)]
+    {
         let outcome = connect(tls, &certified.roots, name, b"http/1.1").await;
         assert_eq!(outcome.is_ok(), good, "{name}");
     }

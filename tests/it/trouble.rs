@@ -16,7 +16,12 @@ use crate::{
 #[tokio::test]
 async fn a_site_that_fails_is_reported_clearly() {
     let street = Street::open(Plan::site(&format!("response_timeout = \"1s\"\n{ROUTES}"))).await;
-    let cases = [("/static/hangup", 502), ("/static/garbage", 502), ("/static/switch", 502), ("/static/never", 504)];
+    let cases = [
+        ("/static/hangup", 502),
+        ("/static/garbage", 502),
+        ("/static/switch", 502),
+        ("/static/never", 504),
+    ];
     for (path, status) in cases {
         let mut visitor = Visitor::desktop(street.gateway);
         let page = visitor.get(path).await;
@@ -109,9 +114,16 @@ async fn a_profile_that_fails_still_lets_the_visitor_in() {
 
 #[tokio::test]
 async fn oversized_requests_are_refused() {
-    let plan = Plan { server: "[server.limits]\nheader_bytes = \"16KiB\"\nheader_count = 60\nbody_size = \"1KiB\"".to_owned(), ..Plan::site(ROUTES) };
+    let plan = Plan {
+        server:
+            "[server.limits]\nheader_bytes = \"16KiB\"\nheader_count = 60\nbody_size = \"1KiB\""
+                .to_owned(),
+        ..Plan::site(ROUTES)
+    };
     let street = Street::open(plan).await;
-    let head = |more: &str| format!("GET /static/a HTTP/1.1\r\nhost: h5.example.com\r\nconnection: close\r\n{more}\r\n");
+    let head = |more: &str| {
+        format!("GET /static/a HTTP/1.1\r\nhost: h5.example.com\r\nconnection: close\r\n{more}\r\n")
+    };
     let long = raw(street.gateway, &head(&format!("x-long: {}\r\n", "a".repeat(20_000)))).await;
     assert!(long.starts_with("HTTP/1.1 431"), "{long}");
     let many: String = (0..80).map(|number| format!("x-{number}: 1\r\n")).collect();
@@ -125,7 +137,9 @@ async fn oversized_requests_are_refused() {
     assert_eq!(visitor.send("POST", "/static/a", &[], &"a".repeat(1025)).await.status, 413);
     assert_eq!(street.site.hits(), hits);
     let chunk = format!("400\r\n{}\r\n", "a".repeat(1024));
-    let chunked = format!("POST /static/a HTTP/1.1\r\nhost: h5.example.com\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n{chunk}{chunk}0\r\n\r\n");
+    let chunked = format!(
+        "POST /static/a HTTP/1.1\r\nhost: h5.example.com\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n{chunk}{chunk}0\r\n\r\n"
+    );
     let answer = raw(street.gateway, &chunked).await;
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
     street.close().await;
@@ -133,7 +147,10 @@ async fn oversized_requests_are_refused() {
 
 #[tokio::test]
 async fn a_client_that_says_nothing_is_let_go() {
-    let plan = Plan { server: "[server.limits]\nheader_time = \"1s\"\nidle_time = \"2s\"".to_owned(), ..Plan::site(ROUTES) };
+    let plan = Plan {
+        server: "[server.limits]\nheader_time = \"1s\"\nidle_time = \"2s\"".to_owned(),
+        ..Plan::site(ROUTES)
+    };
     let street = Street::open(plan).await;
     let mut silent = TcpStream::connect(street.gateway).await.unwrap();
     let mut slow = TcpStream::connect(street.gateway).await.unwrap();
@@ -150,7 +167,12 @@ async fn a_client_that_says_nothing_is_let_go() {
 async fn a_drain_lets_the_request_under_way_finish() {
     let mut street = Street::usual().await;
     let mut stream = TcpStream::connect(street.gateway).await.unwrap();
-    stream.write_all(b"POST /static/slow HTTP/1.1\r\nhost: h5.example.com\r\ncontent-length: 4\r\n\r\nab").await.unwrap();
+    stream
+        .write_all(
+            b"POST /static/slow HTTP/1.1\r\nhost: h5.example.com\r\ncontent-length: 4\r\n\r\nab",
+        )
+        .await
+        .unwrap();
     while street.site.hits() == 0 {
         tokio::task::yield_now().await;
     }

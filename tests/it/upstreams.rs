@@ -59,7 +59,8 @@ async fn reads_who_it_is(program: &str, arguments: &[&str]) {
     let openid = who["openid"].as_str().unwrap().to_owned();
 
     // What a visitor sends under any spelling changes nothing, also where the site folds names.
-    let forged = ["X-WeChat-OpenId", "x_wechat_openid", "X.WeChat.OpenId", "X-WeChat_OpenId"].map(|name| (name, "forged"));
+    let forged = ["X-WeChat-OpenId", "x_wechat_openid", "X.WeChat.OpenId", "X-WeChat_OpenId"]
+        .map(|name| (name, "forged"));
     let again = visitor.send("GET", "/whoami", &forged, "").await;
     let who: serde_json::Value = serde_json::from_str(&again.text).unwrap();
     assert_eq!(who["openid"], openid, "{who}");

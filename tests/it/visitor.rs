@@ -33,7 +33,13 @@ pub struct Answer {
 impl Visitor {
     /// A phone with WeChat, loading pages.
     pub fn wechat(gateway: SocketAddr) -> Self {
-        Self { gateway, agent: WECHAT, accept: "text/html,*/*;q=0.8", host: "h5.example.com", cookies: BTreeMap::new() }
+        Self {
+            gateway,
+            agent: WECHAT,
+            accept: "text/html,*/*;q=0.8",
+            host: "h5.example.com",
+            cookies: BTreeMap::new(),
+        }
     }
 
     /// A browser on a desk.
@@ -51,7 +57,13 @@ impl Visitor {
     }
 
     /// One request to the site. A header called `cookie` stands beside the browser's own.
-    pub async fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    pub async fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
         let url = Url::parse(&format!("http://{}", self.host)).unwrap();
         self.ask(self.gateway, &url, (method, path), headers, body).await
     }
@@ -114,8 +126,16 @@ impl Visitor {
             "{method} {target} HTTP/1.1\r\nhost: {named}\r\nuser-agent: {}\r\naccept: {}\r\nconnection: close\r\n",
             self.agent, self.accept
         );
-        let own = self.cookies.get(&host).into_iter().flatten().map(|(name, value)| format!("{name}={value}"));
-        let planted = headers.iter().filter(|(name, _)| *name == "cookie").map(|(_, value)| (*value).to_owned());
+        let own = self
+            .cookies
+            .get(&host)
+            .into_iter()
+            .flatten()
+            .map(|(name, value)| format!("{name}={value}"));
+        let planted = headers
+            .iter()
+            .filter(|(name, _)| *name == "cookie")
+            .map(|(_, value)| (*value).to_owned());
         let cookies: Vec<String> = own.chain(planted).collect();
         if !cookies.is_empty() {
             request += &format!("cookie: {}\r\n", cookies.join("; "));
@@ -147,14 +167,18 @@ impl Visitor {
 
 impl Answer {
     pub fn parse(text: &str) -> Self {
-        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head: {text:?}"));
+        let (head, body) =
+            text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head: {text:?}"));
         let mut lines = head.split("\r\n");
         let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
         let headers: Vec<(String, String)> = lines
             .map(|line| line.split_once(':').unwrap())
             .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
             .collect();
-        let text = if headers.iter().any(|(name, value)| name == "transfer-encoding" && value == "chunked") {
+        let text = if headers
+            .iter()
+            .any(|(name, value)| name == "transfer-encoding" && value == "chunked")
+        {
             dechunk(body)
         } else {
             body.to_owned()
@@ -183,7 +207,10 @@ impl Answer {
     /// What the echo site received under this name; every line of it.
     pub fn received(&self, name: &str) -> Vec<&str> {
         let lines = self.text.lines().filter_map(|line| line.split_once(": "));
-        lines.filter(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value).collect()
+        lines
+            .filter(|(found, _)| found.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+            .collect()
     }
 }
 
@@ -191,7 +218,8 @@ fn dechunk(body: &str) -> String {
     let mut bytes = body.as_bytes();
     let mut text = Vec::new();
     while let Some(at) = bytes.windows(2).position(|two| two == b"\r\n") {
-        let size = usize::from_str_radix(std::str::from_utf8(&bytes[..at]).unwrap().trim(), 16).unwrap();
+        let size =
+            usize::from_str_radix(std::str::from_utf8(&bytes[..at]).unwrap().trim(), 16).unwrap();
         text.extend_from_slice(&bytes[at + 2..at + 2 + size]);
         bytes = &bytes[at + 2 + size + 2..];
         if size == 0 {

@@ -7,7 +7,7 @@ use url::Url;
 use crate::{
     config::reader::{Table, Word},
     site::Endpoint,
-    wire::Host,
+    wire::{Host, Origin},
 };
 
 /// Scheme and host of a URL that says more than that, as advice.
@@ -26,6 +26,19 @@ pub fn is_loopback(host: &Host) -> bool {
     name == "localhost"
         || name.ends_with(".localhost")
         || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// What keeps WeChat from accepting an origin as the way back; nothing for a good one.
+pub fn never_authorised(url: &Origin) -> Option<&'static str> {
+    let name = url.host().as_str();
+    if name.starts_with('[') || name.parse::<IpAddr>().is_ok() {
+        return Some("an IP address");
+    }
+    if is_loopback(url.host()) || !name.contains('.') {
+        return Some("a name that only your network knows");
+    }
+    let port = Url::parse(url.as_str()).ok().and_then(|url| url.port());
+    port.map(|_| "an address with a port")
 }
 
 /// A host name of `hosts`: no scheme, no port, no path.

@@ -1,6 +1,7 @@
 //! `[[site.route]]`: what each path asks. Pure.
 
 use http::Method;
+use percent_encoding::{CONTROLS, utf8_percent_encode};
 
 use crate::{
     config::{
@@ -49,6 +50,11 @@ pub fn routes(site: &Table<'_>, scope: Scope, prefix: &str) -> Routes {
 fn pattern(table: &Table<'_>, path: &Word<'_>, prefix: &str) -> Option<Pattern> {
     match Pattern::parse(path.text) {
         Ok(pattern) => {
+            let sent = as_sent(path.text);
+            if sent != path.text {
+                let message = format!("no browser sends \"{}\" like that", path.text);
+                table.desk.error(path.at.clone(), message, format!("write \"{sent}\""));
+            }
             let rest = path.text.strip_prefix(prefix);
             if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
                 let message = format!("the gateway answers {prefix}/* itself");
@@ -69,6 +75,19 @@ fn pattern(table: &Table<'_>, path: &Word<'_>, prefix: &str) -> Option<Pattern> 
             None
         }
     }
+}
+
+/// How a browser sends a path: UTF-8 in escapes, escapes in capitals. Paths are compared byte for
+/// byte, so a pattern in another spelling would match nothing.
+fn as_sent(path: &str) -> String {
+    let escaped = utf8_percent_encode(path, CONTROLS).to_string();
+    let mut pieces = escaped.split('%');
+    let mut sent = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let (code, rest) = piece.split_at_checked(2).unwrap_or((piece, ""));
+        sent.extend(["%", &code.to_ascii_uppercase(), rest]);
+    }
+    sent
 }
 
 fn pattern_help(path: &str) -> String {

@@ -51,6 +51,9 @@ fn site(
     let hosts = hosts(table, claimed);
     let public_url = public_url(table, &hosts);
     let account = account(table, plan);
+    if let Some(url) = &public_url {
+        callback(table, url, plan);
+    }
     let upstream = upstream::upstreams(table, plan.listeners);
     let scope = table.one_of("scope", &route::SCOPES).unwrap_or(Scope::Base);
     let outside_wechat = outside(table, plan);
@@ -144,6 +147,20 @@ fn public_url(table: &Table<'_>, hosts: &[Host]) -> Option<Origin> {
         table.desk.warn(word.at, message, help);
     }
     Some(url)
+}
+
+/// Warns of a `public_url` that WeChat cannot send visitors back to.
+fn callback(table: &Table<'_>, url: &Origin, plan: &Plan<'_>) {
+    let name = table.value("account").and_then(|it| it.get_ref().as_str());
+    let own = plan.accounts.iter().find(|listed| Some(listed.name.text) == name);
+    if !own.is_some_and(|listed| listed.at_wechat) {
+        return;
+    }
+    let Some(why) = address::never_authorised(url) else { return };
+    let help = "网页授权域名 in the console is a domain name alone; for tests without one, let \
+                `authorize_url` and `api_urls` of the account point at an emulated WeChat";
+    let message = format!("WeChat sends nobody back to {why}");
+    table.desk.warn(table.place("public_url"), message, help);
 }
 
 fn account(table: &Table<'_>, plan: &Plan<'_>) -> Option<Arc<Account>> {

@@ -19,22 +19,48 @@ fn authorize_urls() {
     use Scope::{Base, UserInfo};
     let cases = [
         // A1 and A2, node-webot/wechat-oauth
-        ("appid", "http://diveintonode.org/", Base, "hehe",
-         "appid=appid&redirect_uri=http%3A%2F%2Fdiveintonode.org%2F&response_type=code&scope=snsapi_base&state=hehe"),
-        ("appid", "http://diveintonode.org/", UserInfo, "hehe",
-         "appid=appid&redirect_uri=http%3A%2F%2Fdiveintonode.org%2F&response_type=code&scope=snsapi_userinfo&state=hehe"),
+        (
+            "appid",
+            "http://diveintonode.org/",
+            Base,
+            "hehe",
+            "appid=appid&redirect_uri=http%3A%2F%2Fdiveintonode.org%2F&response_type=code&scope=snsapi_base&state=hehe",
+        ),
+        (
+            "appid",
+            "http://diveintonode.org/",
+            UserInfo,
+            "hehe",
+            "appid=appid&redirect_uri=http%3A%2F%2Fdiveintonode.org%2F&response_type=code&scope=snsapi_userinfo&state=hehe",
+        ),
         // A6, official
-        ("wx520c15f417810387", "https://chong.qq.com/php/index.php?d=&c=wxAdapter&m=mobileDeal&showwxpaytitle=1&vb2ctag=4_2030_5_1194_60", Base, "123",
-         "appid=wx520c15f417810387&redirect_uri=https%3A%2F%2Fchong.qq.com%2Fphp%2Findex.php%3Fd%3D%26c%3DwxAdapter%26m%3DmobileDeal%26showwxpaytitle%3D1%26vb2ctag%3D4_2030_5_1194_60&response_type=code&scope=snsapi_base&state=123"),
+        (
+            "wx520c15f417810387",
+            "https://chong.qq.com/php/index.php?d=&c=wxAdapter&m=mobileDeal&showwxpaytitle=1&vb2ctag=4_2030_5_1194_60",
+            Base,
+            "123",
+            "appid=wx520c15f417810387&redirect_uri=https%3A%2F%2Fchong.qq.com%2Fphp%2Findex.php%3Fd%3D%26c%3DwxAdapter%26m%3DmobileDeal%26showwxpaytitle%3D1%26vb2ctag%3D4_2030_5_1194_60&response_type=code&scope=snsapi_base&state=123",
+        ),
         // A7, official
-        ("wx807d86fb6b3d4fd2", "http://developers.weixin.qq.com", UserInfo, "STATE",
-         "appid=wx807d86fb6b3d4fd2&redirect_uri=http%3A%2F%2Fdevelopers.weixin.qq.com&response_type=code&scope=snsapi_userinfo&state=STATE"),
+        (
+            "wx807d86fb6b3d4fd2",
+            "http://developers.weixin.qq.com",
+            UserInfo,
+            "STATE",
+            "appid=wx807d86fb6b3d4fd2&redirect_uri=http%3A%2F%2Fdevelopers.weixin.qq.com&response_type=code&scope=snsapi_userinfo&state=STATE",
+        ),
         // derived: one encoding, spaces as %20, upper-case escapes
-        ("a", "https://h5.example.com/_wx/cb?rd=/a b&x=中文+1", Base, "s",
-         "appid=a&redirect_uri=https%3A%2F%2Fh5.example.com%2F_wx%2Fcb%3Frd%3D%2Fa%20b%26x%3D%E4%B8%AD%E6%96%87%2B1&response_type=code&scope=snsapi_base&state=s"),
+        (
+            "a",
+            "https://h5.example.com/_wx/cb?rd=/a b&x=中文+1",
+            Base,
+            "s",
+            "appid=a&redirect_uri=https%3A%2F%2Fh5.example.com%2F_wx%2Fcb%3Frd%3D%2Fa%20b%26x%3D%E4%B8%AD%E6%96%87%2B1&response_type=code&scope=snsapi_base&state=s",
+        ),
     ];
     for (app_id, callback, scope, state, query) in cases {
-        let expected = format!("https://open.weixin.qq.com/connect/oauth2/authorize?{query}#wechat_redirect");
+        let expected =
+            format!("https://open.weixin.qq.com/connect/oauth2/authorize?{query}#wechat_redirect");
         assert_eq!(authorize_url(&account(app_id, "s"), callback, scope, state), expected);
     }
 }
@@ -59,35 +85,103 @@ fn grants() {
     };
     let refused = |code, message: &str| Err(Refusal::Code { code, message: message.to_owned() });
     let cases = [
-        ("T1", r#"{"access_token":"ACCESS_TOKEN","expires_in":7200,"refresh_token":"REFRESH_TOKEN","openid":"OPENID","scope":"SCOPE","is_snapshotuser":1,"unionid":"UNIONID"}"#,
-         grant("OPENID", Some("UNIONID"), Scope::Base, true)),
-        ("T2", r#"{"access_token":"5_pEk49","expires_in":7200,"refresh_token":"5_Bqs","openid":"ob8F-wFENFWw7_FR6Gx8KbPacFEw","scope":"snsapi_base","unionid":"oTpR9xAIiebFOc6p04tMTaLhviCQ"}"#,
-         grant("ob8F-wFENFWw7_FR6Gx8KbPacFEw", Some("oTpR9xAIiebFOc6p04tMTaLhviCQ"), Scope::Base, false)),
-        ("T3", r#"{"access_token":"AT","expires_in":7200,"refresh_token":"RT","openid":"ojHK1v9VKtd2r7BrUqRSGnymyH_Q","scope":"snsapi_userinfo","unionid":"oLDegwLanAyzhdUfaBqh6Dt4MqtY","is_snapshotuser":1}"#,
-         grant("ojHK1v9VKtd2r7BrUqRSGnymyH_Q", Some("oLDegwLanAyzhdUfaBqh6Dt4MqtY"), Scope::UserInfo, true)),
-        ("T4", r#"{"access_token":"secret-access-token","token_type":"access","refresh_token":"secret-refresh-token","expires_in":"300","openid":"my-open-id"}"#,
-         grant("my-open-id", None, Scope::Base, false)),
-        ("T5", r#"{"access_token":"ACCESS_TOKEN","expires_in":0.1,"refresh_token":"REFRESH_TOKEN","openid":"OPENID","scope":"SCOPE"}"#,
-         grant("OPENID", None, Scope::Base, false)),
-        ("errcode 0", r#"{"errcode":0,"access_token":"AT","openid":"o","scope":"snsapi_base,snsapi_userinfo"}"#,
-         grant("o", None, Scope::UserInfo, false)),
-        ("snapshot 1.0", r#"{"access_token":"AT","openid":"o","is_snapshotuser":1.0}"#, grant("o", None, Scope::Base, true)),
-        ("snapshot \"1\"", r#"{"access_token":"AT","openid":"o","is_snapshotuser":"1"}"#, grant("o", None, Scope::Base, true)),
-        ("snapshot true", r#"{"access_token":"AT","openid":"o","is_snapshotuser":true}"#, grant("o", None, Scope::Base, true)),
-        ("snapshot 0", r#"{"access_token":"AT","openid":"o","is_snapshotuser":0}"#, grant("o", None, Scope::Base, false)),
-        ("BOM", "\u{feff}{\"access_token\":\"AT\",\"openid\":\"o\"}", grant("o", None, Scope::Base, false)),
-        ("E1", r#"{"errcode":40029,"errmsg":"invalid code, rid: 65c17d8c-5cf05990-781aabe9"}"#,
-         refused(40029, "invalid code, rid: 65c17d8c-5cf05990-781aabe9")),
-        ("E2", r#"{"errcode":40163,"errmsg":"code been used, rid: 6206378a-793424c0-2e4091cc"}"#,
-         refused(40163, "code been used, rid: 6206378a-793424c0-2e4091cc")),
-        ("E3", r#"{"errcode":41008,"errmsg":"missing code, hints: [ req_id: plAv90053th21 ]"}"#,
-         refused(41008, "missing code, hints: [ req_id: plAv90053th21 ]")),
-        ("E4", r#"{"errcode":-1,"errmsg":"system error, hints: [ req_id: 4FFbQDshE-npwHqA ]"}"#,
-         refused(-1, "system error, hints: [ req_id: 4FFbQDshE-npwHqA ]")),
-        ("E7", r#"{"errcode":"40226","errmsg":"code blocked\u0007"}"#, refused(40226, "code blocked")),
+        (
+            "T1",
+            r#"{"access_token":"ACCESS_TOKEN","expires_in":7200,"refresh_token":"REFRESH_TOKEN","openid":"OPENID","scope":"SCOPE","is_snapshotuser":1,"unionid":"UNIONID"}"#,
+            grant("OPENID", Some("UNIONID"), Scope::Base, true),
+        ),
+        (
+            "T2",
+            r#"{"access_token":"5_pEk49","expires_in":7200,"refresh_token":"5_Bqs","openid":"ob8F-wFENFWw7_FR6Gx8KbPacFEw","scope":"snsapi_base","unionid":"oTpR9xAIiebFOc6p04tMTaLhviCQ"}"#,
+            grant(
+                "ob8F-wFENFWw7_FR6Gx8KbPacFEw",
+                Some("oTpR9xAIiebFOc6p04tMTaLhviCQ"),
+                Scope::Base,
+                false,
+            ),
+        ),
+        (
+            "T3",
+            r#"{"access_token":"AT","expires_in":7200,"refresh_token":"RT","openid":"ojHK1v9VKtd2r7BrUqRSGnymyH_Q","scope":"snsapi_userinfo","unionid":"oLDegwLanAyzhdUfaBqh6Dt4MqtY","is_snapshotuser":1}"#,
+            grant(
+                "ojHK1v9VKtd2r7BrUqRSGnymyH_Q",
+                Some("oLDegwLanAyzhdUfaBqh6Dt4MqtY"),
+                Scope::UserInfo,
+                true,
+            ),
+        ),
+        (
+            "T4",
+            r#"{"access_token":"secret-access-token","token_type":"access","refresh_token":"secret-refresh-token","expires_in":"300","openid":"my-open-id"}"#,
+            grant("my-open-id", None, Scope::Base, false),
+        ),
+        (
+            "T5",
+            r#"{"access_token":"ACCESS_TOKEN","expires_in":0.1,"refresh_token":"REFRESH_TOKEN","openid":"OPENID","scope":"SCOPE"}"#,
+            grant("OPENID", None, Scope::Base, false),
+        ),
+        (
+            "errcode 0",
+            r#"{"errcode":0,"access_token":"AT","openid":"o","scope":"snsapi_base,snsapi_userinfo"}"#,
+            grant("o", None, Scope::UserInfo, false),
+        ),
+        (
+            "snapshot 1.0",
+            r#"{"access_token":"AT","openid":"o","is_snapshotuser":1.0}"#,
+            grant("o", None, Scope::Base, true),
+        ),
+        (
+            "snapshot \"1\"",
+            r#"{"access_token":"AT","openid":"o","is_snapshotuser":"1"}"#,
+            grant("o", None, Scope::Base, true),
+        ),
+        (
+            "snapshot true",
+            r#"{"access_token":"AT","openid":"o","is_snapshotuser":true}"#,
+            grant("o", None, Scope::Base, true),
+        ),
+        (
+            "snapshot 0",
+            r#"{"access_token":"AT","openid":"o","is_snapshotuser":0}"#,
+            grant("o", None, Scope::Base, false),
+        ),
+        (
+            "BOM",
+            "\u{feff}{\"access_token\":\"AT\",\"openid\":\"o\"}",
+            grant("o", None, Scope::Base, false),
+        ),
+        (
+            "E1",
+            r#"{"errcode":40029,"errmsg":"invalid code, rid: 65c17d8c-5cf05990-781aabe9"}"#,
+            refused(40029, "invalid code, rid: 65c17d8c-5cf05990-781aabe9"),
+        ),
+        (
+            "E2",
+            r#"{"errcode":40163,"errmsg":"code been used, rid: 6206378a-793424c0-2e4091cc"}"#,
+            refused(40163, "code been used, rid: 6206378a-793424c0-2e4091cc"),
+        ),
+        (
+            "E3",
+            r#"{"errcode":41008,"errmsg":"missing code, hints: [ req_id: plAv90053th21 ]"}"#,
+            refused(41008, "missing code, hints: [ req_id: plAv90053th21 ]"),
+        ),
+        (
+            "E4",
+            r#"{"errcode":-1,"errmsg":"system error, hints: [ req_id: 4FFbQDshE-npwHqA ]"}"#,
+            refused(-1, "system error, hints: [ req_id: 4FFbQDshE-npwHqA ]"),
+        ),
+        (
+            "E7",
+            r#"{"errcode":"40226","errmsg":"code blocked\u0007"}"#,
+            refused(40226, "code blocked"),
+        ),
         ("no openid", r#"{"access_token":"AT"}"#, Err(Refusal::Nonsense("no openid"))),
         ("no token", r#"{"openid":"o"}"#, Err(Refusal::Nonsense("no access_token"))),
-        ("strange openid", r#"{"access_token":"AT","openid":"o\r\nX: y"}"#, Err(Refusal::Nonsense("an openid of strange characters"))),
+        (
+            "strange openid",
+            r#"{"access_token":"AT","openid":"o\r\nX: y"}"#,
+            Err(Refusal::Nonsense("an openid of strange characters")),
+        ),
         ("html", "<html>502</html>", Err(Refusal::Nonsense("not JSON"))),
         ("empty", "", Err(Refusal::Nonsense("not JSON"))),
         ("list", "[]", Err(Refusal::Nonsense("not a JSON object"))),
@@ -140,10 +234,20 @@ fn avatars_move_to_https_where_wechat_serves_them() {
 #[test]
 fn faults() {
     let cases = [
-        (-1, Fault::Code), (40029, Fault::Code), (40163, Fault::Code), (42003, Fault::Code),
-        (40001, Fault::Setup), (40013, Fault::Setup), (40125, Fault::Setup), (40164, Fault::Setup),
-        (45009, Fault::Busy), (45011, Fault::Busy), (40226, Fault::Visitor), (50002, Fault::Visitor),
-        (48001, Fault::Scope), (99999, Fault::Setup),
+        (-1, Fault::Code),
+        (40029, Fault::Code),
+        (40163, Fault::Code),
+        (42003, Fault::Code),
+        (40001, Fault::Setup),
+        (40013, Fault::Setup),
+        (40125, Fault::Setup),
+        (40164, Fault::Setup),
+        (45009, Fault::Busy),
+        (45011, Fault::Busy),
+        (40226, Fault::Visitor),
+        (50002, Fault::Visitor),
+        (48001, Fault::Scope),
+        (99999, Fault::Setup),
     ];
     for (code, expected) in cases {
         let refusal = Refusal::Code { code, message: String::new() };

@@ -1,0 +1,111 @@
+//! What `explain` says of some URLs.
+
+use super::*;
+
+const CONFIG: &str = r#"
+[session]
+keys = [{ id = "1", secret = { env = "KEY" } }]
+[[account]]
+name = "main"
+app_id = "wx0123456789abcdef"
+app_secret = { file = "/nowhere" }
+verify_files = { "MP_verify_AbCd1234.txt" = "AbCd1234" }
+[[site]]
+hosts = ["h5.example.com", "www.example.com"]
+public_url = "https://h5.example.com"
+account = "main"
+upstream = ["http://10.0.0.5:8000", "unix:/run/site.sock"]
+[site.headers]
+extra = { "Remote-User" = "openid" }
+[[site.route]]
+path = "/static/*"
+auth = "none"
+[[site.route]]
+path = "/member/*"
+scope = "snsapi_userinfo"
+[[site.route]]
+path = "/news"
+methods = ["GET"]
+auth = "optional"
+[[site]]
+hosts = ["old.example.com"]
+public_url = "https://old.example.com"
+account = "main"
+upstream = ["http://10.0.0.6:8000"]
+ambiguous_paths = "protect"
+outside_wechat = "deny"
+"#;
+
+fn said(method: &str, url: &str) -> String {
+    let config = Config::parse("config.toml", CONFIG, &NoSecrets).unwrap();
+    match answer(&config, Question { method, url }) {
+        Ok(answer) => answer.to_string(),
+        Err(error) => error,
+    }
+}
+
+/// Method, URL, and what must be said.
+type Case = (&'static str, &'static str, &'static [&'static str]);
+
+#[test]
+fn every_kind_of_url() {
+    let cases: [Case; 17] = [
+        (
+            "GET",
+            "https://h5.example.com/static/a.js",
+            &["/static/* (every method)", "nobody's identity"],
+        ),
+        ("GET", "https://h5.example.com/member", &["snsapi_userinfo, with our page", "登录"]),
+        ("POST", "https://h5.example.com/member/x", &["everybody else", "401"]),
+        ("GET", "https://h5.example.com/news", &["/news (GET)", "without an identity"]),
+        ("HEAD", "https://h5.example.com/news?x=/static/", &["/news (GET)"]),
+        ("post", "https://h5.example.com/news", &["none matches", "POST https"]),
+        (
+            "GET",
+            "https://h5.example.com",
+            &["a login, snsapi_base", "QR code", "Remote-User (openid)"],
+        ),
+        ("GET", "http://www.example.com:80/", &["Visitors type https://h5.example.com"]),
+        ("GET", "https://h5.example.com/a/../static/x", &["dot segment", "400", "\"protect\""]),
+        ("GET", "https://h5.example.com/static/..;/x", &["dot segment", "400"]),
+        ("GET", "https://h5.example.com/news;x", &["different routes", "400"]),
+        ("GET", "https://old.example.com//x", &["empty segment", "with a session", "403"]),
+        ("GET", "https://h5.example.com/_wx/login", &["starts a login"]),
+        ("GET", "https://h5.example.com/_wx/nothing", &["404"]),
+        ("GET", "https://h5.example.com/MP_verify_AbCd1234.txt", &["\"AbCd1234\", to anybody"]),
+        ("GET", "https://other.example.com/", &["421", "h5.example.com, www.example.com, old"]),
+        ("GET", "https://h5.example.com/会员", &["/%E4%BC%9A%E5%91%98", "none matches"]),
+    ];
+    for (method, url, expected) in cases {
+        let said = said(method, url);
+        for part in expected {
+            assert!(said.contains(part), "{method} {url} lacks {part:?}:\n{said}");
+        }
+    }
+}
+
+#[test]
+fn questions_that_make_no_sense() {
+    let cases = [
+        ("GET", "h5.example.com/member", "no http or https URL"),
+        ("GET", "ftp://h5.example.com/", "no http or https URL"),
+        ("GET", "https://h5 example/", "no host name"),
+        ("GET", "https:///x", "no host name"),
+        ("G T", "https://h5.example.com/", "no method"),
+    ];
+    for (method, url, expected) in cases {
+        let said = said(method, url);
+        assert!(said.contains(expected), "{method} {url}: {said}");
+    }
+}
+
+#[test]
+fn scripts_get_the_same() {
+    let config = Config::parse("config.toml", CONFIG, &NoSecrets).unwrap();
+    let url = "https://h5.example.com/member/orders";
+    let json = answer(&config, Question { method: "GET", url }).unwrap().to_json();
+    assert_eq!(json["request"], "GET https://h5.example.com/member/orders");
+    assert_eq!(json["site"], "https://h5.example.com");
+    assert_eq!(json["headers"]["introduced"][0]["name"], "X-WeChat-OpenId");
+    assert_eq!(json["visitors"].as_array().unwrap().len(), 6);
+}

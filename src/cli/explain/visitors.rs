@@ -1,0 +1,81 @@
+//! What each kind of visitor meets. Pure.
+
+use http::Method;
+
+use crate::site::{Access, Ambiguous, Outside, Prompt, Scope, Site, Snapshot};
+
+/// Who comes, and what happens.
+pub type Row = (String, String);
+
+/// The rows for a request that falls on a route.
+pub fn on_route(site: &Site, access: Access, method: &Method) -> Vec<Row> {
+    let row = |who: &str, what: &str| (who.to_owned(), what.to_owned());
+    match access {
+        Access::None => vec![row("everybody", "passed on; nobody is introduced")],
+        Access::Optional => vec![
+            row("with a session", "passed on and introduced"),
+            row("everybody else", "passed on, without an identity"),
+        ],
+        Access::Required(scope, prompt) => required(site, (scope, prompt), method),
+    }
+}
+
+/// The rows for a path that could be read in two ways.
+pub fn on_ambiguous(site: &Site, method: &Method) -> Vec<Row> {
+    match site.ambiguous_paths {
+        Ambiguous::Refuse => {
+            vec![("everybody".to_owned(), "400, the site sees nothing".to_owned())]
+        }
+        Ambiguous::Protect => match site.routes.otherwise().access {
+            Access::Required(scope, prompt) => required(site, (scope, prompt), method),
+            Access::None | Access::Optional => {
+                required(site, (Scope::Base, Prompt::Direct), method)
+            }
+        },
+    }
+}
+
+fn required(site: &Site, (scope, prompt): (Scope, Prompt), method: &Method) -> Vec<Row> {
+    let login = match prompt {
+        Prompt::Direct => format!("302 to WeChat's login for {}", scope.as_str()),
+        Prompt::Button => {
+            format!("our page with a 登录 button, then WeChat's login for {}", scope.as_str())
+        }
+    };
+    let script = "401, {\"error\":\"login_required\"} with the URL of the login".to_owned();
+    let outside = match site.outside_wechat {
+        Outside::Page => "our page with this URL as a QR code for WeChat".to_owned(),
+        Outside::Anonymous => "passed on, without an identity".to_owned(),
+        Outside::Deny => "403".to_owned(),
+        Outside::Login => login.clone(),
+    };
+    let snapshot = match site.snapshot {
+        Snapshot::Page => "our page, which asks to press 使用完整服务",
+        Snapshot::Anonymous => "passed on, without an identity",
+        Snapshot::Allow => "passed on, with a virtual openid and X-WeChat-Snapshot: 1",
+    };
+    let mut rows = vec![(
+        format!("with a session of {}{}", scope.as_str(), or_more(scope)),
+        "passed on and introduced".to_owned(),
+    )];
+    if scope == Scope::UserInfo {
+        let known = "as without a session: the login asks for more".to_owned();
+        rows.push(("with a session of snsapi_base".to_owned(), known));
+    }
+    if matches!(*method, Method::GET | Method::HEAD) {
+        rows.push(("WeChat, opening a page".to_owned(), login));
+        rows.push(("another browser or WeCom, opening a page".to_owned(), outside));
+        rows.push(("a script or an image".to_owned(), script));
+        rows.push(("from a snapshot page (快照页)".to_owned(), snapshot.to_owned()));
+    } else {
+        rows.push(("everybody else".to_owned(), script));
+    }
+    rows
+}
+
+fn or_more(scope: Scope) -> &'static str {
+    match scope {
+        Scope::Base => " or more",
+        Scope::UserInfo => "",
+    }
+}

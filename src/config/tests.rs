@@ -1,0 +1,284 @@
+//! The file that explains every key, the defaults, and what settings a file becomes.
+
+use std::{collections::HashMap, time::Duration};
+
+use http::Method;
+
+use super::*;
+use crate::{
+    server::Listen,
+    site::{Access, Ambiguous, Endpoint, Fact, Outside, Prompt, Scope, Snapshot},
+    wire,
+};
+
+/// A world with three variables and nothing else.
+struct Variables;
+
+impl Sources for Variables {
+    fn variable(&self, name: &str) -> Result<String, String> {
+        let known = HashMap::from([
+            ("WXGATE_SESSION_KEY", "4f1c9a5be03d7628d1f0a97b3c5e8642"),
+            ("OLD_KEY", "9d0e7b1f46c2a8534f1c9a5be03d7628\n"),
+            ("WXGATE_APP_SECRET", "0123456789abcdef0123456789abcdef\r\n"),
+        ]);
+        known.get(name).map(|text| (*text).to_owned()).ok_or_else(|| "is not set".to_owned())
+    }
+
+    fn file(&self, _: &Path) -> io::Result<File> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn is_folder(&self, _: &Path) -> bool {
+        false
+    }
+}
+
+const MINIMAL: &str = r#"
+[session]
+keys = [{ id = "2026-11", secret = { env = "WXGATE_SESSION_KEY" } }]
+[[account]]
+name = "main"
+app_id = "wx0123456789abcdef"
+app_secret = { env = "WXGATE_APP_SECRET" }
+[[site]]
+hosts = ["h5.example.com"]
+public_url = "https://h5.example.com"
+account = "main"
+upstream = ["http://10.0.0.5:8000"]
+"#;
+
+fn parse(text: &str) -> Config {
+    Config::parse("config.toml", text, &Variables).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn the_file_at_the_root_loads_and_explains_every_key() {
+    let text = include_str!("../../config.toml");
+    let config = parse(text);
+    assert!(config.warnings.is_empty(), "{}", config.warnings);
+    let mut seen = 0;
+    for section in raw::ALL {
+        for (key, example) in section.keys {
+            seen += 1;
+            let stands = |shape: String| text.contains(&shape);
+            let explained = stands(format!("\n{key} = "))
+                || stands(format!("\n# {key} = "))
+                || stands(format!("{{ {key} = "))
+                || stands(format!(", {key} = "))
+                || stands(format!("`{key}`"))
+                || (example.starts_with('[') && stands((*example).to_owned()));
+            assert!(explained, "config.toml says nothing of `{key}` in {}", section.title);
+        }
+    }
+    assert_eq!(seen, 73, "the count in this test is out of date");
+}
+
+#[test]
+fn the_defaults_it_shows_are_the_defaults() {
+    let text = include_str!("../../config.toml");
+    let shown = |text: &str| {
+        let config = parse(text);
+        let Config { server, admin, gateway, .. } = config;
+        format!("{server:#?} {admin:#?} {gateway:#?}")
+    };
+    // Uncommenting a default changes nothing. What is commented out for another reason is named.
+    let examples = ["dir", "extra", "aliases", "verify_files", "callback_host", "certificates"];
+    let mut seen = 0;
+    for line in text.lines() {
+        let Some((key, _)) = line.strip_prefix("# ").and_then(|line| line.split_once(" = ")) else {
+            continue;
+        };
+        let is_key = raw::ALL.iter().any(|section| section.example(key).is_some());
+        if !is_key || examples.contains(&key) || line.contains("0.0.0.0:8443") {
+            continue;
+        }
+        seen += 1;
+        let uncommented = line.strip_prefix("# ").unwrap();
+        // The limits stand below a table header that is a comment too.
+        let limits = raw::LIMITS.example(key).is_some();
+        let tabled = if limits {
+            format!("[server.limits]\n{uncommented}\n")
+        } else {
+            uncommented.to_owned()
+        };
+        let tabled = if key == "kind" && line.contains("memory") {
+            format!("[store]\n{tabled}")
+        } else {
+            tabled
+        };
+        assert_eq!(shown(&text.replacen(line, &tabled, 1)), shown(text), "{line}");
+    }
+    assert_eq!(seen, 28, "the count in this test is out of date");
+}
+
+#[test]
+fn every_key_is_read() {
+    let headers = [
+        (&raw::FILE, ""),
+        (&raw::SERVER, "[server]"),
+        (&raw::TLS, "[server.tls]"),
+        (&raw::CERTIFICATE, "[[server.tls.certificates]]"),
+        (&raw::LIMITS, "[server.limits]"),
+        (&raw::ADMIN, "[admin]"),
+        (&raw::SESSION, "[session]"),
+        (&raw::KEY, "[[session.keys]]"),
+        (&raw::STORE, "[store]"),
+        (&raw::PAGES, "[pages]"),
+        (&raw::ACCOUNT, "[[account]]"),
+        (&raw::SITE, "[[site]]"),
+        (&raw::HEADERS, "[[site]]\n[site.headers]"),
+        (&raw::ROUTE, "[[site]]\n[[site.route]]"),
+        (&raw::SECRET, "[[account]]\n[account.app_secret]"),
+    ];
+    assert_eq!(headers.len(), raw::ALL.len());
+    for (section, header) in headers {
+        for (key, _) in section.keys {
+            // A date is of no use to any key.
+            let text = format!("{header}\n{key} = 2026-11-24\n");
+            let complaints = Config::parse("config.toml", &text, &Variables).unwrap_err();
+            let quotes = || complaints.iter().filter_map(|it| complaints.quote(it));
+            let found = quotes().any(|it| matches!(it, "2026-11-24" | "**********"));
+            assert!(found, "nobody reads `{key}` in {}:\n{complaints}", section.title);
+        }
+    }
+}
+
+#[test]
+fn defaults() {
+    let config = parse(MINIMAL);
+    let Config { server, admin, gateway, accounts, .. } = &config;
+    assert_eq!(server.listen, [Listen::Tcp("0.0.0.0:8080".parse().unwrap())]);
+    assert_eq!((server.workers, server.tls.is_none()), (0, true));
+    assert_eq!(server.drain, Duration::from_secs(30));
+    assert_eq!((server.limits.header_bytes, server.limits.header_count), (32_768, 100));
+    assert_eq!(server.limits.header_time, Duration::from_secs(10));
+    assert_eq!(server.limits.idle_time, Duration::from_secs(75));
+    assert_eq!(server.limits.connections, 10_000);
+    assert_eq!(admin.listen, "127.0.0.1:9090".parse().unwrap());
+    assert_eq!((gateway.prefix.as_str(), gateway.body_size), ("/_wx", 0));
+    assert_eq!(gateway.session.cookie, "wxgate");
+    assert_eq!(gateway.session.idle, Duration::from_hours(12));
+    assert_eq!(gateway.session.max, Duration::from_hours(7 * 24));
+    assert!(!gateway.trusted.includes("127.0.0.1".parse().unwrap()));
+    let account = &accounts[0];
+    assert_eq!(account.authorize_url, "https://open.weixin.qq.com");
+    assert_eq!(account.api_urls, ["https://api.weixin.qq.com", "https://api2.weixin.qq.com"]);
+    assert_eq!(account.app_secret.expose(), "0123456789abcdef0123456789abcdef");
+    let site = &gateway.sites.all()[0];
+    assert_eq!(site.name, "h5.example.com");
+    assert_eq!(site.upstream.endpoints, [Endpoint::Http("10.0.0.5".to_owned(), 8_000)]);
+    assert_eq!(site.upstream.connect_timeout, Duration::from_secs(3));
+    assert_eq!(site.upstream.response_timeout, Duration::from_mins(1));
+    assert_eq!((site.outside_wechat, site.snapshot), (Outside::Page, Snapshot::Page));
+    assert_eq!(site.ambiguous_paths, Ambiguous::Refuse);
+    assert_eq!(site.cookies.session(), "__Host-wxgate");
+    let otherwise = site.routes.otherwise().access;
+    assert_eq!(otherwise, Access::Required(Scope::Base, Prompt::Direct));
+}
+
+#[test]
+fn what_a_file_says_is_what_the_rooms_get() {
+    let config = parse(&format!(
+        r#"{}
+scope = "snsapi_userinfo"
+[site.headers]
+aliases = ["X-WX-OPENID"]
+extra = {{ "Remote-User" = "unionid" }}
+[[site.route]]
+path = "/open/*"
+auth = "none"
+[[site.route]]
+path = "/base/*"
+scope = "snsapi_base"
+"#,
+        MINIMAL.replace("keys = [", "keys = [{ id = \"new\", secret = { env = \"OLD_KEY\" } }, ")
+    ));
+    let keys = &config.gateway.session.keys;
+    assert_eq!(keys.iter().map(|key| key.id.as_str()).collect::<Vec<_>>(), ["new", "2026-11"]);
+    assert_eq!(keys[0].secret.expose().len(), 32, "the newline is trimmed");
+    let site = &config.gateway.sites.all()[0];
+    let names: Vec<(&str, Fact)> =
+        site.extra_headers.iter().map(|(name, fact)| (name.as_str(), *fact)).collect();
+    assert_eq!(names, [("x-wx-openid", Fact::OpenId), ("remote-user", Fact::UnionId)]);
+    let mut forged = http::HeaderMap::new();
+    for name in ["x-wx-openid", "x-wx-unionid", "x-wx-appid", "remote-user", "x-wechat-openid"] {
+        forged.insert(name, http::HeaderValue::from_static("forged"));
+    }
+    site.reserved.strip(&mut forged, true).unwrap();
+    assert!(forged.is_empty(), "{forged:?}");
+    let cases = [
+        ("/open/x", Access::None),
+        ("/base", Access::Required(Scope::Base, Prompt::Direct)),
+        ("/", Access::Required(Scope::UserInfo, Prompt::Button)),
+    ];
+    for (path, expected) in cases {
+        let path = wire::Path::parse(path).unwrap();
+        assert_eq!(site.routes.find(path, &Method::GET).access, expected, "{path:?}");
+    }
+}
+
+#[test]
+fn complaints_for_scripts_and_logs() {
+    let text = MINIMAL.replace("account = \"main\"", "account = \"mian\"");
+    let complaints = Config::parse("config.toml", &text, &Variables).unwrap_err();
+    let complaint = complaints.iter().next().unwrap();
+    let line = "config.toml:11:11: error: there is no [[account]] called \"mian\"; did you mean \
+                \"main\"?";
+    assert_eq!(complaints.line(complaint), line);
+    let expected = serde_json::json!([{
+        "severity": "error",
+        "file": "config.toml",
+        "line": 11,
+        "column": 11,
+        "text": "\"mian\"",
+        "message": "there is no [[account]] called \"mian\"",
+        "help": "did you mean \"main\"?",
+    }]);
+    assert_eq!(complaints.to_json(), expected);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_one_complaint() {
+    let complaints = Config::load(Path::new("/no/such/config.toml")).unwrap_err();
+    let said = complaints.to_string();
+    assert!(said.starts_with("error: the configuration cannot be read: no such file"), "{said}");
+}
+
+#[test]
+fn relative_paths_begin_at_the_folder_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    fs::write(folder.path().join("secret"), "0123456789abcdef0123456789abcdef\n").unwrap();
+    let text = MINIMAL
+        .replace("env = \"WXGATE_APP_SECRET\"", "file = \"secret\"")
+        .replace("env = \"WXGATE_SESSION_KEY\"", "file = \"secret\"");
+    fs::write(&path, text).unwrap();
+    let config = Config::load(&path).unwrap();
+    let secret = config.accounts[0].app_secret.expose();
+    assert_eq!(secret, "0123456789abcdef0123456789abcdef");
+}
+
+proptest::proptest! {
+    #[test]
+    fn g5_no_text_can_make_us_panic(cut in 0_usize..600, length in 0_usize..40, put in ".{0,12}") {
+        let mut text: Vec<char> = include_str!("../../config.toml")
+            .lines()
+            .filter(|line| !line.starts_with("# ") || line.contains(" = "))
+            .map(|line| line.strip_prefix("# ").unwrap_or(line))
+            .collect::<Vec<_>>()
+            .join("\n")
+            .chars()
+            .collect();
+        let cut = cut * text.len() / 600;
+        let end = (cut + length).min(text.len());
+        text.splice(cut..end, put.chars());
+        let text: String = text.into_iter().collect();
+        if let Err(complaints) = Config::parse("config.toml", &text, &Variables) {
+            proptest::prop_assert!(!complaints.to_string().is_empty());
+            for complaint in &complaints {
+                let placed = complaints.position(complaint).is_some();
+                proptest::prop_assert_eq!(placed, complaint.span.is_some());
+            }
+        }
+    }
+}
