@@ -68,7 +68,8 @@ pub fn told(headers: &HeaderMap) -> Vec<Value> {
     let mut rows: Vec<_> = headers.iter().filter(|(name, _)| ours(name.as_str())).collect();
     rows.sort_by_key(|(name, _)| {
         let name = name.as_str();
-        (FIRST.iter().position(|first| *first == name).unwrap_or(FIRST.len()), name)
+        let place = FIRST.iter().position(|first| *first == name).unwrap_or(FIRST.len());
+        (!name.starts_with("x-wechat-"), place, name)
     });
     let row = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
         let value = String::from_utf8_lossy(value.as_bytes());
