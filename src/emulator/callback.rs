@@ -141,4 +141,17 @@ mod tests {
         let url = with_params("https://x.example/", &[("state", &returned_state(r#"{"a": 1}"#))]);
         assert_eq!(url, "https://x.example/?state=%7Ba%3A+1%7D");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_the_site_wrote_can_be_sent(uri in "(https://x\\.example)?\\PC{0,40}", state in "\\PC{0,40}") {
+            let url = with_params(&uri, &[("code", "C"), ("state", &returned_state(&state))]);
+            proptest::prop_assert!(http::HeaderValue::from_str(&url).is_ok(), "{url}");
+            if is_authorised(&uri, &["x.example".to_owned()]) {
+                let back = Url::parse(&url).unwrap();
+                proptest::prop_assert_eq!(back.host_str(), Some("x.example"));
+                proptest::prop_assert!(back.query_pairs().any(|(name, _)| name == "state"), "{}", url);
+            }
+        }
+    }
 }

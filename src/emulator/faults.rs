@@ -149,15 +149,14 @@ impl Faults {
         self.take_where(|fault| fault.at == at && !fault.is_outcome())
     }
 
-    /// The next order about what a visitor brings home from `at`.
+    /// The next order about what a visitor who agrees brings home from `at`.
     pub fn take_outcome(&mut self, at: Place) -> Option<Fault> {
-        self.take_where(|fault| fault.at == at && fault.is_outcome())
+        self.take_where(|fault| fault.at == at && fault.is_outcome() && !fault.has(Twist::Decline))
     }
 
-    /// The same, if it is this one.
+    /// The next order that does this one thing at `at`.
     pub fn take_twist(&mut self, at: Place, twist: Twist) -> Option<Fault> {
-        let is_next = self.0.iter().find(|fault| fault.at == at && fault.is_outcome())?.has(twist);
-        if is_next { self.take_outcome(at) } else { None }
+        self.take_where(|fault| fault.at == at && fault.has(twist))
     }
 
     fn take_where(&mut self, fits: impl Fn(&Fault) -> bool) -> Option<Fault> {
@@ -213,13 +212,18 @@ mod tests {
             .add(br#"[{"at":"userinfo","errcode":1,"times":2},{"at":"userinfo","errcode":2}]"#)
             .unwrap();
         faults.add(br#"{"at":"authorize","decline":true,"times":1}"#).unwrap();
+        faults.add(br#"{"at":"authorize","snapshot":true,"times":2}"#).unwrap();
         let taken: Vec<_> =
             (0..4).map(|_| faults.take(Place::Userinfo).and_then(|fault| fault.errcode)).collect();
         assert_eq!(taken, [Some(1), Some(1), Some(2), Some(2)]);
         assert_eq!(faults.take(Place::Authorize), None);
         assert_eq!(faults.take_twist(Place::Authorize, Twist::TwoCodes), None);
-        assert!(faults.take_twist(Place::Authorize, Twist::Decline).is_some());
-        assert!(faults.take_outcome(Place::Authorize).is_none());
+        let decline = faults.take_twist(Place::Authorize, Twist::Decline).unwrap();
+        assert_eq!(decline.to_string(), r#"{"at":"authorize","times":1,"decline":true}"#);
+        assert_eq!(faults.take_twist(Place::Authorize, Twist::Decline), None);
+        let left: Vec<_> =
+            (0..3).map(|_| faults.take_outcome(Place::Authorize).is_some()).collect();
+        assert_eq!(left, [true, true, false]);
         faults.clear();
         assert!(faults.list().is_empty());
     }

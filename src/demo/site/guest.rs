@@ -4,6 +4,15 @@ use http::HeaderMap;
 use minijinja::{Value, context};
 use percent_encoding::percent_decode_str;
 
+/// Who first, then the rest by name.
+const FIRST: [&str; 5] = [
+    "x-wechat-openid",
+    "x-wechat-unionid",
+    "x-wechat-nickname",
+    "x-wechat-avatar",
+    "x-wechat-scope",
+];
+
 /// What the headers say about the visitor; nobody in particular when they say nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Guest {
@@ -57,7 +66,11 @@ pub fn told(headers: &HeaderMap) -> Vec<Value> {
             || matches!(name, "x-real-ip" | "x-request-id")
     };
     let mut rows: Vec<_> = headers.iter().filter(|(name, _)| ours(name.as_str())).collect();
-    rows.sort_by_key(|(name, _)| (!name.as_str().starts_with("x-wechat-"), name.as_str()));
+    rows.sort_by_key(|(name, _)| {
+        let name = name.as_str();
+        let place = FIRST.iter().position(|first| *first == name).unwrap_or(FIRST.len());
+        (!name.starts_with("x-wechat-"), place, name)
+    });
     let row = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
         let value = String::from_utf8_lossy(value.as_bytes());
         let meaning = (name == "x-wechat-nickname").then(|| decode(&value));

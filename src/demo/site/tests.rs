@@ -41,7 +41,7 @@ async fn pages_show_who_is_there() {
     let english = [("accept-language", "en")];
     let rows: [Row<'_>; 9] = [
         ("/", &[], 200, &["访客", "/orders", "/static/hello"]),
-        ("/", &english, 200, &["Guest", "Sign out"]),
+        ("/", &english, 200, &["Guest", "Sign in"]),
         ("/", &known, 200, &["李雷", "oLiLei&lt;b&gt;", "thirdwx.qlogo.cn", "X-Request-Id"]),
         ("/static/hello", &known, 200, &["公开"]),
         ("/orders", &known, 200, &["oLiLei&lt;b&gt;"]),
