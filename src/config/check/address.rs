@@ -102,8 +102,8 @@ fn is_bare(url: &Url) -> bool {
 
 fn endpoint_help(text: &str) -> String {
     let known = matches!(text.split_once("://"), None | Some(("http" | "https", _)));
-    let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-    match origin_of(&text) {
+    let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    match origin_of(&url) {
         Some(origin) if known && origin != text => {
             format!("write \"{origin}\": paths are passed on as the visitor sent them")
         }

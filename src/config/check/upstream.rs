@@ -18,7 +18,7 @@ pub fn upstreams(site: &Table<'_>, listeners: &[SocketAddr]) -> Option<Upstreams
     }
     let mut endpoints = Vec::new();
     for word in site.words("upstream")? {
-        let endpoint = address::endpoint(site, &word)?;
+        let Some(endpoint) = address::endpoint(site, &word) else { continue };
         address::not_ourselves(site, &word, &endpoint, listeners);
         endpoints.push(endpoint);
     }
