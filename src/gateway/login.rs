@@ -147,7 +147,7 @@ impl Worker {
             let home = ReturnTo::home();
             let going = back.as_ref().map_or(&home, |back| &back.pending.return_to);
             if known.session.identity.scope >= wanted && !known.session.snapshot {
-                return Ok(reply::redirect(going.as_str()));
+                return Ok(onward(going));
             }
         }
         let back = back?;
@@ -204,7 +204,7 @@ fn welcome(
     let mut response = if granted < pending.scope && !session.snapshot {
         rules.voice.ask_consent(&rules.login_url(&pending.return_to, Some(pending.scope)), asker)
     } else {
-        reply::redirect(pending.return_to.as_str())
+        onward(&pending.return_to)
     };
     set(&mut response, cookie);
     set(&mut response, names.clear(&names.flow(&back.state.id())));
@@ -218,6 +218,14 @@ fn welcome(
         "login finished",
     );
     Ok(response)
+}
+
+/// From the callback to the page asked for. A browser carries the fragment of the address it came
+/// from over a redirect that has none (Fetch, section 4.4), and it came from `#wechat_redirect`,
+/// which an app with routes in its fragment would take for a route: an empty one stops that.
+fn onward(return_to: &ReturnTo) -> Response<Body> {
+    let path = return_to.as_str();
+    if path.contains('#') { reply::redirect(path) } else { reply::redirect(&format!("{path}#")) }
 }
 
 /// A callback whose state this browser remembers.

@@ -95,13 +95,9 @@ impl Pattern {
         Ok(pattern)
     }
 
-    fn matches(&self, path: &str) -> bool {
+    fn as_path(&self) -> Path<'_> {
         match self {
-            Self::Exact(exact) => path == exact,
-            Self::Prefix(prefix) => match path.strip_prefix(prefix.as_str()) {
-                Some(rest) => rest.is_empty() || rest.starts_with('/'),
-                None => false,
-            },
+            Self::Exact(path) | Self::Prefix(path) => Path::trusted(path),
         }
     }
 
@@ -135,18 +131,35 @@ pub struct Route {
 }
 
 impl Route {
-    fn matches(&self, path: &str, method: &Method) -> bool {
+    fn takes(&self, method: &Method) -> bool {
         let asked = if method == Method::HEAD { &Method::GET } else { method };
-        let any = self.methods.is_empty() || self.methods.contains(method);
-        (any || self.methods.contains(asked)) && self.pattern.matches(path)
+        self.methods.is_empty() || self.methods.contains(method) || self.methods.contains(asked)
     }
 }
 
 /// The rules of a site: of those that match, the longest wins.
 #[derive(Clone, Debug)]
 pub struct Routes {
-    routes: Vec<Route>,
+    rules: Vec<Rule>,
     otherwise: Route,
+}
+
+/// A route with its path decoded, so that every spelling of a path falls on it.
+#[derive(Clone, Debug)]
+struct Rule {
+    path: Vec<u8>,
+    route: Route,
+}
+
+impl Rule {
+    fn matches(&self, path: &[u8], method: &Method) -> bool {
+        let rest = path.strip_prefix(self.path.as_slice());
+        let on_path = match self.route.pattern {
+            Pattern::Exact(_) => rest.is_some_and(<[u8]>::is_empty),
+            Pattern::Prefix(_) => rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/")),
+        };
+        on_path && self.route.takes(method)
+    }
 }
 
 impl Routes {
@@ -156,19 +169,25 @@ impl Routes {
         routes.sort_by_key(|route| {
             std::cmp::Reverse((route.pattern.specificity(), !route.methods.is_empty()))
         });
+        let rules = routes
+            .into_iter()
+            .map(|route| Rule { path: route.pattern.as_path().decoded().into_owned(), route })
+            .collect();
         let pattern = Pattern::Prefix(String::new());
-        Self { routes, otherwise: Route { pattern, methods: Vec::new(), access: otherwise } }
+        Self { rules, otherwise: Route { pattern, methods: Vec::new(), access: otherwise } }
     }
 
     /// The rule for a request.
     pub fn find(&self, path: Path<'_>, method: &Method) -> &Route {
-        let mut routes = self.routes.iter();
-        routes.find(|route| route.matches(path.as_str(), method)).unwrap_or(&self.otherwise)
+        let path = path.decoded();
+        let found = self.rules.iter().find(|rule| rule.matches(&path, method));
+        found.map_or(&self.otherwise, |rule| &rule.route)
     }
 
     /// The most that any rule asks; a login at the least.
     pub fn strictest(&self) -> Access {
-        let all = self.routes.iter().chain([&self.otherwise]).map(|route| route.access);
+        let all = self.rules.iter().map(|rule| &rule.route).chain([&self.otherwise]);
+        let all = all.map(|route| route.access);
         let scope = |access: &Access| match access {
             Access::None | Access::Optional => None,
             Access::Required(scope, _) => Some(*scope),
@@ -221,6 +240,8 @@ mod tests {
                 rule("/static/*", &[], Access::None),
                 rule("/static/private/*", &[], userinfo),
                 rule("/news", &[], Access::Optional),
+                rule("/caf%C3%A9/*", &[], Access::None),
+                rule("/@me", &[], Access::None),
                 rule("/api/*", &[], userinfo),
                 rule("/api/*", &[Method::GET], Access::None),
             ],
@@ -237,6 +258,12 @@ mod tests {
             ("/news", Method::GET, Access::Optional),
             ("/news/", Method::GET, base),
             ("/News", Method::GET, base),
+            // One path in its several spellings.
+            ("/caf%C3%A9/x", Method::GET, Access::None),
+            ("/caf%c3%a9/x", Method::GET, Access::None),
+            ("/café/x", Method::GET, Access::None),
+            ("/%40me", Method::GET, Access::None),
+            ("/@me", Method::GET, Access::None),
             ("/api/x", Method::GET, Access::None),
             ("/api/x", Method::HEAD, Access::None),
             ("/api/x", Method::POST, userinfo),

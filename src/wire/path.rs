@@ -1,5 +1,7 @@
 //! A path that means one thing, so that the site serves the very page we decided about. Pure.
 
+use std::borrow::Cow;
+
 use percent_encoding::percent_decode_str;
 
 /// A request path in its one canonical spelling (RFC 3986, section 6.2.2), still as it was sent:
@@ -65,6 +67,18 @@ impl<'a> Path<'a> {
     /// The path.
     pub fn as_str(self) -> &'a str {
         self.0
+    }
+
+    /// A path that has been parsed before.
+    pub(crate) fn trusted(path: &'a str) -> Self {
+        Self(path)
+    }
+
+    /// The path as the site understands it, for comparing: `%e4`, `%E4` and the raw byte are one,
+    /// and so are `@` and `%40`. No escape that is left in a path stands for a slash or a dot, so
+    /// this adds no segment. Borrowed where there is nothing to decode.
+    pub fn decoded(self) -> Cow<'a, [u8]> {
+        percent_decode_str(self.0).into()
     }
 
     /// The path without a `;parameter` on its last segment, where there is one.

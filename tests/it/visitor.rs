@@ -195,8 +195,10 @@ impl Answer {
         self.headers.iter().filter(move |(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
+    /// Where it redirects to; an empty fragment is no part of that.
     pub fn location(&self) -> &str {
-        self.header("location").unwrap_or_else(|| panic!("no redirect: {self:?}"))
+        let location = self.header("location").unwrap_or_else(|| panic!("no redirect: {self:?}"));
+        location.strip_suffix('#').unwrap_or(location)
     }
 
     /// Whether the page has a link that begins so.
