@@ -118,29 +118,30 @@ mod tests {
 
     #[test]
     fn only_page_loads_navigate() {
-        let page = ("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
-        let cases: [(Method, &[(&str, &str)], bool); 13] = [
-            (Method::GET, &[page], true),
-            (Method::HEAD, &[page], true),
-            (Method::POST, &[page], false),
+        const PAGE: (&str, &str) = ("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
+        type Row = (Method, &'static [(&'static str, &'static str)], bool);
+        let cases: [Row; 13] = [
+            (Method::GET, &[PAGE], true),
+            (Method::HEAD, &[PAGE], true),
+            (Method::POST, &[PAGE], false),
             (Method::GET, &[], false),
             (Method::GET, &[("accept", "*/*")], false),
             (Method::GET, &[("accept", "application/json")], false),
             (
                 Method::GET,
-                &[page, ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")],
+                &[PAGE, ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")],
                 true,
             ),
-            (Method::GET, &[page, ("sec-fetch-mode", "cors")], false),
+            (Method::GET, &[PAGE, ("sec-fetch-mode", "cors")], false),
             (
                 Method::GET,
-                &[page, ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")],
+                &[PAGE, ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")],
                 false,
             ),
-            (Method::GET, &[page, ("sec-fetch-dest", "image")], false),
-            (Method::GET, &[page, ("x-requested-with", "XMLHttpRequest")], false),
-            (Method::GET, &[page, ("x-requested-with", "com.tencent.mm")], true),
-            (Method::GET, &[page, ("upgrade", "websocket")], false),
+            (Method::GET, &[PAGE, ("sec-fetch-dest", "image")], false),
+            (Method::GET, &[PAGE, ("x-requested-with", "XMLHttpRequest")], false),
+            (Method::GET, &[PAGE, ("x-requested-with", "com.tencent.mm")], true),
+            (Method::GET, &[PAGE, ("upgrade", "websocket")], false),
         ];
         for (method, sent, expected) in cases {
             let mut headers = HeaderMap::new();

@@ -16,7 +16,7 @@ pub mod session;
 pub mod token;
 
 pub use client::{App, Client};
-pub use pending::{Pending, State, StateError};
+pub use pending::{Pending, State};
 pub use return_to::ReturnTo;
 pub use session::{Identity, Known, Session, Stranger};
 pub use token::Keys;

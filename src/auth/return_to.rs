@@ -23,7 +23,7 @@ impl ReturnTo {
     pub fn parse(target: &str, prefix: &str) -> Option<Self> {
         let once = percent_decode_str(target).decode_utf8_lossy();
         let twice = percent_decode_str(&once).decode_utf8_lossy();
-        let stays = [target, &*once, &*twice].into_iter().all(|it| stays_here(it));
+        let stays = [target, &*once, &*twice].into_iter().all(stays_here);
         let own = target
             .strip_prefix(prefix)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']));

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How often the configuration and the certificates are looked at. A look is a few `stat` calls;
-/// unlike inotify it works on ConfigMaps, NFS and overlays too.
+/// unlike inotify it works on `ConfigMaps`, NFS and overlays too.
 const LOOK: Duration = Duration::from_secs(2);
 
 type Failure = Box<dyn std::error::Error>;
@@ -125,7 +125,7 @@ impl Watch {
         let config = match Config::load(&self.path) {
             Ok(config) => config,
             Err(complaints) => {
-                for complaint in complaints.iter() {
+                for complaint in &complaints {
                     tracing::error!(target: "audit", "{}", complaints.line(complaint));
                 }
                 tracing::error!(target: "audit", "the new configuration was refused; the old one stays");
@@ -159,7 +159,7 @@ impl Watch {
 }
 
 fn warn(config: &Config) {
-    for warning in config.warnings.iter() {
+    for warning in &config.warnings {
         tracing::warn!("{}", config.warnings.line(warning));
     }
 }

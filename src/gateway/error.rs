@@ -158,10 +158,10 @@ impl Error {
 
     /// What the operator can do, where the cause tells.
     fn remedy(&self) -> Option<&'static str> {
-        match self {
-            Self::Login { source: wechat::Error::Refused(refusal), .. } => refusal.remedy(),
-            _ => None,
+        if let Self::Login { source: wechat::Error::Refused(refusal), .. } = self {
+            return refusal.remedy();
         }
+        None
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -35,8 +35,11 @@ type Answer = Result<Person, Error>;
 pub struct Exchanges {
     wechat: WeChat,
     runtime: Handle,
-    recent: Mutex<HashMap<Key, (Instant, Arc<OnceCell<Answer>>)>>,
+    recent: Mutex<Recent>,
 }
+
+/// When each was begun, and its answer once there is one.
+type Recent = HashMap<Key, (Instant, Arc<OnceCell<Answer>>)>;
 
 impl Exchanges {
     /// None yet.
@@ -81,7 +84,7 @@ impl Exchanges {
         cell
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, (Instant, Arc<OnceCell<Answer>>)>> {
+    fn lock(&self) -> MutexGuard<'_, Recent> {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

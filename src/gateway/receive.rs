@@ -8,7 +8,7 @@ use super::{Error, Peer, access_log::Entry, peer, rules::Rules};
 use crate::{
     clock::Timestamp,
     site::{Access, Ambiguous, Site},
-    wire::{self, Host, Path, PathError, Scheme, forwarded},
+    wire::{Host, Path, PathError, Scheme, forwarded},
 };
 
 /// Where a request landed.
@@ -148,7 +148,7 @@ fn land<B>(rules: &Rules, site: &Site, request: &Request<B>) -> Result<Landing, 
     let path = match (Path::parse(text), site.ambiguous_paths) {
         (Ok(path), _) => path,
         (Err(why), Ambiguous::Refuse) => return Err(Error::AmbiguousPath(why)),
-        (Err(wire::PathError::NotAPath), _) => {
+        (Err(PathError::NotAPath), _) => {
             return Err(Error::AmbiguousPath(PathError::NotAPath));
         }
         (Err(_), Ambiguous::Protect) => return Ok(Landing::Route(site.routes.strictest())),

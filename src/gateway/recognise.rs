@@ -39,18 +39,15 @@ impl Worker {
         arrival: &Arrival<'_>,
     ) -> Result<Rc<Known>, Stranger> {
         let remembered = desk.verified.borrow_mut().get(cookie).map(Rc::clone);
-        let known = match remembered {
-            Some(known) => {
-                known.session.check(arrival.site, arrival.now)?;
-                known
-            }
-            None => {
-                let session = Session::open(cookie, &desk.rules.keys)?;
-                session.check(arrival.site, arrival.now)?;
-                let known = Rc::new(Known::new(session, arrival.site));
-                desk.verified.borrow_mut().insert(cookie.into(), Rc::clone(&known));
-                known
-            }
+        let known = if let Some(known) = remembered {
+            known.session.check(arrival.site, arrival.now)?;
+            known
+        } else {
+            let session = Session::open(cookie, &desk.rules.keys)?;
+            session.check(arrival.site, arrival.now)?;
+            let known = Rc::new(Known::new(session, arrival.site));
+            desk.verified.borrow_mut().insert(cookie.into(), Rc::clone(&known));
+            known
         };
         if self.gateway.ended.load().includes(&known.session) {
             return Err(Stranger::Ended);

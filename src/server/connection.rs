@@ -67,7 +67,7 @@ impl Connection {
         }
         let service = self.service(Rc::clone(&begun));
         let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
-        self.drive(connection, &begun, |connection| connection.graceful_shutdown()).await;
+        self.drive(connection, &begun, http1::UpgradeableConnection::graceful_shutdown).await;
     }
 
     async fn http2<S>(self, stream: S)
@@ -85,7 +85,7 @@ impl Connection {
             .max_header_list_size(limits.header_bytes);
         let service = self.service(Rc::clone(&begun));
         let connection = http.serve_connection(TokioIo::new(stream), service);
-        self.drive(connection, &begun, |connection| connection.graceful_shutdown()).await;
+        self.drive(connection, &begun, http2::Connection::graceful_shutdown).await;
     }
 
     fn service(

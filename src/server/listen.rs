@@ -54,7 +54,7 @@ pub fn bind(settings: &Settings, workers: usize) -> Result<Vec<Vec<Listener>>, E
     let handed = from_systemd(settings).map_err(|error| failed("systemd's sockets", error))?;
     if !handed.is_empty() {
         for listener in handed {
-            share(listener, &mut threads).map_err(|error| failed("systemd's sockets", error))?;
+            share(&listener, &mut threads).map_err(|error| failed("systemd's sockets", error))?;
         }
         return Ok(threads);
     }
@@ -70,7 +70,7 @@ pub fn bind(settings: &Settings, workers: usize) -> Result<Vec<Vec<Listener>>, E
                 let name = format!("unix:{}", path.display());
                 let socket = unix(&path).map_err(|error| failed(&name, error))?;
                 let listener = Listener { socket: ListeningSocket::Unix(socket), encrypted };
-                share(listener, &mut threads).map_err(|error| failed(&name, error))?;
+                share(&listener, &mut threads).map_err(|error| failed(&name, error))?;
             }
         }
     }
@@ -111,7 +111,7 @@ fn unix(path: &std::path::Path) -> io::Result<UnixListener> {
     Ok(socket)
 }
 
-fn share(listener: Listener, threads: &mut [Vec<Listener>]) -> io::Result<()> {
+fn share(listener: &Listener, threads: &mut [Vec<Listener>]) -> io::Result<()> {
     for thread in threads {
         thread.push(listener.share()?);
     }

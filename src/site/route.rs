@@ -156,7 +156,9 @@ impl Rule {
         let rest = path.strip_prefix(self.path.as_slice());
         let on_path = match self.route.pattern {
             Pattern::Exact(_) => rest.is_some_and(<[u8]>::is_empty),
-            Pattern::Prefix(_) => rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/")),
+            Pattern::Prefix(_) => {
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+            }
         };
         on_path && self.route.takes(method)
     }

@@ -86,12 +86,11 @@ impl Body for Outgoing {
             },
         };
         let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
-        match this.left.checked_sub(length) {
-            Some(left) => this.left = left,
-            None => {
-                progress.too_large.set(true);
-                return Poll::Ready(Some(Err("the request body is larger than allowed".into())));
-            }
+        if let Some(left) = this.left.checked_sub(length) {
+            this.left = left;
+        } else {
+            progress.too_large.set(true);
+            return Poll::Ready(Some(Err("the request body is larger than allowed".into())));
         }
         Poll::Ready(Some(Ok(Frame::data(data))))
     }

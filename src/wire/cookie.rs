@@ -218,7 +218,7 @@ mod tests {
     fn c3_a_clearing_cookie_has_the_attributes_of_the_cookie_it_clears() {
         for secure in [true, false] {
             let names = Names::new("wxgate", secure);
-            let set = names.set(names.session(), "v", Duration::from_secs(60)).unwrap();
+            let set = names.set(names.session(), "v", Duration::from_mins(1)).unwrap();
             let clear = names.clear(names.session()).unwrap();
             let set = set.to_str().unwrap().replace("=v;", "=;").replace("Max-Age=60", "Max-Age=0");
             assert_eq!(set, clear.to_str().unwrap());

@@ -30,7 +30,7 @@ impl Echo {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 opened.fetch_add(1, Ordering::Relaxed);
-                tokio::spawn(serve(stream, Arc::clone(&counted)));
+                tokio::spawn(Box::pin(serve(stream, Arc::clone(&counted))));
             }
         });
         Self { addr, hits, connections }
@@ -163,7 +163,7 @@ fn unmask(buffer: &[u8]) -> Option<(Vec<u8>, usize)> {
     assert!(length < 126, "tests send short frames");
     let mask = buffer.get(2..6)?;
     let payload = buffer.get(6..6 + length)?;
-    let mut frame = vec![buffer[0], length as u8];
+    let mut frame = vec![buffer[0], u8::try_from(length).unwrap()];
     frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
     Some((frame, 6 + length))
 }
@@ -184,7 +184,7 @@ async fn read_body(stream: &mut TcpStream, head: &str, seen: &mut Vec<u8>) -> Ve
         if let Some(length) = done(seen) {
             return seen.drain(..length).collect();
         }
-        let mut buffer = [0; 65536];
+        let mut buffer = [0; 8192];
         match stream.read(&mut buffer).await {
             Ok(0) | Err(_) => return Vec::new(),
             Ok(count) => seen.extend_from_slice(&buffer[..count]),

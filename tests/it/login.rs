@@ -158,7 +158,7 @@ async fn e3_every_odd_callback_ends_in_a_redirect_or_a_page() {
         ["", "code=", "code=0good", "code=0a&code=0b", "code=%00%0a", &format!("code={huge}")]
             .map(str::to_owned);
     let states = [
-        "".to_owned(),
+        String::new(),
         "state=".to_owned(),
         format!("state={state}"),
         format!("state={state}&state={state}"),

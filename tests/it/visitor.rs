@@ -1,6 +1,6 @@
 //! Somebody with a browser: sends what browsers send, keeps the cookies it is given.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, fmt::Write, net::SocketAddr};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -65,7 +65,7 @@ impl Visitor {
         body: &str,
     ) -> Answer {
         let url = Url::parse(&format!("http://{}", self.host)).unwrap();
-        self.ask(self.gateway, &url, (method, path), headers, body).await
+        self.ask((self.gateway, &url), (method, path), headers, body).await
     }
 
     /// Follows a redirect wherever it leads, as a browser does; the fragment stays at home.
@@ -80,7 +80,7 @@ impl Visitor {
             Some(query) => format!("{}?{query}", url.path()),
             None => url.path().to_owned(),
         };
-        let answer = self.ask(to, &url, ("GET", &target), &[], "").await;
+        let answer = self.ask((to, &url), ("GET", &target), &[], "").await;
         (url, answer)
     }
 
@@ -114,8 +114,7 @@ impl Visitor {
 
     async fn ask(
         &mut self,
-        to: SocketAddr,
-        url: &Url,
+        (to, url): (SocketAddr, &Url),
         (method, target): (&str, &str),
         headers: &[(&str, &str)],
         body: &str,
@@ -138,13 +137,13 @@ impl Visitor {
             .map(|(_, value)| (*value).to_owned());
         let cookies: Vec<String> = own.chain(planted).collect();
         if !cookies.is_empty() {
-            request += &format!("cookie: {}\r\n", cookies.join("; "));
+            write!(request, "cookie: {}\r\n", cookies.join("; ")).unwrap();
         }
         for (name, value) in headers.iter().filter(|(name, _)| *name != "cookie") {
-            request += &format!("{name}: {value}\r\n");
+            write!(request, "{name}: {value}\r\n").unwrap();
         }
         if !body.is_empty() || method == "POST" {
-            request += &format!("content-length: {}\r\n", body.len());
+            write!(request, "content-length: {}\r\n", body.len()).unwrap();
         }
         let answer = Answer::parse(&raw(to, &format!("{request}\r\n{body}")).await);
         self.keep(&host, &answer);

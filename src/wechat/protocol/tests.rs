@@ -79,6 +79,7 @@ fn api_urls() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one row per answer")]
 fn grants() {
     let grant = |openid: &str, unionid: Option<&str>, scope, snapshot| {
         Ok((openid.to_owned(), unionid.map(str::to_owned), scope, snapshot))
