@@ -30,6 +30,8 @@ pub enum Mind {
     Agreed,
     /// A fault makes them refuse.
     Refuses,
+    /// A fault shows them a snapshot page, which asks nobody: the virtual visitor just passes.
+    Virtual,
 }
 
 /// What happens to a visitor with a good link.
@@ -102,6 +104,7 @@ impl Asked {
         match (door, mind) {
             (Door::Website, _) => Step::Scan,
             (Door::Official, Mind::Refuses) => Step::Decline,
+            (Door::Official, Mind::Virtual) => Step::Grant,
             (Door::Official, Mind::Open | Mind::Agreed) if is_base => Step::Grant,
             (Door::Official, Mind::Agreed) if !self.force_popup => Step::Grant,
             (Door::Official, Mind::Open | Mind::Agreed) => Step::Consent,
@@ -204,6 +207,7 @@ mod tests {
             (Door::Official, "snsapi_base,snsapi_userinfo", false, Mind::Open, Step::Consent),
             (Door::Official, "snsapi_base", false, Mind::Refuses, Step::Decline),
             (Door::Official, "snsapi_userinfo", false, Mind::Refuses, Step::Decline),
+            (Door::Official, "snsapi_userinfo", true, Mind::Virtual, Step::Grant),
             (Door::Website, "snsapi_login", false, Mind::Agreed, Step::Scan),
         ];
         for (door, scope, force_popup, mind, expected) in rows {

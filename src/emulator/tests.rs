@@ -248,6 +248,10 @@ async fn faults_on_the_way_back() {
     assert_eq!(street.get(&link).await.header("location"), "http://site.test/cb?state=S123");
     street.fault(r#"{"at":"authorize","snapshot":true,"times":1}"#).await;
     assert_eq!(street.exchange(&street.get(&link).await.code()).await.json()["is_snapshotuser"], 1);
+    let userinfo = link.replace("snsapi_base", "snsapi_userinfo");
+    street.fault(r#"{"at":"authorize","snapshot":true,"times":1}"#).await;
+    let tokens = street.exchange(&street.get(&userinfo).await.code()).await.json();
+    assert_eq!(tokens["is_snapshotuser"], 1, "a snapshot page asks nobody");
     street.fault(r#"{"at":"authorize","errcode":10009,"times":1}"#).await;
     assert!(street.get(&link).await.text().contains("操作太频繁了"));
     street.fault(r#"{"at":"authorize","two_codes":true,"times":1}"#).await;
