@@ -3,7 +3,7 @@
 use http::Method;
 
 use super::{
-    authorize::Apps,
+    authorize::{Apps, NoSuchApp},
     body::Object,
     book::{Book, Grant, Tokens},
     errcode::Errcode,
@@ -200,7 +200,7 @@ impl Desk<'_> {
     }
 
     fn check_app(&self, app_id: &str, secret: Option<&str>) -> Result<(), Errcode> {
-        let app = self.apps.find(app_id).ok_or(Errcode::INVALID_APPID)?;
+        let app = self.apps.find(app_id).map_err(|NoSuchApp| Errcode::INVALID_APPID)?;
         match (app, secret) {
             (Some(app), Some(secret)) if app.secret != secret => Err(Errcode::INVALID_SECRET),
             (Some(_) | None, _) => Ok(()),

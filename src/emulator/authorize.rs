@@ -30,6 +30,8 @@ pub enum Mind {
     Agreed,
     /// A fault makes them refuse.
     Refuses,
+    /// A fault shows them a snapshot page, which asks nobody: the virtual visitor just passes.
+    Virtual,
 }
 
 /// What happens to a visitor with a good link.
@@ -45,21 +47,20 @@ pub enum Step {
     Scan,
 }
 
+/// There are accounts, and this is none of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoSuchApp;
+
 /// The accounts that exist; none listed means that any does.
 #[derive(Clone)]
 pub struct Apps(pub Vec<App>);
 
 impl Apps {
-    /// `None`: no such account. `Some(None)`: one we know nothing about, which is fine here.
-    #[expect(
-        clippy::option_option,
-        reason = "strict lists and open houses differ in one place only"
-    )]
-    pub fn find(&self, app_id: &str) -> Option<Option<&App>> {
+    /// An account, or nothing known against it where any account exists.
+    pub fn find(&self, app_id: &str) -> Result<Option<&App>, NoSuchApp> {
         match self.0.iter().find(|app| app.app_id == app_id) {
-            Some(app) => Some(Some(app)),
-            None if self.0.is_empty() => Some(None),
-            None => None,
+            None if !self.0.is_empty() => Err(NoSuchApp),
+            found => Ok(found),
         }
     }
 }
@@ -79,7 +80,7 @@ pub fn read(door: Door, query: &str, apps: &Apps) -> Result<Asked, Refusal> {
         (Door::Official | Door::Website, state) => state.unwrap_or_default(),
     };
     check_order(&params)?;
-    let app = apps.find(app_id).ok_or(Refusal::UnknownApp)?;
+    let app = apps.find(app_id).map_err(|NoSuchApp| Refusal::UnknownApp)?;
     if !scope.split(',').all(|scope| door.offers(scope)) {
         return Err(Refusal::Numbered(10005));
     }
@@ -103,6 +104,7 @@ impl Asked {
         match (door, mind) {
             (Door::Website, _) => Step::Scan,
             (Door::Official, Mind::Refuses) => Step::Decline,
+            (Door::Official, Mind::Virtual) => Step::Grant,
             (Door::Official, Mind::Open | Mind::Agreed) if is_base => Step::Grant,
             (Door::Official, Mind::Agreed) if !self.force_popup => Step::Grant,
             (Door::Official, Mind::Open | Mind::Agreed) => Step::Consent,
@@ -205,6 +207,7 @@ mod tests {
             (Door::Official, "snsapi_base,snsapi_userinfo", false, Mind::Open, Step::Consent),
             (Door::Official, "snsapi_base", false, Mind::Refuses, Step::Decline),
             (Door::Official, "snsapi_userinfo", false, Mind::Refuses, Step::Decline),
+            (Door::Official, "snsapi_userinfo", true, Mind::Virtual, Step::Grant),
             (Door::Website, "snsapi_login", false, Mind::Agreed, Step::Scan),
         ];
         for (door, scope, force_popup, mind, expected) in rows {

@@ -77,6 +77,10 @@ impl Fault {
         self.twists.iter().any(|(twist, is_on)| *is_on && twist.is_outcome())
     }
 
+    fn is_brought_home(&self, at: Place) -> bool {
+        self.at == at && self.is_outcome() && !self.has(Twist::Decline)
+    }
+
     fn complaint(&self) -> Option<&'static str> {
         let is_plain =
             self.errcode.is_none() && self.delay_ms.is_none() && self.http_status.is_none();
@@ -151,7 +155,12 @@ impl Faults {
 
     /// The next order about what a visitor who agrees brings home from `at`.
     pub fn take_outcome(&mut self, at: Place) -> Option<Fault> {
-        self.take_where(|fault| fault.at == at && fault.is_outcome() && !fault.has(Twist::Decline))
+        self.take_where(|fault| fault.is_brought_home(at))
+    }
+
+    /// Whether the next visitor who agrees at `at` meets this.
+    pub fn brings(&self, at: Place, twist: Twist) -> bool {
+        self.0.iter().find(|fault| fault.is_brought_home(at)).is_some_and(|fault| fault.has(twist))
     }
 
     /// The next order that does this one thing at `at`.

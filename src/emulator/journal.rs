@@ -55,3 +55,33 @@ impl Journal {
         self.0.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn older_entries_make_room() {
+        let mut journal = Journal::default();
+        for time in 0..1003 {
+            let (method, path) = ("GET".to_owned(), "/".to_owned());
+            let (query, time) = (Map::new(), Timestamp(time));
+            journal.add(Entry {
+                time,
+                method,
+                path,
+                query,
+                status: 200,
+                errcode: None,
+                note: None,
+            });
+        }
+        let times: Vec<_> = journal.latest(2000).iter().map(|entry| entry.time.0).collect();
+        assert_eq!((times.len(), times[0], times[999]), (1000, 1002, 3));
+        assert!(
+            journal
+                .json()
+                .starts_with(r#"[{"time":3,"method":"GET","path":"/","query":{},"status":200}"#)
+        );
+    }
+}

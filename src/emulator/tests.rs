@@ -8,7 +8,10 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
 
 use super::{listen::full, *};
 
@@ -245,6 +248,10 @@ async fn faults_on_the_way_back() {
     assert_eq!(street.get(&link).await.header("location"), "http://site.test/cb?state=S123");
     street.fault(r#"{"at":"authorize","snapshot":true,"times":1}"#).await;
     assert_eq!(street.exchange(&street.get(&link).await.code()).await.json()["is_snapshotuser"], 1);
+    let userinfo = link.replace("snsapi_base", "snsapi_userinfo");
+    street.fault(r#"{"at":"authorize","snapshot":true,"times":1}"#).await;
+    let tokens = street.exchange(&street.get(&userinfo).await.code()).await.json();
+    assert_eq!(tokens["is_snapshotuser"], 1, "a snapshot page asks nobody");
     street.fault(r#"{"at":"authorize","errcode":10009,"times":1}"#).await;
     assert!(street.get(&link).await.text().contains("操作太频繁了"));
     street.fault(r#"{"at":"authorize","two_codes":true,"times":1}"#).await;
@@ -325,4 +332,20 @@ async fn odd_requests() {
         assert_eq!(reply.status.as_u16(), status, "{method} {path}");
         assert!(!reply.header("location").contains("evil"), "{path}");
     }
+}
+
+#[tokio::test]
+async fn stopping_ends_what_hangs() {
+    let settings = Settings::new("127.0.0.1:0".parse().unwrap());
+    let emulator = Emulator::bind(settings).await.unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let addr = emulator.addr().unwrap();
+    let server = tokio::spawn(emulator.serve(async { drop(stopped.await) }));
+    let street = Street { addr, server: tokio::spawn(std::future::pending()) };
+    street.fault(r#"{"at":"auth","hang":true}"#).await;
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    stream.write_all(b"GET /sns/auth HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    drop(stop);
+    server.await.unwrap();
+    assert!(stream.read_u8().await.is_err(), "no answer, and no connection either");
 }

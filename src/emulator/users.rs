@@ -39,7 +39,16 @@ pub enum UsersError {
     Twice(String),
 }
 
-/// Reads `[[user]]` tables with `id`, `nickname` and, where wished, `avatar`, `openid`, `unionid`.
+/// Reads a file of users:
+///
+/// ```toml
+/// [[user]]
+/// id = "lilei"
+/// nickname = "李雷"
+/// avatar = "https://thirdwx.qlogo.cn/mmopen/…/132" # left out: a drawing; "": no picture
+/// openid = "oLy8wk2Yf1TqNvQ3rZsB7cXpD0aM"          # left out: one per account
+/// unionid = "oTpR9xAIiebFOc6p04tMTaLhviCQ"         # left out: none
+/// ```
 pub fn users_from_toml(text: &str) -> Result<Vec<User>, UsersError> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]

@@ -96,11 +96,16 @@ fn admit(service: &Service, call: &Call, door: Door) -> Answer {
         Door::Official => service.state().faults.take_twist(Place::Authorize, Twist::Decline),
         Door::Website => None,
     };
-    let has_agreed = service.state().book.has_consent(&user.id, &asked.app_id, clock::system());
-    let mind = match refusal {
-        Some(_) => Mind::Refuses,
-        None if has_agreed => Mind::Agreed,
-        None => Mind::Open,
+    let mind = {
+        let state = service.state();
+        match refusal {
+            Some(_) => Mind::Refuses,
+            None if state.faults.brings(Place::Authorize, Twist::Snapshot) => Mind::Virtual,
+            None if state.book.has_consent(&user.id, &asked.app_id, clock::system()) => {
+                Mind::Agreed
+            }
+            None => Mind::Open,
+        }
     };
     match asked.step(door, mind) {
         Step::Grant => grant(service, call, &asked, user),
