@@ -89,7 +89,7 @@ enum Command {
         /// Where it listens.
         #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9100")]
         listen: SocketAddr,
-        /// Who can log in: a TOML file of [[user]] tables.
+        /// Who can log in: a TOML file of `[[user]]` tables.
         #[arg(long, value_name = "FILE")]
         users: Option<PathBuf>,
         /// Turn browsers other than WeChat's away, as WeChat does.
