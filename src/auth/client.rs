@@ -9,6 +9,8 @@ use http::{HeaderMap, HeaderName, Method, header};
 pub struct Client {
     /// Which app's browser it is.
     pub app: App,
+    /// What it runs on.
+    pub device: Device,
     /// Whether it loads a page, so that it can follow us to the login and show what we say.
     pub navigates: bool,
 }
@@ -24,6 +26,15 @@ pub enum App {
     Other,
 }
 
+/// What the app runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// A phone or a tablet.
+    Mobile,
+    /// A desk.
+    Desktop,
+}
+
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
@@ -31,25 +42,38 @@ const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with")
 impl Client {
     /// Reads a request's method and headers.
     pub fn of(method: &Method, headers: &HeaderMap) -> Self {
-        let app =
-            headers.get(header::USER_AGENT).map_or(App::Other, |agent| App::of(agent.as_bytes()));
-        Self { app, navigates: navigates(method, headers) }
+        let agent =
+            headers.get(header::USER_AGENT).map(|agent| agent.as_bytes().to_ascii_lowercase());
+        let agent = agent.unwrap_or_default();
+        let (app, device) = (App::of(&agent), Device::of(&agent));
+        Self { app, device, navigates: navigates(method, headers) }
     }
 }
 
 impl App {
-    /// `wxwork` before `MicroMessenger`: 企业微信 sends both.
-    pub fn of(user_agent: &[u8]) -> Self {
-        let agent = user_agent.to_ascii_lowercase();
-        let names = |word: &str| memchr::memmem::find(&agent, word.as_bytes()).is_some();
-        if names("wxwork/") {
+    /// By the user agent in lower case; `wxwork` before `micromessenger`: 企业微信 sends both.
+    fn of(agent: &[u8]) -> Self {
+        if names(agent, "wxwork/") {
             Self::WeCom
-        } else if names("micromessenger") {
+        } else if names(agent, "micromessenger") {
             Self::WeChat
         } else {
             Self::Other
         }
     }
+}
+
+impl Device {
+    /// By the user agent in lower case. `WindowsWechat` does not mean Windows: old WeChat for the
+    /// Mac and 企业微信 carry it too. Either way it is a desk.
+    fn of(agent: &[u8]) -> Self {
+        let desk = ["windows nt", "macintosh", "windowswechat", "macwechat", "x11; linux"];
+        if desk.into_iter().any(|word| names(agent, word)) { Self::Desktop } else { Self::Mobile }
+    }
+}
+
+fn names(agent: &[u8], word: &str) -> bool {
+    memchr::memmem::find(agent, word.as_bytes()).is_some()
 }
 
 /// Only a page load can be redirected to a login: a script, a picture or a frame would get
@@ -76,43 +100,108 @@ fn navigates(method: &Method, headers: &HeaderMap) -> bool {
 mod tests {
     use super::*;
 
+    /// Every sample line of the protocol reference, section 7.1.
     #[test]
     fn user_agents() {
+        use {
+            App::{Other, WeChat, WeCom},
+            Device::{Desktop, Mobile},
+        };
         let cases = [
             (
+                "iOS",
                 "Mozilla/5.0 (iPhone; CPU iPhone OS 16_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 MicroMessenger/8.0.50(0x18003234) NetType/WIFI Language/zh_CN",
-                App::WeChat,
+                WeChat,
+                Mobile,
             ),
             (
-                "Mobile/15E148 MicroMessenger/8.0.50(0x18003234) NetType/WIFI Language/zh_CN miniProgram/wx7696c66d2245d107",
-                App::WeChat,
+                "iOS mini program",
+                "Mozilla/5.0 (iPhone; CPU iPhone OS 16_5 like Mac OS X) Mobile/15E148 MicroMessenger/8.0.50(0x18003234) NetType/WIFI Language/zh_CN miniProgram/wx7696c66d2245d107",
+                WeChat,
+                Mobile,
             ),
             (
-                "Chrome/132.0.0.0 Safari/537.36 NetType/WIFI MicroMessenger/7.0.20.1781(0x6700143B) WindowsWechat(0x63090a13) UnifiedPCWindowsWechat(0xf254162e) XWEB/18163 Flue",
-                App::WeChat,
+                "Android XWeb",
+                "Mozilla/5.0 (Linux; Android 14; 23013RK75C Build/UKQ1.230804.001; wv) AppleWebKit/537.36 (KHTML, like Gecko) Version/4.0 Chrome/126.0.6478.134 Mobile Safari/537.36 XWEB/1260093 MMWEBSDK/20240501 MMWEBID/1234 MicroMessenger/8.0.58.2840(0x28003A5D) WeChat/arm64 Weixin NetType/WIFI Language/zh_CN ABI/arm64",
+                WeChat,
+                Mobile,
             ),
             (
-                "Mobile/14E304 Safari/602.1 wechatdevtools/1.06.2209190 MicroMessenger/8.0.5 Language/zh_CN webview/",
-                App::WeChat,
-            ),
-            ("micromessenger/8", App::WeChat),
-            (
-                "Mobile/15E148 wxwork/4.1.30 MicroMessenger/7.0.1 Language/zh ColorScheme/Light wwmver/3.26.13.714",
-                App::WeCom,
+                "Android old",
+                "Mozilla/5.0 (Linux; Android 4.4.4; Che1-CL10 Build/Che1-CL10; wv) AppleWebKit/537.36 (KHTML, like Gecko) Version/4.0 Chrome/53.0.2785.49 Mobile MQQBrowser/6.2 TBS/043128 Safari/537.36 MicroMessenger/6.5.7.1041 NetType/WIFI Language/zh_CN",
+                WeChat,
+                Mobile,
             ),
             (
-                "(linux; Android 13; Phone; OpenHarmony 6.1) Mobile MicroMessenger/7.0.1 wxwork/5.0.8",
-                App::WeCom,
+                "Windows",
+                "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/132.0.0.0 Safari/537.36 NetType/WIFI MicroMessenger/7.0.20.1781(0x6700143B) WindowsWechat(0x63090a13) UnifiedPCWindowsWechat(0xf254162e) XWEB/18163 Flue",
+                WeChat,
+                Desktop,
             ),
             (
+                "Windows mini program",
+                "Mozilla/5.0 (Windows NT 10.0; Win64; x64) MicroMessenger/7.0.20.1781(0x6700143B) NetType/WIFI MiniProgramEnv/Windows WindowsWechat/WMPF WindowsWechat(0x63090a13) UnifiedPCWindowsWechat(0xf2541a1b) XWEB/19921",
+                WeChat,
+                Desktop,
+            ),
+            (
+                "Mac",
+                "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) MicroMessenger/6.8.0(0x16080000) MacWechat/3.3(0x13030013) NetType/WIFI WindowsWechat",
+                WeChat,
+                Desktop,
+            ),
+            (
+                "Mac mini program",
+                "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) MicroMessenger/6.8.0 MiniProgramEnv/Mac MacWechat/WMPF MacWechat/3.8.7(0x13080712) UnifiedPCMacWechat(0xf2641c1d) XWEB/25300",
+                WeChat,
+                Desktop,
+            ),
+            (
+                "WeCom iOS",
+                "Mozilla/5.0 (iPhone; CPU iPhone OS 16_5 like Mac OS X) Mobile/15E148 wxwork/4.1.30 MicroMessenger/7.0.1 Language/zh ColorScheme/Light wwmver/3.26.13.714",
+                WeCom,
+                Mobile,
+            ),
+            (
+                "WeCom Android",
+                "Mozilla/5.0 (Linux; Android 14) XWEB/1380275 MMWEBSDK/20250202 MMWEBID/3998 wxwork/5.0.6 MicroMessenger/7.0.1 NetType/WIFI Language/zh Lang/zh ColorScheme/Light wwmver/3.26.506.647",
+                WeCom,
+                Mobile,
+            ),
+            (
+                "WeCom Windows",
+                "Mozilla/5.0 (Windows NT 10.0; WOW64) Chrome/129.0.6668.101 Safari/537.36 Language/zh ColorScheme/Light wxwork/5.0.8 (MicroMessenger/6.2) WindowsWechat  MailPlugin_Electron WeMail embeddisk wwmver/3.26.508.633",
+                WeCom,
+                Desktop,
+            ),
+            (
+                "WeCom Harmony",
+                "Mozilla/5.0 (linux; Android 13; Phone; OpenHarmony 6.1) Mobile MicroMessenger/7.0.1 wxwork/5.0.8",
+                WeCom,
+                Mobile,
+            ),
+            (
+                "developer tools",
+                "Mozilla/5.0 (iPhone; CPU iPhone OS 10_3 like Mac OS X) Mobile/14E304 Safari/602.1 wechatdevtools/1.06.2209190 MicroMessenger/8.0.5 Language/zh_CN webview/",
+                WeChat,
+                Mobile,
+            ),
+            ("any case", "micromessenger/8", WeChat, Mobile),
+            (
+                "Chrome",
                 "Mozilla/5.0 (Windows NT 10.0; Win64; x64) Chrome/132.0.0.0 Safari/537.36",
-                App::Other,
+                Other,
+                Desktop,
             ),
-            ("", App::Other),
-            ("\u{fffd}", App::Other),
+            ("nothing", "", Other, Mobile),
         ];
-        for (agent, expected) in cases {
-            assert_eq!(App::of(agent.as_bytes()), expected, "{agent:?}");
+        for (name, agent, app, device) in cases {
+            let agent = agent.to_ascii_lowercase();
+            assert_eq!(
+                (App::of(agent.as_bytes()), Device::of(agent.as_bytes())),
+                (app, device),
+                "{name}"
+            );
         }
     }
 

@@ -15,8 +15,8 @@ pub mod return_to;
 pub mod session;
 pub mod token;
 
-pub use client::{App, Client};
-pub use pending::{Pending, State};
+pub use client::{App, Client, Device};
+pub use pending::{Pending, SoFar, State};
 pub use return_to::ReturnTo;
 pub use session::{Identity, Known, Session, Stranger};
 pub use token::Keys;
@@ -108,8 +108,9 @@ fn decide_snapshot(site: &Site, access: Access, visit: Visit<'_>) -> Decision {
 
 fn decide_stranger(site: &Site, scope: Scope, prompt: Prompt, visit: Visit<'_>) -> Decision {
     let client = Client::of(visit.method, visit.headers);
-    let inside = client.app == App::WeChat || site.outside_wechat == Outside::Login;
-    match (inside, client.navigates, site.outside_wechat) {
+    let anywhere = matches!(site.outside_wechat, Outside::Login(_));
+    let inside = client.app == App::WeChat || anywhere;
+    match (inside, client.navigates, &site.outside_wechat) {
         (true, true, _) => match (scope, prompt) {
             (Scope::UserInfo, Prompt::Button) => Decision::OfferLogin(scope),
             (Scope::UserInfo, Prompt::Direct) | (Scope::Base, _) => Decision::Login(scope),
@@ -119,7 +120,7 @@ fn decide_stranger(site: &Site, scope: Scope, prompt: Prompt, visit: Visit<'_>) 
         (false, _, Outside::Anonymous) => Decision::PassUnnamed,
         (false, false, _) => Decision::Unauthorized(scope),
         (false, true, Outside::Deny) => Decision::WeChatOnly,
-        (false, true, Outside::Page | Outside::Login) => Decision::OpenInWeChat,
+        (false, true, Outside::Page | Outside::Login(_)) => Decision::OpenInWeChat,
     }
 }
 

@@ -4,12 +4,13 @@
 //! stays with the browser. Only where the two meet again is a callback believed, so a callback
 //! that somebody else started logs nobody in.
 
-use std::time::Duration;
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
+use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ReturnTo,
+    Identity, ReturnTo,
     token::{Keys, NONCE, Purpose, Unusable},
 };
 use crate::{clock::Timestamp, site::Scope};
@@ -23,7 +24,7 @@ pub const AT_ONCE: usize = 5;
 /// How often a login may start again by itself.
 pub const RESTARTS: u8 = 2;
 
-/// The value that goes to WeChat and comes back: 74 lowercase hexadecimal digits. WeChat takes
+/// The value that goes to WeChat and comes back: 84 lowercase hexadecimal digits. WeChat takes
 /// letters and digits only, at most 128 of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State {
@@ -34,6 +35,8 @@ pub struct State {
     /// How often this login has started again. Here, not in a cookie, so that losing cookies
     /// cannot reset it.
     pub restarts: u8,
+    /// How much was asked, so that a login whose cookie was lost can ask for it again.
+    pub scope: Scope,
 }
 
 /// Why a state is not believed.
@@ -48,7 +51,7 @@ pub enum StateError {
 impl State {
     /// The text for the authorize URL, good for `audience` alone.
     pub fn seal(&self, keys: &Keys, audience: &str) -> String {
-        let body = self.body();
+        let body = self.body(audience);
         let code = keys.vouch(Purpose::State, &message(&body, audience));
         hex(body.iter().chain(&code))
     }
@@ -65,12 +68,21 @@ impl State {
         if !keys.vouched(Purpose::State, &message(body, audience), code) {
             return Err(StateError::Forged);
         }
-        let [nonce @ .., a, b, c, d, restarts] = *body;
+        let [nonce @ .., a, b, c, d, restarts, scope, _, _, _, _] = *body;
         let issued = Timestamp(u64::from(u32::from_be_bytes([a, b, c, d])));
         if issued.plus(PATIENCE) <= now || now.plus(SKEW) < issued {
             return Err(StateError::Expired);
         }
-        Ok(Self { nonce: u128::from_be_bytes(nonce), issued, restarts })
+        let scope = if scope == 0 { Scope::Base } else { Scope::UserInfo };
+        Ok(Self { nonce: u128::from_be_bytes(nonce), issued, restarts, scope })
+    }
+
+    /// Which site a state says it is for, before anything is believed: where the callbacks of
+    /// many sites arrive on one host, it tells whose they are.
+    pub fn site(text: &str) -> Option<u32> {
+        let bytes = unhex(text)?;
+        let [.., a, b, c, d] = *bytes.first_chunk::<BODY>()?;
+        Some(u32::from_be_bytes([a, b, c, d]))
     }
 
     /// What the flow cookie's name ends in.
@@ -78,11 +90,13 @@ impl State {
         format!("{:08x}", self.nonce >> 96)
     }
 
-    fn body(&self) -> [u8; BODY] {
+    fn body(&self, audience: &str) -> [u8; BODY] {
         let seconds = u32::try_from(self.issued.0).unwrap_or(u32::MAX);
         let mut body = [0; BODY];
         let parts = self.nonce.to_be_bytes().into_iter().chain(seconds.to_be_bytes());
-        for (to, from) in body.iter_mut().zip(parts.chain([self.restarts])) {
+        let scope = u8::from(self.scope == Scope::UserInfo);
+        let parts = parts.chain([self.restarts, scope]).chain(site_number(audience).to_be_bytes());
+        for (to, from) in body.iter_mut().zip(parts) {
             *to = from;
         }
         body
@@ -92,7 +106,13 @@ impl State {
 /// How far the clocks of two replicas may stand apart.
 pub const SKEW: Duration = Duration::from_mins(1);
 
-const BODY: usize = 16 + 4 + 1;
+const BODY: usize = 16 + 4 + 1 + 1 + 4;
+
+/// A short number for a site's origin. Two sites may share one; the state's code tells them apart.
+pub fn site_number(audience: &str) -> u32 {
+    let digest = digest::digest(&digest::SHA256, audience.as_bytes());
+    digest.as_ref().first_chunk().map_or(0, |four| u32::from_be_bytes(*four))
+}
 
 /// Fixed-length fields first, the audience last.
 fn message(body: &[u8; BODY], audience: &str) -> Vec<u8> {
@@ -122,13 +142,31 @@ pub struct Pending {
     pub return_to: ReturnTo,
     /// How much we asked for.
     pub scope: Scope,
+    /// The account whose login page they were sent to.
+    pub app_id: String,
+    /// What earlier legs of the trip brought, where a site wants more than one openid.
+    pub so_far: Option<SoFar>,
+}
+
+/// What a trip over several accounts has brought before its last leg.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SoFar {
+    /// Who they are to the account they logged in with.
+    pub identity: Identity,
+    /// That account.
+    pub app_id: String,
+    /// Their openids at the others, by the names of the accounts.
+    pub also: BTreeMap<String, String>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Cookie<'a> {
     nonce: String,
-    to: std::borrow::Cow<'a, str>,
+    to: Cow<'a, str>,
     scope: Scope,
+    app_id: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    so_far: Option<SoFar>,
 }
 
 impl Pending {
@@ -143,6 +181,8 @@ impl Pending {
             nonce: format!("{:032x}", self.nonce),
             to: self.return_to.as_str().into(),
             scope: self.scope,
+            app_id: self.app_id.as_str().into(),
+            so_far: self.so_far.clone(),
         };
         let json = serde_json::to_vec(&cookie).map_err(|_| Unusable)?;
         keys.seal(&json, &place(audience), random)
@@ -156,6 +196,8 @@ impl Pending {
             nonce: u128::from_str_radix(&cookie.nonce, 16).ok()?,
             return_to: ReturnTo::parse(&cookie.to, prefix).unwrap_or_else(ReturnTo::home),
             scope: cookie.scope,
+            app_id: cookie.app_id.into_owned(),
+            so_far: cookie.so_far,
         })
     }
 }
@@ -176,9 +218,15 @@ mod tests {
         use StateError::{Expired, Forged};
         let keys = keys(&[("a", "0123456789abcdef0123456789abcdef")]);
         let other = super::super::token::tests::keys(&[("a", "ffffffffffffffffffffffffffffffff")]);
-        let state = State { nonce: u128::MAX - 7, issued: Timestamp(1_000), restarts: 2 };
+        let state = State {
+            nonce: u128::MAX - 7,
+            issued: Timestamp(1_000),
+            restarts: 2,
+            scope: Scope::UserInfo,
+        };
         let text = state.seal(&keys, SITE);
         assert!(text.len() <= 128 && text.bytes().all(|b| b.is_ascii_alphanumeric()), "{text}");
+        assert_eq!(State::site(&text), Some(site_number(SITE)));
         let flip = |at: usize| {
             let mut bytes = text.clone().into_bytes();
             bytes[at] = if bytes[at] == b'0' { b'1' } else { b'0' };
@@ -197,7 +245,8 @@ mod tests {
             (text.split_at(2).1.to_owned(), &keys, SITE, 1_000, Err(Forged)),
             (flip(0), &keys, SITE, 1_000, Err(Forged)),
             (flip(41), &keys, SITE, 1_000, Err(Forged)),
-            (flip(73), &keys, SITE, 1_000, Err(Forged)),
+            (flip(51), &keys, SITE, 1_000, Err(Forged)),
+            (flip(83), &keys, SITE, 1_000, Err(Forged)),
             (String::new(), &keys, SITE, 1_000, Err(Forged)),
             ("é".repeat(37), &keys, SITE, 1_000, Err(Forged)),
         ];
@@ -209,7 +258,8 @@ mod tests {
     #[test]
     fn f3_bytes_shifted_between_fields_break_the_state() {
         let keys = keys(&[("a", "0123456789abcdef0123456789abcdef")]);
-        let state = State { nonce: 1, issued: Timestamp(1_000), restarts: b'h' };
+        let state =
+            State { nonce: 1, issued: Timestamp(1_000), restarts: b'h', scope: Scope::Base };
         let text = state.seal(&keys, "ttps://h5.example.com");
         assert_eq!(
             State::open(&text, &keys, "https://h5.example.com", Timestamp(1_000)),
@@ -221,7 +271,17 @@ mod tests {
     fn a_flow_cookie_opens_for_its_site_only() {
         let keys = keys(&[("a", "0123456789abcdef0123456789abcdef")]);
         let return_to = ReturnTo::parse("/a?b=c", "/_wx").unwrap();
-        let pending = Pending { nonce: 7, return_to, scope: Scope::UserInfo };
+        let identity = Identity {
+            openid: "o1".to_owned(),
+            unionid: None,
+            nickname: Some("李雷".to_owned()),
+            avatar: None,
+            scope: Scope::Base,
+        };
+        let also = [("pay".to_owned(), "o2".to_owned())].into();
+        let so_far = Some(SoFar { identity, app_id: "wx1".to_owned(), also });
+        let app_id = "wx2".to_owned();
+        let pending = Pending { nonce: 7, return_to, scope: Scope::UserInfo, app_id, so_far };
         let sealed = pending.seal(&keys, SITE, [1; NONCE]).unwrap();
         assert_eq!(Pending::open(sealed.as_bytes(), &keys, SITE, "/_wx"), Some(pending));
         assert_eq!(Pending::open(sealed.as_bytes(), &keys, "https://x", "/_wx"), None);

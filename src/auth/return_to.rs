@@ -3,7 +3,7 @@
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
 /// Longer than this does not fit a cookie.
-const LONGEST: usize = 2048;
+const LONGEST: usize = 1536;
 
 /// What a `Location` may not hold as it is.
 const LOCATION: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'`');

@@ -1,13 +1,16 @@
 //! A visitor we know, and the cookie that says so. Pure.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use http::{HeaderName, HeaderValue};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Settings,
+    Settings, SoFar,
     pending::SKEW,
     token::{Keys, Unusable},
 };
@@ -66,6 +69,9 @@ pub struct Session {
     pub max: Timestamp,
     /// The account that the openid belongs to.
     pub appid: String,
+    /// Openids at further accounts, by the names of those.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub also: BTreeMap<String, String>,
     /// Whether the identity is the virtual one of a snapshot page (快照页).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub snapshot: bool,
@@ -92,23 +98,23 @@ impl Session {
     /// A fresh login to `site`. `sid` must be 128 random bits.
     pub fn begin(
         site: &Site,
-        identity: Identity,
+        login: SoFar,
         sid: u128,
         now: Timestamp,
         settings: &Settings,
     ) -> Self {
         let max = now.plus(settings.max);
-        let identity = identity.trimmed();
         Self {
             iss: ISSUER.to_owned(),
             aud: site.public_url.as_str().to_owned(),
-            identity,
+            identity: login.identity.trimmed(),
             sid: format!("{sid:032x}"),
             iat: now,
             exp: now.plus(settings.idle).min(max),
             auth_time: now,
             max,
-            appid: site.account.app_id.clone(),
+            appid: login.app_id,
+            also: login.also,
             snapshot: false,
         }
     }
@@ -139,7 +145,7 @@ impl Session {
 
     /// Whether it is good for `site` at this moment. Replicas' clocks may differ by [`SKEW`].
     pub fn check(&self, site: &Site, now: Timestamp) -> Result<(), Stranger> {
-        if self.aud != site.public_url.as_str() || self.appid != site.account.app_id {
+        if self.aud != site.public_url.as_str() || site.login_account(&self.appid).is_none() {
             return Err(Stranger::Elsewhere);
         }
         if now.plus(SKEW) < self.iat {
@@ -209,25 +215,32 @@ fn introduction(session: &Session, site: &Site) -> Vec<(HeaderName, HeaderValue)
     let standard = all.iter().map(|(fact, name, _)| (name, *fact));
     let extra = site.extra_headers.iter().map(|(name, fact)| (name, *fact));
     let facts = standard.chain(extra).filter_map(|(name, fact)| Some((name.clone(), told(fact)?)));
+    let also = session.also.iter().filter_map(|(account, openid)| {
+        let name = HeaderName::try_from(format!("x-wechat-openid-{account}")).ok()?;
+        Some((name, HeaderValue::try_from(visible(openid)?).ok()?))
+    });
     let snapshot = session.snapshot.then(|| (SNAPSHOT, HeaderValue::from_static("1")));
-    facts.chain(snapshot).collect()
+    facts.chain(also).chain(snapshot).collect()
 }
 
 /// Visible ASCII only: what is not becomes percent-encoded, or is left out.
 fn tell(fact: Fact, session: &Session, site: &Site) -> Option<String> {
-    let visible = |text: &str| text.bytes().all(|b| b.is_ascii_graphic()).then(|| text.to_owned());
     let identity = &session.identity;
     match fact {
         Fact::OpenId => visible(&identity.openid),
         Fact::UnionId => visible(identity.unionid.as_deref()?),
         Fact::AppId => visible(&session.appid),
-        Fact::Account => Some(encode(&site.account.name)),
+        Fact::Account => Some(encode(&site.login_account(&session.appid)?.name)),
         Fact::Scope => Some(identity.scope.as_str().to_owned()),
         Fact::Nickname => Some(encode(identity.nickname.as_deref()?)),
         Fact::Avatar => visible(identity.avatar.as_deref()?),
         Fact::Session => visible(&session.sid),
         Fact::AuthTime => Some(session.auth_time.0.to_string()),
     }
+}
+
+fn visible(text: &str) -> Option<String> {
+    text.bytes().all(|b| b.is_ascii_graphic()).then(|| text.to_owned())
 }
 
 fn encode(text: &str) -> String {

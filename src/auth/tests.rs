@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{token::tests::keys, *};
 use crate::{
     clock::Timestamp,
-    site::{Account, Ambiguous, Fact, Routes, Upstreams},
+    site::{Account, Ambiguous, Fact, Fragment, Kind, Routes, Upstreams},
     wire::{Host, Origin, cookie::Names, headers::Reserved, headers::Underscores},
 };
 
@@ -19,6 +19,8 @@ fn site() -> Site {
         public_url: Origin::parse("https://h5.example.com").unwrap(),
         account: Arc::new(Account {
             name: "main".to_owned(),
+            kind: Kind::Official,
+            callback: None,
             app_id: "wx1".to_owned(),
             app_secret: Secret::new("s"),
             authorize_url: String::new(),
@@ -32,6 +34,9 @@ fn site() -> Site {
         },
         outside_wechat: Outside::Page,
         snapshot: Snapshot::Page,
+        also: Vec::new(),
+        fragment: Fragment::Drop,
+        cors: Vec::new(),
         ambiguous_paths: Ambiguous::Refuse,
         underscores: Underscores::Drop,
         extra_headers: vec![("remote-user".parse().unwrap(), Fact::OpenId)],
@@ -54,8 +59,12 @@ fn identity(scope: Scope) -> Identity {
     Identity { openid: "o1".to_owned(), unionid: None, nickname: None, avatar: None, scope }
 }
 
+fn login(identity: Identity) -> SoFar {
+    SoFar { identity, app_id: "wx1".to_owned(), also: [("pay".to_owned(), "o2".to_owned())].into() }
+}
+
 fn session(scope: Scope) -> Session {
-    Session::begin(&site(), identity(scope), 7, Timestamp(10_000), &settings())
+    Session::begin(&site(), login(identity(scope)), 7, Timestamp(10_000), &settings())
 }
 
 #[test]
@@ -72,7 +81,8 @@ fn decisions() {
     let straight = Access::Required(UserInfo, Prompt::Direct);
     let known = |scope| Some(session(scope));
     let snapshot = || Some(session(UserInfo).of_snapshot());
-    let (page, anonymous, deny) = (Outside::Page, Outside::Anonymous, Outside::Deny);
+    let (page, anonymous, deny) = (&Outside::Page, &Outside::Anonymous, &Outside::Deny);
+    let anywhere = Outside::Login(site().account);
     let cases = [
         // route, browser, asks for, outside_wechat, session, decision
         (Access::None, OTHER, PAGE, page, None, PassUnnamed),
@@ -89,8 +99,8 @@ fn decisions() {
         (base, OTHER, PAGE, anonymous, None, PassUnnamed),
         (base, OTHER, SCRIPT, anonymous, None, PassUnnamed),
         (base, WECHAT, PAGE, anonymous, None, Login(Base)),
-        (base, OTHER, PAGE, Outside::Login, None, Login(Base)),
-        (base, OTHER, SCRIPT, Outside::Login, None, Unauthorized(Base)),
+        (base, OTHER, PAGE, &anywhere, None, Login(Base)),
+        (base, OTHER, SCRIPT, &anywhere, None, Unauthorized(Base)),
         (base, WECHAT, PAGE, page, known(Base), Introduce),
         (base, OTHER, SCRIPT, page, known(UserInfo), Introduce),
         (asked, WECHAT, PAGE, page, None, OfferLogin(UserInfo)),
@@ -107,7 +117,7 @@ fn decisions() {
         let mut headers = HeaderMap::new();
         headers.insert("user-agent", agent.parse().unwrap());
         headers.insert("accept", accept.parse().unwrap());
-        let site = Site { outside_wechat, ..site() };
+        let site = Site { outside_wechat: outside_wechat.clone(), ..site() };
         let visit = Visit { session: session.as_ref(), method: &Method::GET, headers: &headers };
         assert_eq!(decide(&site, access, visit), expected, "{row}");
     }
@@ -213,7 +223,7 @@ fn c1_the_introduction_is_visible_ascii() {
         avatar: Some("javascript:alert(1)".to_owned()),
         scope: Scope::UserInfo,
     };
-    let session = Session::begin(&site(), identity, 7, Timestamp(10_000), &settings());
+    let session = Session::begin(&site(), login(identity), 7, Timestamp(10_000), &settings());
     let known = Known::new(session, &site());
     let told: Vec<(&str, &str)> = known
         .introduction
@@ -229,6 +239,7 @@ fn c1_the_introduction_is_visible_ascii() {
         ("x-wechat-session", "00000000000000000000000000000007"),
         ("x-wechat-auth-time", "10000"),
         ("remote-user", "o1"),
+        ("x-wechat-openid-pay", "o2"),
     ];
     assert_eq!(told, expected);
 }
@@ -244,7 +255,7 @@ fn the_cookie_stays_small() {
         scope: Scope::UserInfo,
     };
     let session =
-        Session::begin(&site(), identity, u128::MAX, Timestamp(1_800_000_000), &settings());
+        Session::begin(&site(), login(identity), u128::MAX, Timestamp(1_800_000_000), &settings());
     let cookie = session.seal(&keys).unwrap();
     assert!(cookie.len() < 1536, "{} bytes", cookie.len());
     assert_eq!(Session::open(cookie.as_bytes(), &keys), Ok(session));
@@ -257,7 +268,8 @@ fn e7_an_ended_session_stays_ended() {
     let ended = ended.with(&one, Timestamp(10_000));
     assert!(ended.includes(&one));
     assert!(ended.includes(&one.renewed(Timestamp(10_060), &settings()).unwrap()));
-    let other = Session::begin(&site(), identity(Scope::Base), 8, Timestamp(11_000), &settings());
+    let other =
+        Session::begin(&site(), login(identity(Scope::Base)), 8, Timestamp(11_000), &settings());
     let ended = ended.with(&other, Timestamp(11_000));
     assert!(!ended.includes(&one), "time ended it: nothing is kept of it");
 }

@@ -146,10 +146,17 @@ pub const SITE: Section = Section {
         ("underscores", r#"underscores = "drop""#),
         ("headers", "[site.headers]"),
         ("route", "[[site.route]]"),
-        ("also", "also"),
+        ("also", r#"also = ["pay"]"#),
+        ("cors", "[site.cors]"),
         ("profile_refresh", "profile_refresh"),
         ("revocation", "revocation"),
     ],
+};
+
+/// Scripts of other origins.
+pub const CORS: Section = Section {
+    title: "[site.cors]",
+    keys: &[("origins", r#"origins = ["https://app.example.com"]"#)],
 };
 
 /// Identity headers under further names.

@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 use crate::{
     auth::{self, Decision, ReturnTo, Session, Stranger, Visit, session::Ended},
     clock::{Clock, Timestamp},
-    site::{Access, Sites},
+    site::{Access, Fragment, Sites},
     upstream::{self, Upstream},
     wechat::WeChat,
     wire::forwarded::Trusted,
@@ -26,6 +26,7 @@ use crate::{
 
 mod access_log;
 mod body;
+mod cors;
 mod error;
 mod exchange;
 mod forward;
@@ -168,11 +169,14 @@ impl Worker {
         peer: &Peer,
         entry: &mut access_log::Entry,
     ) -> Result<Response<Body>, Error> {
-        let rules = &*desk.rules;
+        let (rules, now) = (&*desk.rules, (self.gateway.clock)());
         if let Some(content) = rules.verify_file(&request) {
             return Ok(reply::text(content));
         }
-        let arrival = receive::receive(rules, &request, peer, entry, (self.gateway.clock)())?;
+        if let Some(relayed) = login::relay(rules, &request, now) {
+            return relayed;
+        }
+        let arrival = receive::receive(rules, &request, peer, entry, now)?;
         match arrival.landing {
             Landing::Door(door) => self.open(door, desk, request, &arrival).await,
             Landing::Route(access) => self.visit(access, desk, request, &arrival).await,
@@ -188,6 +192,9 @@ impl Worker {
         arrival: &Arrival<'_>,
     ) -> Result<Response<Body>, Error> {
         let (rules, site) = (&*desk.rules, arrival.site);
+        if let Some(answer) = cors::preflight(site, access, &request) {
+            return Ok(answer);
+        }
         let known = match access {
             Access::None => Err(Stranger::New),
             Access::Optional | Access::Required(..) => self.recognise(desk, &request, arrival),
@@ -201,9 +208,13 @@ impl Worker {
         let response = match decision {
             Decision::Introduce => return self.forward(desk, request, arrival, known.ok()).await,
             Decision::PassUnnamed => return self.forward(desk, request, arrival, None).await,
+            Decision::Login(scope) if site.fragment == Fragment::Keep => {
+                let url = rules.login_url(&rules.going(&request), Some(scope));
+                rules.voice.remember(&url, &Asker::of(&request))
+            }
             Decision::Login(scope) => {
                 let going = rules.going(&request);
-                login::start(rules, &request, arrival, &login::Wish::first(going, scope))?
+                login::start(rules, &request, arrival, login::Wish::first(going, scope))?
             }
             Decision::OfferLogin(scope) => {
                 let url = rules.login_url(&rules.going(&request), Some(scope));
@@ -215,7 +226,8 @@ impl Worker {
             Decision::LeaveSnapshot => rules.voice.leave_snapshot(&Asker::of(&request)),
             Decision::WeChatOnly => return Err(Error::WeChatOnly),
             Decision::Unauthorized(scope) => {
-                reply::unauthorized(&rules.login_url(&rules.going(&request), Some(scope)))
+                let url = rules.login_url(&rules.going(&request), Some(scope));
+                cors::readable(site, request.headers(), reply::unauthorized(&url))
             }
         };
         Ok(match known {
@@ -235,19 +247,27 @@ impl Worker {
         let get = matches!(*request.method(), Method::GET | Method::HEAD);
         match door {
             Door::Login if get => self.login(desk, &request, arrival),
-            Door::Callback if get => self.finish_login(desk, &request, arrival).await,
+            Door::Callback if get => self.callback(desk, &request, arrival).await,
+            Door::Accept if get => self.accept(desk, &request, arrival).await,
+            Door::Client if get => Ok(reply::client(&desk.rules.prefix)),
             Door::Logout if get => Ok(self.ask_logout(desk, &request, arrival)),
             Door::Logout if request.method() == Method::POST => {
                 self.logout(desk, request, arrival).await
             }
-            Door::Session if get => Ok(match self.recognise(desk, &request, arrival) {
-                Ok(known) => reply::session(&known.session, arrival.site),
-                Err(_) => reply::unauthorized(&desk.rules.login_url(&ReturnTo::home(), None)),
-            }),
-            Door::Unknown => Err(Error::NotFound),
-            Door::Login | Door::Callback | Door::Logout | Door::Session => {
-                Err(Error::MethodNotAllowed)
+            Door::Session if get => {
+                let answer = match self.recognise(desk, &request, arrival) {
+                    Ok(known) => reply::session(&known.session, arrival.site),
+                    Err(_) => reply::unauthorized(&desk.rules.login_url(&ReturnTo::home(), None)),
+                };
+                Ok(cors::readable(arrival.site, request.headers(), answer))
             }
+            Door::Unknown => Err(Error::NotFound),
+            Door::Login
+            | Door::Callback
+            | Door::Accept
+            | Door::Logout
+            | Door::Session
+            | Door::Client => Err(Error::MethodNotAllowed),
         }
     }
 

@@ -43,10 +43,14 @@ pub enum Door {
     Login,
     /// Back from WeChat.
     Callback,
+    /// Back from WeChat over the account's own host.
+    Accept,
     /// End the session.
     Logout,
     /// Who am I.
     Session,
+    /// A script that turns a 401 into a login.
+    Client,
     /// No such thing, and never the site's either.
     Unknown,
 }
@@ -114,7 +118,7 @@ fn well_formed<B>(request: &Request<B>) -> Result<(), Error> {
 
 /// The one host a request names: `Host`, or in HTTP/2 and in absolute form the authority, and
 /// where both are there they agree (RFC 9112, section 3.2).
-fn host<B>(request: &Request<B>) -> Result<(HeaderValue, Host), Error> {
+pub fn host<B>(request: &Request<B>) -> Result<(HeaderValue, Host), Error> {
     let mut fields = request.headers().get_all(header::HOST).iter();
     let (field, second) = (fields.next(), fields.next());
     if second.is_some() {
@@ -170,6 +174,8 @@ impl Door {
         match rest {
             "/login" => Some(Self::Login),
             "/callback" => Some(Self::Callback),
+            "/accept" => Some(Self::Accept),
+            "/client.js" => Some(Self::Client),
             "/logout" => Some(Self::Logout),
             "/session" => Some(Self::Session),
             "" => Some(Self::Unknown),
@@ -188,6 +194,8 @@ mod tests {
         let cases = [
             ("/_wx/login", Some(Door::Login)),
             ("/_wx/callback", Some(Door::Callback)),
+            ("/_wx/accept", Some(Door::Accept)),
+            ("/_wx/client.js", Some(Door::Client)),
             ("/_wx/logout", Some(Door::Logout)),
             ("/_wx/session", Some(Door::Session)),
             ("/_wx/", Some(Door::Unknown)),

@@ -66,6 +66,21 @@ pub fn text(text: &str) -> Response<Body> {
     response
 }
 
+/// The script that a site may include, for a gateway whose own paths begin with `prefix`.
+pub fn client(prefix: &str) -> Response<Body> {
+    const SCRIPT: &str = include_str!("client.js");
+    let script = SCRIPT.replace("\"/_wx\"", &format!("{:?}", prefix));
+    let mut response = answer(StatusCode::OK, Body::own(script));
+    let kind = HeaderValue::from_static("text/javascript; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+/// A status alone.
+pub fn empty(status: StatusCode) -> Response<Body> {
+    answer(status, Body::own(""))
+}
+
 /// Something for a script.
 pub fn json(status: StatusCode, value: &Value) -> Response<Body> {
     let mut response = answer(status, Body::own(value.to_string()));

@@ -67,11 +67,16 @@ impl Rules {
             .unwrap_or_else(ReturnTo::home)
     }
 
-    /// The path that starts a login and comes back to `return_to`.
-    pub fn login_url(&self, return_to: &ReturnTo, scope: Option<Scope>) -> String {
+    /// A path as the value of a query field.
+    pub fn encode(path: &str) -> String {
         const KEPT: &percent_encoding::AsciiSet =
             &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-        let rd = utf8_percent_encode(return_to.as_str(), KEPT);
+        utf8_percent_encode(path, KEPT).to_string()
+    }
+
+    /// The path that starts a login and comes back to `return_to`.
+    pub fn login_url(&self, return_to: &ReturnTo, scope: Option<Scope>) -> String {
+        let rd = Self::encode(return_to.as_str());
         match scope {
             Some(Scope::UserInfo) => {
                 format!("{}/login?rd={rd}&scope={}", self.prefix, Scope::UserInfo.as_str())

@@ -50,6 +50,11 @@ impl Voice {
         self.page(StatusCode::OK, &Page::Prompt { login_url }, asker)
     }
 
+    /// Remembers the fragment on the way to the login.
+    pub fn remember(&self, login_url: &str, asker: &Asker) -> Response<Body> {
+        self.page(StatusCode::OK, &Page::Remember { login_url }, asker)
+    }
+
     /// The QR code of the page asked for.
     pub fn open_in_wechat(&self, site: &Site, going: &ReturnTo, asker: &Asker) -> Response<Body> {
         let url = format!("{}{}", site.public_url, going.as_str());

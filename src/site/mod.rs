@@ -18,6 +18,10 @@ pub use route::{Access, Pattern, Prompt, Route, Routes, Scope};
 pub struct Account {
     /// What the operator calls it.
     pub name: String,
+    /// Where its visitors log in.
+    pub kind: Kind,
+    /// The one host that WeChat sends visitors back to, when that is not each site's own.
+    pub callback: Option<Callback>,
     /// WeChat's name for it.
     pub app_id: String,
     /// Known to WeChat and us alone.
@@ -28,6 +32,25 @@ pub struct Account {
     pub api_urls: Vec<String>,
     /// Files by which WeChat checks that a domain is ours: name and content.
     pub verify_files: HashMap<String, String>,
+}
+
+/// Where the visitors of an account log in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// 公众号: inside WeChat.
+    #[default]
+    Official,
+    /// 开放平台网站应用: in any browser, by scanning a code with WeChat.
+    Website,
+}
+
+/// The host that an account has authorised for callbacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Callback {
+    /// Its name.
+    pub host: Host,
+    /// The name as it stands in a URL, with the port where it is unusual.
+    pub authority: String,
 }
 
 /// A set of hosts with one origin, one account and one upstream.
@@ -41,12 +64,18 @@ pub struct Site {
     pub public_url: Origin,
     /// Who logs its visitors in.
     pub account: Arc<Account>,
+    /// Further accounts whose openids are fetched silently in the same trip.
+    pub also: Vec<Arc<Account>>,
     /// Where its pages come from.
     pub upstream: Upstreams,
     /// What a browser outside WeChat meets on a page that needs a login.
     pub outside_wechat: Outside,
     /// What visitors of a WeChat snapshot page (快照页) meet.
     pub snapshot: Snapshot,
+    /// What happens to the `#/route` of a page that needs a login.
+    pub fragment: Fragment,
+    /// Other origins whose scripts may read what the gateway answers.
+    pub cors: Vec<Origin>,
     /// Paths that two parsers could read in two ways.
     pub ambiguous_paths: Ambiguous,
     /// Headers with an underscore in their names.
@@ -84,7 +113,7 @@ pub enum Endpoint {
 }
 
 /// What a browser outside WeChat meets on a page that needs a login.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub enum Outside {
     /// Our page with the QR code of the URL.
     #[default]
@@ -93,9 +122,19 @@ pub enum Outside {
     Anonymous,
     /// A refusal.
     Deny,
-    /// The login all the same. WeChat's own page turns other browsers away, so this is for the
-    /// emulated WeChat: the demo, and development in a desktop browser.
-    Login,
+    /// A login over this account: one of kind [`Kind::Website`]. The site's own account is for an
+    /// emulated WeChat, because the real one turns other browsers away.
+    Login(Arc<Account>),
+}
+
+/// What happens to the fragment of a page that needs a login. No server ever sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fragment {
+    /// It is lost, and the way to WeChat is a bare redirect.
+    #[default]
+    Drop,
+    /// A small page remembers it and goes on to WeChat.
+    Keep,
 }
 
 /// What visitors of a WeChat snapshot page (快照页) meet: their openid is a virtual one.
@@ -169,6 +208,26 @@ impl Fact {
 pub const SNAPSHOT: HeaderName = HeaderName::from_static("x-wechat-snapshot");
 
 impl Site {
+    /// The accounts that visitors log in with: the site's own, and the one for other browsers.
+    pub fn login_accounts(&self) -> impl Iterator<Item = &Arc<Account>> {
+        let outside = match &self.outside_wechat {
+            Outside::Login(account) => Some(account),
+            Outside::Page | Outside::Anonymous | Outside::Deny => None,
+        };
+        [&self.account].into_iter().chain(outside)
+    }
+
+    /// The account of this app id that visitors may have logged in with. An openid of an account
+    /// in `also` is no login.
+    pub fn login_account(&self, app_id: &str) -> Option<&Arc<Account>> {
+        self.login_accounts().find(|account| account.app_id == app_id)
+    }
+
+    /// Every account of the site.
+    pub fn accounts(&self) -> impl Iterator<Item = &Arc<Account>> {
+        self.login_accounts().chain(&self.also)
+    }
+
     /// The one route a request falls on. A path with a parameter on its last segment must fall on
     /// the same route with and without it, or nobody can say which of the two the site sees.
     pub fn route(&self, path: Path<'_>, method: &Method) -> Option<&Route> {
@@ -210,10 +269,16 @@ impl Sites {
         &self.all
     }
 
+    /// Whether WeChat sends visitors of some account back to this host.
+    pub fn has_callback(&self, host: &Host) -> bool {
+        let mut callbacks = self.all.iter().flat_map(|site| site.accounts());
+        callbacks.any(|account| account.callback.as_ref().is_some_and(|it| it.host == *host))
+    }
+
     /// The content of a domain proof file that some account owns. WeChat asks for it on whatever
     /// host it checks, so every host answers.
     pub fn verify_file(&self, name: &str) -> Option<&str> {
-        let mut accounts = self.all.iter().map(|site| &site.account);
+        let mut accounts = self.all.iter().flat_map(|site| site.accounts());
         accounts.find_map(|account| account.verify_files.get(name)).map(String::as_str)
     }
 }

@@ -8,9 +8,9 @@ use serde_json::Value;
 use url::form_urlencoded::byte_serialize;
 
 use crate::{
-    auth::Identity,
+    auth::{Device, Identity},
     secret::Secret,
-    site::{Account, Scope},
+    site::{Account, Kind, Scope},
 };
 
 /// The longest answer that is read, in bytes.
@@ -18,15 +18,38 @@ pub const LONGEST_ANSWER: usize = 64 * 1024;
 
 /// The address a visitor is sent to. The order of the parameters, their case and the fragment are
 /// the documented ones: WeChat calls the match strict.
-pub fn authorize_url(account: &Account, callback: &str, scope: Scope, state: &str) -> String {
+///
+/// Phones get `connect_redirect=1`: without it some drop their first visit to the callback and
+/// come again. It goes after the state.
+pub fn authorize_url(account: &Account, leave: &Leave<'_>) -> String {
+    let (page, scope) = match account.kind {
+        Kind::Official => ("oauth2/authorize", leave.scope.as_str()),
+        Kind::Website => ("qrconnect", "snsapi_login"),
+    };
+    let once = match (account.kind, leave.device) {
+        (Kind::Official, Device::Mobile) => "&connect_redirect=1",
+        (Kind::Official, Device::Desktop) | (Kind::Website, _) => "",
+    };
     format!(
-        "{}/connect/oauth2/authorize?appid={}&redirect_uri={}&response_type=code&scope={}&state={}#wechat_redirect",
+        "{}/connect/{page}?appid={}&redirect_uri={}&response_type=code&scope={scope}&state={}{once}#wechat_redirect",
         account.authorize_url,
         encode(&account.app_id),
-        encode(callback),
-        scope.as_str(),
-        encode(state),
+        encode(leave.callback),
+        encode(leave.state),
     )
+}
+
+/// What a visitor is sent to WeChat with.
+#[derive(Clone, Copy, Debug)]
+pub struct Leave<'a> {
+    /// Where to come back to.
+    pub callback: &'a str,
+    /// How much to ask for.
+    pub scope: Scope,
+    /// What ties the way back to the way out.
+    pub state: &'a str,
+    /// What they travel on.
+    pub device: Device,
 }
 
 /// The address that exchanges a code. It holds the secret, so it never reaches a log.

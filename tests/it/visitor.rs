@@ -18,8 +18,8 @@ pub struct Visitor {
     pub agent: &'static str,
     pub accept: &'static str,
     pub host: &'static str,
-    /// By host name, then by name.
-    pub cookies: BTreeMap<String, BTreeMap<String, String>>,
+    /// By host name; the oldest first, as browsers send them.
+    pub cookies: BTreeMap<String, Vec<(String, String)>>,
 }
 
 /// What came back.
@@ -104,12 +104,14 @@ impl Visitor {
 
     /// Whether the browser holds a session of the site.
     pub fn has_session(&self) -> bool {
-        self.cookies.get("h5.example.com").is_some_and(|jar| jar.contains_key("wxgate"))
+        let jar = self.cookies.get("h5.example.com");
+        jar.is_some_and(|jar| jar.iter().any(|(name, _)| name == "wxgate"))
     }
 
     /// The site's cookie of this name.
     pub fn cookie(&self, name: &str) -> String {
-        self.cookies["h5.example.com"][name].clone()
+        let mut jar = self.cookies["h5.example.com"].iter();
+        jar.find(|(found, _)| found == name).unwrap().1.clone()
     }
 
     async fn ask(
@@ -155,10 +157,12 @@ impl Visitor {
         for cookie in answer.all("set-cookie") {
             let (pair, attributes) = cookie.split_once(';').unwrap_or((cookie, ""));
             let (name, value) = pair.split_once('=').unwrap();
-            if attributes.contains("Max-Age=0") {
-                jar.remove(name);
-            } else {
-                jar.insert(name.to_owned(), value.to_owned());
+            let known = jar.iter().position(|(found, _)| found == name);
+            match (known, attributes.contains("Max-Age=0")) {
+                (Some(at), true) => drop(jar.remove(at)),
+                (Some(at), false) => value.clone_into(&mut jar[at].1),
+                (None, true) => (),
+                (None, false) => jar.push((name.to_owned(), value.to_owned())),
             }
         }
     }

@@ -47,7 +47,9 @@ fn required(site: &Site, (scope, prompt): (Scope, Prompt), method: &Method) -> V
         Outside::Page => "our page with this URL as a QR code for WeChat".to_owned(),
         Outside::Anonymous => "passed on, without an identity".to_owned(),
         Outside::Deny => "403".to_owned(),
-        Outside::Login => login.clone(),
+        Outside::Login(ref account) => {
+            format!("{login}, over the account {}", account.name)
+        }
     };
     let snapshot = match site.snapshot {
         Snapshot::Page => "our page, which asks to press 使用完整服务",

@@ -9,8 +9,8 @@ use crate::{
         raw,
         reader::{Desk, Table, Word},
     },
-    site::Account,
-    wire::Origin,
+    site::{Account, Callback, Kind},
+    wire::{Host, Origin},
 };
 
 /// An account as the file has it. One that is wrong keeps its name, so that sites may speak of it.
@@ -19,6 +19,8 @@ pub struct Listed<'a> {
     pub name: Word<'a>,
     /// Whether visitors log in at WeChat itself, which turns other browsers away.
     pub at_wechat: bool,
+    /// Where its visitors log in.
+    pub kind: Kind,
     /// What it became.
     pub account: Option<Arc<Account>>,
 }
@@ -66,15 +68,12 @@ fn account<'a>(table: &Table<'a>, proofs: &mut Vec<(Word<'a>, &'a str)>) -> Opti
     if let Some(name) = &name {
         check_name(table, name);
     }
-    kind(table);
+    let kind = kind(table);
     let app_id = table.required("app_id");
     let app_secret = secret(table, "app_secret");
-    if let Some(at) = table.place("callback_host") {
-        let help = "remove it: each site logs in over its own host for now";
-        table.unsupported(at, "`callback_host`", help);
-    }
     let authorize_url = authorize_url(table);
     let at_wechat = authorize_url.as_ref().is_none_or(is_wechat);
+    let callback = callback_host(table, at_wechat);
     if let Some(app_id) = &app_id {
         check_app_id(table, app_id, at_wechat);
     }
@@ -84,6 +83,8 @@ fn account<'a>(table: &Table<'a>, proofs: &mut Vec<(Word<'a>, &'a str)>) -> Opti
     let account = || {
         Some(Arc::new(Account {
             name: name.text.to_owned(),
+            kind,
+            callback,
             app_id: app_id?.text.to_owned(),
             app_secret: app_secret?.secret,
             authorize_url: authorize_url?.as_str().to_owned(),
@@ -91,7 +92,7 @@ fn account<'a>(table: &Table<'a>, proofs: &mut Vec<(Word<'a>, &'a str)>) -> Opti
             verify_files,
         }))
     };
-    Some(Listed { account: account(), name, at_wechat })
+    Some(Listed { account: account(), kind, name, at_wechat })
 }
 
 fn check_name(table: &Table<'_>, name: &Word<'_>) {
@@ -103,16 +104,41 @@ fn check_name(table: &Table<'_>, name: &Word<'_>) {
     }
 }
 
-fn kind(table: &Table<'_>) {
-    let Some(kind) = table.word("kind") else { return };
+fn kind(table: &Table<'_>) -> Kind {
+    let Some(kind) = table.word("kind") else { return Kind::Official };
     match kind.text {
         "official" => (),
-        "website" | "wecom" => {
-            let what = format!("an account of kind \"{}\"", kind.text);
-            table.unsupported(kind.at, &what, "write `kind = \"official\"` (公众号)");
+        "website" => return Kind::Website,
+        "wecom" => {
+            let help = "write `kind = \"official\"` (公众号) or `kind = \"website\"` (网站应用)";
+            table.unsupported(kind.at, "an account of kind \"wecom\"", help);
         }
-        _ => table.not_one_of("kind", &kind, &["official"]),
+        _ => table.not_one_of("kind", &kind, &["official", "website"]),
     }
+    Kind::Official
+}
+
+/// One authorised host for sites of many domains. A port is for the emulated WeChat only.
+fn callback_host(table: &Table<'_>, at_wechat: bool) -> Option<Callback> {
+    let word = table.word("callback_host")?;
+    let authority = word.text.to_ascii_lowercase();
+    let Some(host) = Host::parse(&authority) else {
+        let message = format!("`callback_host` must be a host, not \"{}\"", word.text);
+        let help = match address::origin_of(word.text)
+            .as_deref()
+            .and_then(|it| it.split_once("://"))
+        {
+            Some((_, near)) => format!("write \"{near}\": the scheme is that of each site"),
+            None => "write the 网页授权域名 of the account, as in \"auth.example.com\"".to_owned(),
+        };
+        table.desk.error(word.at, message, help);
+        return None;
+    };
+    if at_wechat && host.as_str() != authority {
+        let message = "WeChat sends nobody back to a port";
+        table.desk.warn(word.at, message, format!("write \"{host}\""));
+    }
+    Some(Callback { host, authority })
 }
 
 fn check_app_id(table: &Table<'_>, id: &Word<'_>, at_wechat: bool) {

@@ -7,10 +7,10 @@ use crate::{
     config::{
         complaint::Complaint,
         raw,
-        reader::{Desk, Table},
+        reader::{Desk, Table, Word},
         words,
     },
-    site::{Account, Ambiguous, Outside, Scope, Site, Snapshot},
+    site::{Account, Ambiguous, Fragment, Kind, Outside, Scope, Site, Snapshot},
     wire::{
         Host, Origin,
         cookie::Names,
@@ -39,8 +39,16 @@ pub fn sites<'a>(file: &Table<'a>, plan: &Plan<'_>) -> (Vec<Site>, Vec<&'a str>)
     }
     let mut claimed = HashMap::new();
     let sites = tables.iter().filter_map(|table| site(table, plan, &mut claimed)).collect();
-    let named = |table: &Table<'a>| table.value("account").and_then(|it| it.get_ref().as_str());
-    (sites, tables.iter().filter_map(named).collect())
+    (sites, tables.iter().flat_map(named).collect())
+}
+
+/// Every account that a site speaks of.
+fn named<'a>(table: &Table<'a>) -> Vec<&'a str> {
+    let word = |key| table.value(key).and_then(|it| it.get_ref().as_str());
+    let also = table.value("also").and_then(|it| it.get_ref().as_array());
+    let also = also.into_iter().flatten().filter_map(|it| it.get_ref().as_str());
+    let outside = word("outside_wechat").and_then(|it| it.strip_prefix("login:"));
+    word("account").into_iter().chain(outside).chain(word("also")).chain(also).collect()
 }
 
 fn site(
@@ -73,6 +81,9 @@ fn site(
             ("pass", Underscores::Pass),
         ],
     );
+    let fragment = table.one_of("fragment", &[("drop", Fragment::Drop), ("keep", Fragment::Keep)]);
+    let also = also(table, plan);
+    let cors = cors(&table.table("cors", &raw::CORS));
     later(table);
     let extra_headers = headers::extras(&table.table("headers", &raw::HEADERS));
     let reserved = headers::reserved(&extra_headers);
@@ -82,6 +93,9 @@ fn site(
         name: hosts.first()?.to_string(),
         hosts,
         account: account?,
+        also,
+        fragment: fragment.unwrap_or_default(),
+        cors,
         upstream: upstream?,
         outside_wechat,
         snapshot: snapshot.unwrap_or_default(),
@@ -198,7 +212,9 @@ fn outside(table: &Table<'_>, plan: &Plan<'_>) -> Outside {
     let own = table.value("account").and_then(|it| it.get_ref().as_str()) == Some(name);
     match plan.accounts.iter().find(|listed| listed.name.text == name) {
         None => unknown_account(table.desk, word.at, name, plan),
-        Some(listed) if own && !listed.at_wechat => return Outside::Login,
+        Some(listed) if listed.kind == Kind::Website || (own && !listed.at_wechat) => {
+            return listed.account.clone().map_or(Outside::Page, Outside::Login);
+        }
         Some(_) if own => {
             let message = "WeChat's own login page turns other browsers away";
             let help = "write \"page\": it shows a QR code to scan with WeChat. A login in other \
@@ -206,26 +222,63 @@ fn outside(table: &Table<'_>, plan: &Plan<'_>) -> Outside {
             table.desk.error(word.at, message, help);
         }
         Some(_) => {
-            let help = "write \"page\": it shows a QR code to scan with WeChat";
-            table.unsupported(word.at, "a login over another account", help);
+            let message = format!("visitors outside WeChat cannot log in over {name}");
+            let help = "name an account of `kind = \"website\"` (网站应用), or write \"page\": it \
+                        shows a QR code to scan with WeChat";
+            table.desk.error(word.at, message, help);
         }
     }
     Outside::Page
 }
 
+/// Further accounts, whose openids come in headers named after them.
+fn also(table: &Table<'_>, plan: &Plan<'_>) -> Vec<Arc<Account>> {
+    let own = table.value("account").and_then(|it| it.get_ref().as_str());
+    let mut also: Vec<Arc<Account>> = Vec::new();
+    for word in table.words("also").unwrap_or_default() {
+        let Some(listed) = plan.accounts.iter().find(|listed| listed.name.text == word.text) else {
+            unknown_account(table.desk, word.at, word.text, plan);
+            continue;
+        };
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        let help = if own == Some(word.text) || also.iter().any(|it| it.name == word.text) {
+            "once is enough: remove it here"
+        } else if listed.kind != Kind::Official {
+            "only a 公众号 gives an openid without a question"
+        } else if !word.text.bytes().all(plain) {
+            "its name ends a header: use letters, digits and `-`"
+        } else {
+            also.extend(listed.account.clone());
+            continue;
+        };
+        let message = format!("the account {} cannot be asked as well", word.text);
+        table.desk.error(word.at, message, help);
+    }
+    also
+}
+
+/// Other origins whose scripts may read our answers.
+fn cors(table: &Table<'_>) -> Vec<Origin> {
+    let words = table.words("origins").unwrap_or_default();
+    let read = |word: Word<'_>| {
+        let origin = Origin::parse(word.text).filter(|origin| origin.as_str() == word.text);
+        if origin.is_none() {
+            let message = format!("\"{}\" is no origin", word.text);
+            let help = match address::origin_of(word.text) {
+                Some(near) if !word.text.contains('*') => format!("write \"{near}\""),
+                _ => "write each one as a browser sends it, as in \"https://app.example.com\""
+                    .to_owned(),
+            };
+            table.desk.error(word.at, message, help);
+        }
+        origin
+    };
+    words.into_iter().filter_map(read).collect()
+}
+
 /// Keys that a later version will know.
 fn later(table: &Table<'_>) {
-    if let Some(word) = table.word("fragment") {
-        match word.text {
-            "drop" => (),
-            "keep" => {
-                let help = "write `fragment = \"drop\"`, or remove it";
-                table.unsupported(word.at, "`fragment = \"keep\"`", help);
-            }
-            _ => table.not_one_of("fragment", &word, &["drop"]),
-        }
-    }
-    for key in ["also", "profile_refresh", "revocation"] {
+    for key in ["profile_refresh", "revocation"] {
         if let Some(at) = table.place(key) {
             table.unsupported(at, &format!("`{key}`"), "remove it");
         }

@@ -31,6 +31,11 @@ pub enum Page<'a> {
         /// Where the login starts.
         login_url: &'a str,
     },
+    /// On the way to a login, a moment to remember the `#/route`, which no server sees.
+    Remember {
+        /// Where the login starts.
+        login_url: &'a str,
+    },
     /// WeChat shows a preview; only its own button at the bottom right leads out of it.
     Snapshot,
     /// "Log out?", with a form, as a link could be planted by anybody.
@@ -77,11 +82,13 @@ impl Pages {
     /// | `icon.html`           | included by the layout                                      |
     /// | `open_in_wechat.html` | `url`, `host` or none, `qr` (SVG) or none, `shortened`; of the texts `title`, `what`, `picture`, `scan`, `shortened`, `too_long`, `copy` |
     /// | `prompt.html`         | `login_url`                                                 |
+    /// | `remember.html`       | `login_url`: its script goes there at once                  |
+    /// | `onward.js`           | included by `prompt.html` and `remember.html`               |
     /// | `snapshot.html`       |                                                             |
     /// | `logout.html`         | `action`, `token`: a form posts it as `token`               |
     /// | `goodbye.html`        | `home`                                                      |
     /// | `notice.html`         | `notice` ([`Notice::word`]), `trace`, maybe empty, `retry` or none, `foot.trace`, `foot.hint` |
-    pub const NAMES: [&'static str; 9] = template::NAMES;
+    pub const NAMES: [&'static str; 11] = template::NAMES;
 
     /// Compiles the built-in templates and those that replace some of them, by name. Each is
     /// rendered once in every way it can be, so that a mistake shows now and not to a visitor.
@@ -140,6 +147,7 @@ fn name(page: &Page<'_>) -> &'static str {
     match page {
         Page::OpenInWeChat { .. } => "open_in_wechat",
         Page::Prompt { .. } => "prompt",
+        Page::Remember { .. } => "remember",
         Page::Snapshot => "snapshot",
         Page::Logout { .. } => "logout",
         Page::Goodbye { .. } => "goodbye",
@@ -161,6 +169,10 @@ fn about(page: &Page<'_>, words: &Language) -> Value {
         Page::Prompt { login_url } => {
             let icon = Icon::Person.word();
             context! { text => Serde(&words.prompt), icon, login_url => link(login_url) }
+        }
+        Page::Remember { login_url } => {
+            let icon = Icon::Person.word();
+            context! { text => Serde(&words.remember), icon, login_url => link(login_url) }
         }
         Page::Snapshot => context! { text => Serde(&words.snapshot), icon => Icon::Arrow.word() },
         Page::Logout { action, token } => {
@@ -209,6 +221,7 @@ fn samples() -> Vec<Page<'static>> {
         Page::OpenInWeChat { url: "https://h5.example.com/" },
         Page::OpenInWeChat { url: "" },
         Page::Prompt { login_url: "/_wx/login" },
+        Page::Remember { login_url: "/_wx/login" },
         Page::Snapshot,
         Page::Logout { action: "/_wx/logout", token: "token" },
         Page::Goodbye { home: "/" },

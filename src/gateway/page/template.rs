@@ -6,12 +6,14 @@ use minijinja::{Environment, UndefinedBehavior, Value};
 
 /// Our templates, by the name that an operator replaces them under. Values are escaped where
 /// the name ends in `.html`.
-const OURS: [(&str, &str); 9] = [
+const OURS: [(&str, &str); 11] = [
     ("layout.html", include_str!("templates/layout.html")),
     ("style.css", include_str!("templates/style.css")),
     ("icon.html", include_str!("templates/icon.html")),
     ("open_in_wechat.html", include_str!("templates/open_in_wechat.html")),
     ("prompt.html", include_str!("templates/prompt.html")),
+    ("remember.html", include_str!("templates/remember.html")),
+    ("onward.js", include_str!("templates/onward.js")),
     ("snapshot.html", include_str!("templates/snapshot.html")),
     ("logout.html", include_str!("templates/logout.html")),
     ("goodbye.html", include_str!("templates/goodbye.html")),
@@ -19,10 +21,14 @@ const OURS: [(&str, &str); 9] = [
 ];
 
 /// The names of our templates.
-pub(super) const NAMES: [&str; 9] = {
-    let [(a, _), (b, _), (c, _), (d, _), (e, _), (f, _), (g, _), (h, _), (i, _)] = OURS;
-    [a, b, c, d, e, f, g, h, i]
+pub(super) const NAMES: [&str; 11] = {
+    let [(a, _), (b, _), (c, _), (d, _), (e, _), (f, _), (g, _), (h, _), (i, _), (j, _), (k, _)] =
+        OURS;
+    [a, b, c, d, e, f, g, h, i, j, k]
 };
+
+/// Steps that a template may take; ours take a few hundred.
+const FUEL: u64 = 100_000;
 
 /// What is wrong with a template.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +51,7 @@ pub(super) fn compile(overrides: &HashMap<String, String>) -> Result<Environment
     }
     let mut templates = Environment::new();
     templates.set_undefined_behavior(UndefinedBehavior::Strict);
+    templates.set_fuel(Some(FUEL));
     for (name, ours) in OURS {
         let added = match overrides.get(name) {
             Some(theirs) => templates.add_template_owned(name, theirs.clone()),

@@ -114,12 +114,30 @@ fn pages_need_nothing_from_outside() {
                 assert!(is_ours, "{page} reaches for {value}");
             }
         }
-        for forbidden in ["url(", "@import", "http:", "https:", "<script", "style=\"", " on"] {
+        let (html, scripts) = without_scripts(&html);
+        for script in scripts {
+            assert!(script.starts_with("nonce=\""), "{page}: a script without nonce");
+            assert!(!script.contains("http"), "{page}: a script that reaches out");
+        }
+        for forbidden in ["url(", "@import", "http:", "https:", "style=\"", " on"] {
             let found =
                 html.split('<').any(|tag| tag.split('>').next().unwrap().contains(forbidden));
             assert!(!found, "{page} holds {forbidden}");
         }
     }
+}
+
+/// The page, and what stands in its scripts.
+fn without_scripts(html: &str) -> (String, Vec<&str>) {
+    let mut parts = html.split("<script ");
+    let mut rest = parts.next().unwrap().to_owned();
+    let scripts = parts.map(|part| part.split_once("</script>").unwrap());
+    let scripts = scripts.map(|(script, after)| {
+        rest.push_str(after);
+        script
+    });
+    let scripts = scripts.collect();
+    (rest, scripts)
 }
 
 #[test]

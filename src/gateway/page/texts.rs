@@ -24,6 +24,8 @@ pub(super) struct Language {
     pub open_in_wechat: OpenInWeChat,
     /// Before WeChat asks for consent.
     pub prompt: Text,
+    /// On the way to the login.
+    pub remember: Text,
     /// In the preview.
     pub snapshot: Text,
     /// Before logging out.

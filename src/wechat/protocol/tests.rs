@@ -2,10 +2,13 @@
 //! the wire.
 
 use super::*;
+use crate::site::Kind;
 
 fn account(app_id: &str, secret: &str) -> Account {
     Account {
         name: "main".to_owned(),
+        kind: Kind::Official,
+        callback: None,
         app_id: app_id.to_owned(),
         app_secret: Secret::new(secret),
         authorize_url: "https://open.weixin.qq.com".to_owned(),
@@ -59,10 +62,21 @@ fn authorize_urls() {
         ),
     ];
     for (app_id, callback, scope, state, query) in cases {
-        let expected =
-            format!("https://open.weixin.qq.com/connect/oauth2/authorize?{query}#wechat_redirect");
-        assert_eq!(authorize_url(&account(app_id, "s"), callback, scope, state), expected);
+        let account = account(app_id, "s");
+        let to = |device| authorize_url(&account, &Leave { callback, scope, state, device });
+        let expected = format!("https://open.weixin.qq.com/connect/oauth2/authorize?{query}");
+        assert_eq!(to(Device::Desktop), format!("{expected}#wechat_redirect"));
+        // A5: WxJava puts it there, too.
+        assert_eq!(to(Device::Mobile), format!("{expected}&connect_redirect=1#wechat_redirect"));
     }
+    // A3, node-webot/wechat-oauth
+    let website = Account { kind: Kind::Website, ..account("appid", "s") };
+    let (callback, scope, device) = ("http://diveintonode.org/", Base, Device::Desktop);
+    let leave = Leave { callback, scope, state: "hehe", device };
+    assert_eq!(
+        authorize_url(&website, &leave),
+        "https://open.weixin.qq.com/connect/qrconnect?appid=appid&redirect_uri=http%3A%2F%2Fdiveintonode.org%2F&response_type=code&scope=snsapi_login&state=hehe#wechat_redirect"
+    );
 }
 
 #[test]

@@ -1,0 +1,204 @@
+//! The trip through WeChat: out with a state, back with a code, and once per account of the site.
+
+mod callback;
+mod relay;
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Request, Response, header};
+
+use super::{Arrival, Asker, Body, Desk, Error, Worker, reply, rules::Rules};
+use crate::{
+    auth::{
+        App, Client, Pending, ReturnTo, SoFar, State,
+        pending::{AT_ONCE, PATIENCE},
+        token::NONCE,
+    },
+    site::{Access, Account, Outside, Scope, Site},
+    wechat::protocol::{self, Leave},
+    wire::Path,
+};
+
+pub use relay::relay;
+
+/// A login that is wanted.
+pub struct Wish {
+    /// Where the visitor is going.
+    pub return_to: ReturnTo,
+    /// How much to ask for.
+    pub scope: Scope,
+    /// How often it has been tried already.
+    pub restarts: u8,
+    /// The next leg of a trip, if it is not the first: whose login page, and what is known by now.
+    pub leg: Option<(Arc<Account>, SoFar)>,
+}
+
+impl Wish {
+    /// The first try.
+    pub fn first(return_to: ReturnTo, scope: Scope) -> Self {
+        Self { return_to, scope, restarts: 0, leg: None }
+    }
+}
+
+/// Sends the visitor to WeChat, remembering in a cookie where they were going. Nothing is kept
+/// on our side.
+pub fn start<B>(
+    rules: &Rules,
+    request: &Request<B>,
+    arrival: &Arrival<'_>,
+    wish: Wish,
+) -> Result<Response<Body>, Error> {
+    let site = arrival.site;
+    if !arrival.at_home {
+        // WeChat brings visitors back to the host the site is known by, and a cookie of another
+        // host would not be there to meet them.
+        return Ok(reply::redirect(&format!("{}{}", site.public_url, wish.return_to.as_str())));
+    }
+    let client = Client::of(request.method(), request.headers());
+    let (account, so_far) = match wish.leg {
+        Some((account, so_far)) => (account, Some(so_far)),
+        None => (Arc::clone(account_for(site, client.app)), None),
+    };
+    let Wish { return_to, scope, restarts, .. } = wish;
+    let audience = site.public_url.as_str();
+    let state = State { nonce: rand::random(), issued: arrival.now, restarts, scope };
+    let sealed_state = state.seal(&rules.keys, audience);
+    let leave = Leave {
+        callback: &callback_url(rules, site, &account, &return_to),
+        scope,
+        state: &sealed_state,
+        device: client.device,
+    };
+    let mut response = reply::redirect(&protocol::authorize_url(&account, &leave));
+    let app_id = account.app_id.clone();
+    let pending = Pending { nonce: state.nonce, return_to, scope, app_id, so_far };
+    let flow = pending.seal(&rules.keys, audience, rand::random::<[u8; NONCE]>())?;
+    for name in forgotten(request, site) {
+        set(&mut response, site.cookies.clear(&name));
+    }
+    set(&mut response, site.cookies.set(&site.cookies.flow(&state.id()), &flow, PATIENCE));
+    tracing::debug!(target: "audit", site = site.name, scope = scope.as_str(), "login started");
+    Ok(response)
+}
+
+/// The account whose login page this app can use.
+fn account_for(site: &Site, app: App) -> &Arc<Account> {
+    match (app, &site.outside_wechat) {
+        (App::WeCom | App::Other, Outside::Login(account)) => account,
+        (App::WeChat, _) | (_, Outside::Page | Outside::Anonymous | Outside::Deny) => &site.account,
+    }
+}
+
+/// WeChat keeps what stands in the query. The target in it is only for the case that the cookie is
+/// lost on the way: it says nothing about who comes back, and leads nowhere but into the site.
+const LONGEST_HINT: usize = 400;
+
+/// Where WeChat sends the visitor back to: from the configuration, never from the request.
+fn callback_url(rules: &Rules, site: &Site, account: &Account, return_to: &ReturnTo) -> String {
+    let (prefix, scheme) = (&rules.prefix, site.public_url.scheme().as_str());
+    let url = match &account.callback {
+        Some(callback) => format!("{scheme}://{}{prefix}/callback", callback.authority),
+        None => format!("{}{prefix}/callback", site.public_url),
+    };
+    let hint = Rules::encode(return_to.as_str());
+    // An authorize URL of about 1500 characters was refused by some iPhones.
+    let worthwhile = return_to.as_str() != "/" && hint.len() <= LONGEST_HINT;
+    if worthwhile { format!("{url}?rd={hint}") } else { url }
+}
+
+/// The flow cookies that have to go so that one more fits.
+fn forgotten<B>(request: &Request<B>, site: &Site) -> Vec<String> {
+    let under_way: Vec<&str> =
+        site.cookies.flows(request.headers()).map(|(name, _)| name).collect();
+    let too_many = under_way.len().saturating_sub(AT_ONCE - 1);
+    under_way.into_iter().take(too_many).map(str::to_owned).collect()
+}
+
+/// Ends the session cookie of a visitor who carries more than one.
+pub fn without_session(mut response: Response<Body>, site: &Site) -> Response<Body> {
+    set(&mut response, site.cookies.clear(site.cookies.session()));
+    response
+}
+
+fn set(response: &mut Response<Body>, cookie: Option<HeaderValue>) {
+    if let Some(cookie) = cookie {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+}
+
+impl Worker {
+    /// `/login?rd=/path&scope=…`: a login that the visitor asked for themselves.
+    pub(super) fn login<B>(
+        &self,
+        desk: &Desk,
+        request: &Request<B>,
+        arrival: &Arrival<'_>,
+    ) -> Result<Response<Body>, Error> {
+        let (rules, site) = (&*desk.rules, arrival.site);
+        let field = |name| Field::of(request.uri().query(), name);
+        let return_to = match field("rd") {
+            Field::Absent => ReturnTo::home(),
+            Field::Once(rd) => ReturnTo::parse(&rd, &rules.prefix).unwrap_or_else(ReturnTo::home),
+            Field::Several => return Err(Error::BadRequest("two return targets")),
+        };
+        let scope = match field("scope") {
+            Field::Absent => asked_by_route(site, &return_to),
+            Field::Once(scope) => {
+                Scope::parse(&scope).ok_or(Error::BadRequest("an unknown scope"))?
+            }
+            Field::Several => return Err(Error::BadRequest("two scopes")),
+        };
+        if let Ok(known) = self.recognise(desk, request, arrival)
+            && known.session.identity.scope >= scope
+            && !known.session.snapshot
+        {
+            return Ok(reply::redirect(return_to.as_str()));
+        }
+        match (Client::of(request.method(), request.headers()).app, &site.outside_wechat) {
+            (App::WeChat, _) | (_, Outside::Login(_)) => {
+                start(rules, request, arrival, Wish::first(return_to, scope))
+            }
+            (App::WeCom | App::Other, Outside::Deny) => Err(Error::WeChatOnly),
+            (App::WeCom | App::Other, Outside::Page | Outside::Anonymous) => {
+                Ok(rules.voice.open_in_wechat(site, &return_to, &Asker::of(request)))
+            }
+        }
+    }
+}
+
+/// What the page at `return_to` asks for, so that a login without a scope asks for no less.
+fn asked_by_route(site: &Site, return_to: &ReturnTo) -> Scope {
+    let path = return_to.as_str().split(['?', '#']).next().unwrap_or_default();
+    let route = Path::parse(path).ok().and_then(|path| site.route(path, &http::Method::GET));
+    match route.map(|route| route.access) {
+        Some(Access::Required(scope, _)) => scope,
+        Some(Access::None | Access::Optional) | None => Scope::Base,
+    }
+}
+
+/// A field of a query.
+enum Field {
+    Absent,
+    Once(String),
+    Several,
+}
+
+impl Field {
+    fn of(query: Option<&str>, name: &str) -> Self {
+        let pairs = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+        let mut values = pairs.filter(|(key, _)| key == name).map(|(_, value)| value);
+        match (values.next(), values.next()) {
+            (None, _) => Self::Absent,
+            (Some(value), None) if value.is_empty() => Self::Absent,
+            (Some(value), None) => Self::Once(value.into_owned()),
+            (Some(_), Some(_)) => Self::Several,
+        }
+    }
+
+    fn only(self) -> Option<String> {
+        match self {
+            Self::Once(value) => Some(value),
+            Self::Absent | Self::Several => None,
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! One authorised host for the sites of many domains: WeChat brings everybody back to the
+//! account's `callback_host`, which hands each visitor on to their own site with a ticket.
+//!
+//! The host keeps nothing and asks WeChat nothing. The ticket carries the code, sealed, for one
+//! site and sixty seconds; there the flow cookie of the browser that left must meet it, and the
+//! code in it works once, so a ticket does too.
+
+use std::time::Duration;
+
+use http::{Request, Response};
+use serde::{Deserialize, Serialize};
+
+use super::callback::{Code, Words};
+use crate::{
+    auth::{
+        Keys, State,
+        pending::{SKEW, site_number},
+        token::{NONCE, Unusable},
+    },
+    clock::Timestamp,
+    gateway::{Arrival, Body, Error, receive, reply, rules::Rules},
+    site::Site,
+};
+
+/// How long a ticket is good for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the callback host hands on.
+#[derive(Serialize, Deserialize)]
+pub struct Ticket {
+    state: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    code: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rd: Option<String>,
+    iat: Timestamp,
+}
+
+impl Ticket {
+    fn seal(&self, keys: &Keys, audience: &str, random: [u8; NONCE]) -> Result<String, Unusable> {
+        let json = serde_json::to_vec(self).map_err(|_| Unusable)?;
+        keys.seal(&json, &place(audience), random)
+    }
+
+    /// Reads a ticket for the site of `arrival`, while it is good.
+    pub fn open(sealed: &str, keys: &Keys, arrival: &Arrival<'_>) -> Option<Self> {
+        let json = keys.open(sealed.as_bytes(), &place(arrival.site.public_url.as_str())).ok()?;
+        let ticket: Self = serde_json::from_slice(&json).ok()?;
+        let early = arrival.now.plus(SKEW) < ticket.iat;
+        (!early && arrival.now < ticket.iat.plus(PATIENCE)).then_some(ticket)
+    }
+
+    /// What the callback said.
+    pub fn words(self) -> Words {
+        let code = self.code.map_or(Code::Absent, Code::Some);
+        Words { state: Some(self.state), code, hint: self.rd }
+    }
+}
+
+fn place(audience: &str) -> String {
+    format!("ticket of {audience}")
+}
+
+/// Answers a callback that arrived on an account's own host for a site of another. `None` when
+/// the request is none of that.
+pub fn relay<B>(
+    rules: &Rules,
+    request: &Request<B>,
+    now: Timestamp,
+) -> Option<Result<Response<Body>, Error>> {
+    let rest = request.uri().path().strip_prefix(rules.prefix.as_str())?;
+    if rest != "/callback" {
+        return None;
+    }
+    let (_, host) = receive::host(request).ok()?;
+    if !rules.sites.has_callback(&host) {
+        return None;
+    }
+    let words = Words::of(request.uri().query());
+    let here = rules.sites.find(&host);
+    let site = words.state.as_deref().and_then(|state| site_of(rules, state, now));
+    match site {
+        Some(site) if *site.public_url.host() != host => Some(hand_on(rules, site, words, now)),
+        Some(_) => None,
+        None if here.is_some() => None,
+        None => Some(Err(Error::LoginExpired)),
+    }
+}
+
+/// The site that a state was made for.
+fn site_of<'a>(rules: &'a Rules, state: &str, now: Timestamp) -> Option<&'a Site> {
+    let number = State::site(state)?;
+    let mut sites = rules.sites.all().iter().map(|site| &**site);
+    sites.find(|site| {
+        let audience = site.public_url.as_str();
+        site_number(audience) == number && State::open(state, &rules.keys, audience, now).is_ok()
+    })
+}
+
+fn hand_on(
+    rules: &Rules,
+    site: &Site,
+    words: Words,
+    now: Timestamp,
+) -> Result<Response<Body>, Error> {
+    let audience = site.public_url.as_str();
+    let code = match words.code {
+        Code::Some(code) => Some(code),
+        Code::Absent => None,
+        Code::Unusable => return Err(Error::BadRequest("an unusable code")),
+    };
+    let ticket = Ticket { state: words.state.unwrap_or_default(), code, rd: words.hint, iat: now };
+    let sealed = ticket.seal(&rules.keys, audience, rand::random::<[u8; NONCE]>())?;
+    Ok(reply::redirect(&format!("{audience}{}/accept?ticket={sealed}", rules.prefix)))
+}
