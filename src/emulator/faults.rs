@@ -56,6 +56,12 @@ pub struct Fault {
     /// How often; absent: until cleared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<u32>,
+    /// Of a hundred calls, how many; absent: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percent: Option<u8>,
+    /// Hundredths saved up towards the next time.
+    #[serde(skip)]
+    saved: u8,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub errcode: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,6 +77,17 @@ impl Fault {
     /// Whether it does this.
     pub fn has(&self, twist: Twist) -> bool {
         self.twists.get(&twist).copied().unwrap_or(false)
+    }
+
+    /// Whether it is its turn, of so many in a hundred: evenly, not by chance, so that a rehearsal
+    /// can be repeated.
+    fn is_due(&self) -> bool {
+        self.saved.saturating_add(self.percent.unwrap_or(100)) >= 100
+    }
+
+    fn save(&mut self) {
+        let saved = self.saved.saturating_add(self.percent.unwrap_or(100));
+        self.saved = saved.checked_sub(100).unwrap_or(saved);
     }
 
     fn is_outcome(&self) -> bool {
@@ -94,6 +111,9 @@ impl Fault {
         }
         if self.times == Some(0) {
             return Some("times is at least 1");
+        }
+        if self.percent.is_some_and(|percent| !(1..=100).contains(&percent)) {
+            return Some("percent lies between 1 and 100");
         }
         let snapshot_only = self
             .twists
@@ -160,7 +180,8 @@ impl Faults {
 
     /// Whether the next visitor who agrees at `at` meets this.
     pub fn brings(&self, at: Place, twist: Twist) -> bool {
-        self.0.iter().find(|fault| fault.is_brought_home(at)).is_some_and(|fault| fault.has(twist))
+        let mut due = self.0.iter().filter(|fault| fault.is_brought_home(at) && fault.is_due());
+        due.next().is_some_and(|fault| fault.has(twist))
     }
 
     /// The next order that does this one thing at `at`.
@@ -169,7 +190,16 @@ impl Faults {
     }
 
     fn take_where(&mut self, fits: impl Fn(&Fault) -> bool) -> Option<Fault> {
-        let place = self.0.iter().position(fits)?;
+        let mut due = None;
+        for (place, fault) in self.0.iter_mut().enumerate().filter(|(_, fault)| fits(fault)) {
+            let is_due = fault.is_due();
+            fault.save();
+            if is_due {
+                due = Some(place);
+                break;
+            }
+        }
+        let place = due?;
         let fault = self.0.get_mut(place)?;
         let taken = fault.clone();
         if let Some(times) = &mut fault.times {
@@ -199,6 +229,8 @@ mod tests {
             (r#"{"at":"access_token","hang":false}"#, "nothing goes wrong"),
             (r#"{"at":"access_token","http_status":99}"#, "between"),
             (r#"{"at":"access_token","hang":true,"times":0}"#, "at least 1"),
+            (r#"{"at":"access_token","hang":true,"percent":5}"#, ""),
+            (r#"{"at":"access_token","hang":true,"percent":0}"#, "between 1 and 100"),
             (r#"{"at":"access_token","errcod":1}"#, "errcod"),
             (r#"{"at":"nowhere","hang":true}"#, "nowhere"),
             ("", "EOF"),
@@ -212,6 +244,21 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn some_of_a_hundred() {
+        let mut faults = Faults::default();
+        faults.add(br#"[{"at":"auth","errcode":1,"percent":5},{"at":"auth","errcode":2,"percent":30}]"#).unwrap();
+        let taken: Vec<_> = (0..200)
+            .filter_map(|_| faults.take(Place::Auth).and_then(|fault| fault.errcode))
+            .collect();
+        let count = |code| taken.iter().filter(|taken| **taken == code).count();
+        assert_eq!(
+            (count(1), count(2)),
+            (10, 57),
+            "the second is asked where the first is not due"
+        );
     }
 
     #[test]

@@ -69,7 +69,7 @@ pub fn text(text: &str) -> Response<Body> {
 /// The script that a site may include, for a gateway whose own paths begin with `prefix`.
 pub fn client(prefix: &str) -> Response<Body> {
     const SCRIPT: &str = include_str!("client.js");
-    let script = SCRIPT.replace("\"/_wx\"", &format!("{:?}", prefix));
+    let script = SCRIPT.replace("\"/_wx\"", &format!("{prefix:?}"));
     let mut response = answer(StatusCode::OK, Body::own(script));
     let kind = HeaderValue::from_static("text/javascript; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use rustls::ClientConfig;
+use tokio::time::Instant;
 
 use crate::{
     auth::Identity,
@@ -10,8 +11,10 @@ use crate::{
     site::{Account, Scope},
 };
 
+mod breaker;
 pub mod protocol;
 
+use breaker::Breaker;
 use protocol::{Fault, Profile, Refusal};
 
 /// From the callback to the answer. A visitor's phone repeats a callback that takes five seconds.
@@ -48,6 +51,7 @@ pub struct Person {
 #[derive(Clone, Debug)]
 pub struct WeChat {
     client: reqwest::Client,
+    breaker: Arc<Breaker>,
 }
 
 impl WeChat {
@@ -64,7 +68,7 @@ impl WeChat {
             .timeout(DEADLINE)
             .pool_idle_timeout(Duration::from_mins(1))
             .build()?;
-        Ok(Self { client })
+        Ok(Self { client, breaker: Arc::default() })
     }
 
     /// Exchanges a code, and asks for the profile when the visitor granted it. A code is sent
@@ -103,10 +107,17 @@ impl WeChat {
         account: &'a Account,
         code: &str,
     ) -> Result<(protocol::Grant, &'a str), Error> {
-        let mut last = Error::Unreachable("no API host is configured".to_owned());
+        let mut last = Error::Unreachable("each API host keeps failing and has a rest".to_owned());
         for api in &account.api_urls {
+            if !self.breaker.allows(api, Instant::now()) {
+                continue;
+            }
+            let asked = Asked { breaker: &self.breaker, api, answered: false };
             match self.get(&protocol::token_url(api, account, code)).await {
-                Ok(body) => return Ok((protocol::read_grant(&body)?, api)),
+                Ok(body) => {
+                    asked.answered();
+                    return Ok((protocol::read_grant(&body)?, api));
+                }
                 Err(error @ Error::Unreachable(_)) => last = error,
                 Err(error) => return Err(error),
             }
@@ -137,6 +148,26 @@ impl WeChat {
         }
         // WeChat answers 200 whatever happens; anything else comes from something in between.
         if status.is_success() { Ok(body) } else { Err(Error::Silent(format!("HTTP {status}"))) }
+    }
+}
+
+/// A call under way. One that is given up when the deadline passes has failed like any other, so
+/// its end is noted when it is dropped.
+struct Asked<'a> {
+    breaker: &'a Breaker,
+    api: &'a str,
+    answered: bool,
+}
+
+impl Asked<'_> {
+    fn answered(mut self) {
+        self.answered = true;
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.breaker.note(self.api, self.answered, Instant::now());
     }
 }
 

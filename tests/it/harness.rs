@@ -35,6 +35,10 @@ pub struct Plan {
     pub server: String,
     /// Lines of `[session]` instead of the usual keys.
     pub session: String,
+    /// Lines of the one `[[account]]`.
+    pub account: String,
+    /// An API host that is asked before the emulator.
+    pub api_first: Option<String>,
     /// Lines of the one `[[site]]`, and tables that follow it.
     pub site: String,
     /// Whole tables at the end.
@@ -51,6 +55,8 @@ impl Default for Plan {
         Self {
             server: String::new(),
             session: format!("keys = [{{ id = \"k1\", secret = \"{KEY}\" }}]"),
+            account: String::new(),
+            api_first: None,
             site: String::new(),
             more: String::new(),
             upstream: None,
@@ -74,7 +80,9 @@ impl Plan {
 
     /// The configuration as an operator would write it.
     pub fn text(&self, wechat: SocketAddr, upstream: &str) -> String {
-        let Self { server, session, site, more, .. } = self;
+        let Self { server, session, account, site, more, .. } = self;
+        let first = self.api_first.as_ref().map_or(String::new(), |url| format!("\"{url}\", "));
+        let more = more.replace("WECHAT", &format!("http://{wechat}"));
         format!(
             r#"
 [server]
@@ -91,7 +99,8 @@ name = "main"
 app_id = "wx1"
 app_secret = "secret-of-wx1"
 authorize_url = "http://{wechat}"
-api_urls = ["http://{wechat}"]
+api_urls = [{first}"http://{wechat}"]
+{account}
 verify_files = {{ "MP_verify_AbCd1234.txt" = "AbCd1234" }}
 
 [[site]]

@@ -74,6 +74,9 @@ pub async fn consent(visitor: &mut Visitor, path: &str) -> Answer {
     asked.headers.push(("location".to_owned(), allow(&asked.text, &url)));
     let (_, back) = visitor.follow(&asked, "/").await;
     let (_, welcome) = visitor.follow(&back, "/").await;
+    if welcome.status != 302 {
+        return welcome;
+    }
     visitor.follow(&welcome, "/").await.1
 }
 

@@ -6,6 +6,7 @@
     clippy::panic,
     clippy::string_slice,
     clippy::as_conversions,
+    clippy::print_stdout,
     reason = "tests"
 )]
 
@@ -18,6 +19,8 @@ mod forward;
 mod hygiene;
 mod login;
 mod reload;
+mod soak;
 mod tls;
 mod trouble;
 mod upstreams;
+mod wechat;

@@ -73,8 +73,8 @@ impl Visitor {
         let base = Url::parse(&format!("http://{}{from}", self.host)).unwrap();
         let url = base.join(answer.location()).unwrap();
         let to = match url.host_str().unwrap() {
-            "h5.example.com" | "www.example.com" => self.gateway,
-            _ => url.socket_addrs(|| None).unwrap()[0],
+            "127.0.0.1" => url.socket_addrs(|| None).unwrap()[0],
+            _ => self.gateway,
         };
         let target = match url.query() {
             Some(query) => format!("{}?{query}", url.path()),
@@ -90,7 +90,13 @@ impl Visitor {
         let mut at = path.to_owned();
         for _ in 0..12 {
             if !(300..400).contains(&answer.status) {
-                return (at, answer);
+                // The emulator's page with two codes: a script would load the first and go on to
+                // the second.
+                let callbacks: Vec<String> =
+                    answer.all("x-emulator-callback").map(str::to_owned).collect();
+                let [first, second] = callbacks.as_slice() else { return (at, answer) };
+                let _ = self.clone().follow(&Answer::redirect(first), "/").await;
+                answer = Answer::redirect(second);
             }
             let (url, next) = self.follow(&answer, &at).await;
             at = match url.query() {
@@ -187,6 +193,12 @@ impl Answer {
             body.to_owned()
         };
         Self { status, headers, text }
+    }
+
+    /// As if a page had led there.
+    pub fn redirect(to: &str) -> Self {
+        let headers = vec![("location".to_owned(), to.to_owned())];
+        Self { status: 302, headers, text: String::new() }
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {

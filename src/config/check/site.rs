@@ -73,14 +73,7 @@ fn site(
         "ambiguous_paths",
         &[("refuse", Ambiguous::Refuse), ("protect", Ambiguous::Protect)],
     );
-    let underscores = table.one_of(
-        "underscores",
-        &[
-            ("drop", Underscores::Drop),
-            ("refuse", Underscores::Refuse),
-            ("pass", Underscores::Pass),
-        ],
-    );
+    let underscores = underscores(table);
     let fragment = table.one_of("fragment", &[("drop", Fragment::Drop), ("keep", Fragment::Keep)]);
     let also = also(table, plan);
     let cors = cors(&table.table("cors", &raw::CORS));
@@ -88,7 +81,7 @@ fn site(
     let extra_headers = headers::extras(&table.table("headers", &raw::HEADERS));
     let reserved = headers::reserved(&extra_headers);
     let routes = route::routes(table, scope, plan.prefix);
-    let (public_url, underscores) = (public_url?, underscores.unwrap_or_default());
+    let public_url = public_url?;
     Some(Site {
         name: hosts.first()?.to_string(),
         hosts,
@@ -229,6 +222,12 @@ fn outside(table: &Table<'_>, plan: &Plan<'_>) -> Outside {
         }
     }
     Outside::Page
+}
+
+fn underscores(table: &Table<'_>) -> Underscores {
+    let choices =
+        [("drop", Underscores::Drop), ("refuse", Underscores::Refuse), ("pass", Underscores::Pass)];
+    table.one_of("underscores", &choices).unwrap_or_default()
 }
 
 /// Further accounts, whose openids come in headers named after them.

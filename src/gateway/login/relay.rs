@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// How long a ticket is good for.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What the callback host hands on.
 #[derive(Serialize, Deserialize)]

@@ -18,6 +18,7 @@ fn account(app_id: &str, secret: &str) -> Account {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one row per vector")]
 fn authorize_urls() {
     use Scope::{Base, UserInfo};
     let cases = [
