@@ -29,6 +29,7 @@ browser:
 	$(CARGO) build --locked
 	cd tests/browser && npm ci --no-audit --no-fund
 	node tests/browser/demo.mjs target/debug/wxgate artifacts
+	node tests/browser/wechat.mjs target/debug/wxgate artifacts
 
 demo:
 	$(CARGO) run --release -- demo

@@ -3,80 +3,13 @@
 // usage: node demo.mjs PATH_OF_WXGATE FOLDER_FOR_SCREENSHOTS
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { mkdirSync } from 'node:fs';
-import { createServer } from 'node:net';
-import { chromium } from 'playwright-core';
+import { DESK, WECHAT, finish, freePort, start, story, text } from './harness.mjs';
 
-const [binary, artifacts] = process.argv.slice(2);
-mkdirSync(artifacts, { recursive: true });
-
-const PHONE = { width: 390, height: 844 };
-const DESK = { width: 1280, height: 800 };
-const WECHAT = 'Mozilla/5.0 (iPhone; CPU iPhone OS 16_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 MicroMessenger/8.0.50(0x18003234) NetType/WIFI Language/zh_CN';
-
-/** The demo, once it has said where it is. */
-async function startDemo() {
-  const port = await freePort();
-  const demo = spawn(binary, ['demo', '--listen', `127.0.0.1:${port}`], { stdio: ['ignore', 'pipe', 'inherit'] });
-  let said = '';
-  const url = await new Promise((found, failed) => {
-    const late = setTimeout(() => failed(new Error(`the demo did not say where it is: ${said}`)), 20_000);
-    demo.stdout.on('data', (data) => {
-      said += data;
-      const match = /Ctrl-C/.test(said) && said.match(/Open (http:\S+)/);
-      if (match) { clearTimeout(late); found(match[1]); }
-    });
-    demo.on('exit', (code) => failed(new Error(`the demo ended with ${code}: ${said}`)));
-  });
-  const wechat = said.match(/: (http:\S+)\n\nCtrl/)[1];
-  return { demo, url, wechat };
-}
-
-function freePort() {
-  return new Promise((found) => {
-    const server = createServer().listen(0, '127.0.0.1', () => {
-      const { port } = server.address();
-      server.close(() => found(port));
-    });
-  });
-}
-
-const { demo, url, wechat } = await startDemo();
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-  args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
-});
-
-let passed = 0;
-let failed = 0;
-
-/** One story in a browser of its own. What a page complains of on its console fails it. */
-async function story(name, options, tell) {
-  const context = await browser.newContext({ viewport: PHONE, locale: 'zh-CN', ...options });
-  const page = await context.newPage();
-  const complaints = [];
-  page.on('console', (message) => {
-    const expected = /status of 40[134]/.test(message.text()); // a refusal that the story is about
-    if (message.type() === 'error' && !expected) complaints.push(message.text());
-  });
-  page.on('pageerror', (error) => complaints.push(String(error)));
-  const shot = (what) => page.screenshot({ path: `${artifacts}/${name.replaceAll(' ', '-')}-${what}.png` });
-  try {
-    await tell(page, shot, context);
-    assert.deepEqual(complaints, [], 'the console stays quiet');
-    passed += 1;
-    console.log(`ok   ${name}`);
-  } catch (error) {
-    failed += 1;
-    await shot('failed').catch(() => {});
-    console.log(`FAIL ${name}\n${error.stack}\nat ${page.url()}`);
-  } finally {
-    await context.close();
-  }
-}
-
-const text = (page) => page.locator('body').innerText();
+const port = await freePort();
+const url = `http://127.0.0.1:${port}/`;
+const demo = await start(['demo', '--listen', `127.0.0.1:${port}`], { ready: /Ctrl-C/ });
+assert.match(demo.said, new RegExp(`Open ${url} in any browser`));
+const wechat = demo.said.match(/: (http:\S+?)\/?\n\nCtrl/)[1];
 
 await story('silent login', {}, async (page, shot) => {
   await page.goto(url);
@@ -170,10 +103,5 @@ await story('a page that is not there', {}, async (page, shot) => {
   await shot('notice');
 });
 
-await browser.close();
-demo.removeAllListeners('exit');
-const ended = new Promise((over) => demo.on('exit', over));
-demo.kill('SIGTERM');
-assert.equal(await ended, 0, 'the demo drains and ends well');
-console.log(`${passed} passed, ${failed} failed`);
-process.exit(failed === 0 ? 0 : 1);
+await finish();
+assert.equal(await demo.stop(), 0, 'the demo drains and ends well');
