@@ -20,6 +20,7 @@
 //! | [`gateway`]  | one request from door to door; the login; our pages   | joins the others   |
 //! | [`wechat`]   | WeChat's OAuth API                                    | sockets out        |
 //! | [`upstream`] | the sites behind us: pools, forwarding, tunnels       | sockets out        |
+//! | [`store`]    | what outlives a request: refresh tokens, sealed       | memory             |
 //! | [`auth`]     | sessions, logins, and who may pass                    | none               |
 //! | [`site`]     | which site, which route, what it asks for             | none               |
 //! | [`wire`]     | HTTP manners: hosts, paths, headers, cookies          | none               |
@@ -52,6 +53,7 @@ pub mod admin;
 pub mod gateway;
 mod wechat;
 mod upstream;
+mod store;
 mod auth;
 mod site;
 mod wire;

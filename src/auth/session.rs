@@ -65,6 +65,9 @@ pub struct Session {
     pub exp: Timestamp,
     /// When the visitor logged in.
     pub auth_time: Timestamp,
+    /// When nickname and picture were last asked for, if that was not at the login.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profiled: Option<Timestamp>,
     /// When the login ends whatever happens.
     pub max: Timestamp,
     /// The account that the openid belongs to.
@@ -112,6 +115,7 @@ impl Session {
             iat: now,
             exp: now.plus(settings.idle).min(max),
             auth_time: now,
+            profiled: None,
             max,
             appid: login.app_id,
             also: login.also,
@@ -165,6 +169,24 @@ impl Session {
         (due && longer).then(|| Self { iat: now, exp, ..self.clone() })
     }
 
+    /// Whether nickname and picture are older than `age`.
+    pub fn is_dated(&self, age: Duration, now: Timestamp) -> bool {
+        let since = self.profiled.unwrap_or(self.auth_time);
+        self.identity.scope == Scope::UserInfo && !self.snapshot && since.plus(age) <= now
+    }
+
+    /// The same session with what the visitor now shows of themselves; nothing new leaves it as
+    /// it is, but as of `now`.
+    #[must_use]
+    pub fn profiled(&self, news: Option<(Option<String>, Option<String>)>, now: Timestamp) -> Self {
+        let mut session = Self { profiled: Some(now), ..self.clone() };
+        if let Some((nickname, avatar)) = news {
+            let identity = Identity { nickname, avatar, ..session.identity };
+            session.identity = identity.trimmed();
+        }
+        session
+    }
+
     /// The value of the cookie.
     pub fn seal(&self, keys: &Keys) -> Result<String, Unusable> {
         keys.sign(self)
@@ -199,12 +221,14 @@ pub struct Known {
     pub session: Session,
     /// What the site is told, ready to be sent.
     pub introduction: Vec<(HeaderName, HeaderValue)>,
+    /// Whether the visitor's cookie does not say this yet.
+    pub is_news: bool,
 }
 
 impl Known {
     /// Prepares the introduction of a visitor to `site`.
     pub fn new(session: Session, site: &Site) -> Self {
-        Self { introduction: introduction(&session, site), session }
+        Self { introduction: introduction(&session, site), session, is_news: false }
     }
 }
 

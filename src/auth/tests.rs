@@ -35,6 +35,7 @@ fn site() -> Site {
         outside_wechat: Outside::Page,
         snapshot: Snapshot::Page,
         also: Vec::new(),
+        profile_refresh: None,
         fragment: Fragment::Drop,
         cors: Vec::new(),
         ambiguous_paths: Ambiguous::Refuse,

@@ -148,7 +148,7 @@ pub const SITE: Section = Section {
         ("route", "[[site.route]]"),
         ("also", r#"also = ["pay"]"#),
         ("cors", "[site.cors]"),
-        ("profile_refresh", "profile_refresh"),
+        ("profile_refresh", r#"profile_refresh = "24h""#),
         ("revocation", "revocation"),
     ],
 };
@@ -187,7 +187,7 @@ pub const SECRET: Section = Section {
 };
 
 /// Every kind of table.
-pub const ALL: [&Section; 15] = [
+pub const ALL: [&Section; 16] = [
     &FILE,
     &SERVER,
     &TLS,
@@ -201,6 +201,7 @@ pub const ALL: [&Section; 15] = [
     &ACCOUNT,
     &SITE,
     &HEADERS,
+    &CORS,
     &ROUTE,
     &SECRET,
 ];

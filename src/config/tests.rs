@@ -70,7 +70,7 @@ fn the_file_at_the_root_loads_and_explains_every_key() {
             assert!(explained, "config.toml says nothing of `{key}` in {}", section.title);
         }
     }
-    assert_eq!(seen, 74, "the count in this test is out of date");
+    assert_eq!(seen, 75, "the count in this test is out of date");
 }
 
 #[test]
@@ -82,7 +82,16 @@ fn the_defaults_it_shows_are_the_defaults() {
         format!("{server:#?} {admin:#?} {gateway:#?}")
     };
     // Uncommenting a default changes nothing. What is commented out for another reason is named.
-    let examples = ["dir", "extra", "aliases", "verify_files", "callback_host", "certificates"];
+    let examples = [
+        "dir",
+        "extra",
+        "aliases",
+        "verify_files",
+        "callback_host",
+        "certificates",
+        "profile_refresh",
+        "origins",
+    ];
     let mut seen = 0;
     for line in text.lines() {
         let Some((key, _)) = line.strip_prefix("# ").and_then(|line| line.split_once(" = ")) else {
@@ -127,6 +136,7 @@ fn every_key_is_read() {
         (&raw::ACCOUNT, "[[account]]"),
         (&raw::SITE, "[[site]]"),
         (&raw::HEADERS, "[[site]]\n[site.headers]"),
+        (&raw::CORS, "[[site]]\n[site.cors]"),
         (&raw::ROUTE, "[[site]]\n[[site.route]]"),
         (&raw::SECRET, "[[account]]\n[account.app_secret]"),
     ];

@@ -111,7 +111,9 @@ fn renew(
     known: &Known,
 ) -> Result<(), Error> {
     let rules = &desk.rules;
-    let Some(session) = known.session.renewed(arrival.now, &rules.session) else { return Ok(()) };
+    let renewed = known.session.renewed(arrival.now, &rules.session);
+    let news = || known.is_news.then(|| known.session.clone());
+    let Some(session) = renewed.or_else(news) else { return Ok(()) };
     let names = &arrival.site.cookies;
     let cookie = names.set(names.session(), &session.seal(&rules.keys)?, session.age(arrival.now));
     if let Some(cookie) = cookie {

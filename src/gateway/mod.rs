@@ -14,11 +14,13 @@ use std::{
 
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
+use tokio::runtime::Handle;
 
 use crate::{
     auth::{self, Decision, ReturnTo, Session, Stranger, Visit, session::Ended},
     clock::{Clock, Timestamp},
     site::{Access, Fragment, Sites},
+    store::Store,
     upstream::{self, Upstream},
     wechat::WeChat,
     wire::forwarded::Trusted,
@@ -36,6 +38,7 @@ pub mod page;
 mod peer;
 mod receive;
 mod recognise;
+mod refresh;
 mod reply;
 mod rules;
 mod voice;
@@ -47,6 +50,7 @@ pub use upstream::Tunnels;
 
 use exchange::Exchanges;
 use receive::{Arrival, Door, Landing};
+use refresh::Refreshes;
 use reply::Asker;
 use rules::{Desk, Rules};
 
@@ -75,6 +79,7 @@ pub struct Gateway {
     ended: arc_swap::ArcSwap<Ended>,
     tls: Arc<rustls::ClientConfig>,
     exchanges: Exchanges,
+    refreshes: Arc<Refreshes>,
     clock: Clock,
 }
 
@@ -106,7 +111,8 @@ impl Gateway {
             edition: AtomicU64::new(0),
             ended: arc_swap::ArcSwap::default(),
             tls,
-            exchanges: Exchanges::new(wechat, tokio::runtime::Handle::current()),
+            exchanges: Exchanges::new(wechat.clone(), Handle::current()),
+            refreshes: Arc::new(Refreshes::new(wechat, Store::default(), Handle::current())),
             clock,
         })
     }
@@ -197,7 +203,10 @@ impl Worker {
         }
         let known = match access {
             Access::None => Err(Stranger::New),
-            Access::Optional | Access::Required(..) => self.recognise(desk, &request, arrival),
+            Access::Optional | Access::Required(..) => {
+                let known = self.recognise(desk, &request, arrival);
+                known.and_then(|known| self.brought_up_to_date(desk, &request, arrival, known))
+            }
         };
         let visit = Visit {
             session: known.as_ref().ok().map(|known| &known.session),

@@ -4,9 +4,9 @@ use std::rc::Rc;
 
 use http::Request;
 
-use super::{Arrival, Desk, Worker};
+use super::{Arrival, Desk, Worker, refresh::News};
 use crate::{
-    auth::{Known, Session, Stranger},
+    auth::{Client, Known, Session, Stranger},
     wire::cookie,
 };
 
@@ -29,6 +29,32 @@ impl Worker {
             }
         }
         found
+    }
+
+    /// The same visitor with nickname and picture as they are now, where the site wants that and
+    /// WeChat has told us. Who has to log in again is a stranger at their next page.
+    pub(super) fn brought_up_to_date<B>(
+        &self,
+        desk: &Desk,
+        request: &Request<B>,
+        arrival: &Arrival<'_>,
+        known: Rc<Known>,
+    ) -> Result<Rc<Known>, Stranger> {
+        let (site, session) = (arrival.site, &known.session);
+        if !site.profile_refresh.is_some_and(|age| session.is_dated(age, arrival.now)) {
+            return Ok(known);
+        }
+        let account = site.login_account(&session.appid).unwrap_or(&site.account);
+        let news = match self.gateway.refreshes.news(&desk.rules, account, session) {
+            None => return Ok(known),
+            Some(News::Gone) if Client::of(request.method(), request.headers()).navigates => {
+                return Err(Stranger::Expired);
+            }
+            Some(News::Fresh(profile)) => Some((profile.nickname, profile.avatar)),
+            Some(News::Same | News::Gone) => None,
+        };
+        let session = session.profiled(news, arrival.now);
+        Ok(Rc::new(Known { is_news: true, ..Known::new(session, site) }))
     }
 
     /// The session of one cookie, if it is good here and now. Only the cryptography is remembered.

@@ -72,6 +72,8 @@ pub struct Site {
     pub outside_wechat: Outside,
     /// What visitors of a WeChat snapshot page (快照页) meet.
     pub snapshot: Snapshot,
+    /// How old a nickname and a picture may grow before they are asked for again.
+    pub profile_refresh: Option<Duration>,
     /// What happens to the `#/route` of a page that needs a login.
     pub fragment: Fragment,
     /// Other origins whose scripts may read what the gateway answers.

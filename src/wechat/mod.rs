@@ -45,6 +45,8 @@ pub struct Person {
     pub identity: Identity,
     /// Whether that is the virtual identity of a snapshot page.
     pub snapshot: bool,
+    /// With which the profile can be asked for again.
+    pub refresh_token: Option<Secret>,
 }
 
 /// The API client.
@@ -74,14 +76,15 @@ impl WeChat {
     /// Exchanges a code, and asks for the profile when the visitor granted it. A code is sent
     /// once: only a connection that was never made leads to the next host.
     pub async fn identify(&self, account: &Account, code: &str) -> Result<Person, Error> {
-        let exchange = self.exchange(account, code);
+        let exchange = self.grant(account, |api| protocol::token_url(api, account, code));
         let (grant, api) = tokio::time::timeout(DEADLINE, exchange)
             .await
             .map_err(|_| Error::Silent("deadline passed".to_owned()))??;
-        let snapshot = grant.snapshot;
+        let (snapshot, refresh_token) = (grant.snapshot, grant.refresh_token.clone());
         // A snapshot visitor's profile is as virtual as its openid: not worth a call.
         if grant.scope < Scope::UserInfo || snapshot {
-            return Ok(Person { identity: grant.identity(Profile::default()), snapshot });
+            let identity = grant.identity(Profile::default());
+            return Ok(Person { identity, snapshot, refresh_token: None });
         }
         let url = protocol::userinfo_url(api, &grant);
         let profile = match tokio::time::timeout(PROFILE, self.get(&url)).await {
@@ -90,22 +93,47 @@ impl WeChat {
             Err(_) => Err(Error::Silent("deadline passed".to_owned())),
         };
         match profile {
-            Ok(profile) => Ok(Person { identity: grant.identity(profile), snapshot }),
+            Ok(profile) => {
+                Ok(Person { identity: grant.identity(profile), snapshot, refresh_token })
+            }
             Err(error) => {
                 tracing::warn!(account = account.name, %error, "no profile; the visitor comes in as an openid");
                 let mut identity = grant.identity(Profile::default());
                 if matches!(&error, Error::Refused(refusal) if refusal.fault() == Fault::Scope) {
                     identity.scope = Scope::Base;
                 }
-                Ok(Person { identity, snapshot })
+                Ok(Person { identity, snapshot, refresh_token })
             }
         }
     }
 
-    async fn exchange<'a>(
+    /// Renews a profile, and with it the refresh token. An access token that has died in between
+    /// is renewed once more.
+    pub async fn refresh(
+        &self,
+        account: &Account,
+        token: &Secret,
+    ) -> Result<(Profile, Secret), Error> {
+        let mut token = token.clone();
+        let mut tries = 0;
+        loop {
+            let url = |api: &str| protocol::refresh_url(api, account, &token);
+            let (grant, api) = self.grant(account, url).await?;
+            token = grant.refresh_token.clone().unwrap_or(token);
+            let body = self.get(&protocol::userinfo_url(api, &grant)).await?;
+            match protocol::read_profile(&body) {
+                Ok(profile) => return Ok((profile, token)),
+                Err(refusal) if refusal.wants_refresh() && tries == 0 => tries += 1,
+                Err(refusal) => return Err(refusal.into()),
+            }
+        }
+    }
+
+    /// A token of the account's first API host that takes the connection.
+    async fn grant<'a>(
         &self,
         account: &'a Account,
-        code: &str,
+        url: impl Fn(&str) -> Secret,
     ) -> Result<(protocol::Grant, &'a str), Error> {
         let mut last = Error::Unreachable("each API host keeps failing and has a rest".to_owned());
         for api in &account.api_urls {
@@ -113,7 +141,7 @@ impl WeChat {
                 continue;
             }
             let asked = Asked { breaker: &self.breaker, api, answered: false };
-            match self.get(&protocol::token_url(api, account, code)).await {
+            match self.get(&url(api)).await {
                 Ok(body) => {
                     asked.answered();
                     return Ok((protocol::read_grant(&body)?, api));

@@ -62,6 +62,15 @@ pub fn token_url(api: &str, account: &Account, code: &str) -> Secret {
     ))
 }
 
+/// The address that renews an access token. Without the app secret, but the token is as good.
+pub fn refresh_url(api: &str, account: &Account, refresh_token: &Secret) -> Secret {
+    Secret::new(format!(
+        "{api}/sns/oauth2/refresh_token?appid={}&grant_type=refresh_token&refresh_token={}",
+        encode(&account.app_id),
+        encode(refresh_token.expose()),
+    ))
+}
+
 /// The address that tells who somebody is.
 pub fn userinfo_url(api: &str, grant: &Grant) -> Secret {
     Secret::new(format!(
@@ -81,6 +90,8 @@ fn encode(text: &str) -> String {
 pub struct Grant {
     /// Good for [`userinfo_url`] and nothing of ours afterwards.
     pub access_token: Secret,
+    /// Good for [`refresh_url`], for thirty days.
+    pub refresh_token: Option<Secret>,
     /// Who came, to this account.
     pub openid: String,
     /// Who came, to all accounts of the company.
@@ -161,6 +172,16 @@ impl Refusal {
         }
     }
 
+    /// Whether a refresh token is worth nothing any more, so that the visitor has to log in.
+    pub fn ends_refreshing(&self) -> bool {
+        matches!(self.code(), Some(40030 | 42002 | 42007 | 50001))
+    }
+
+    /// Whether an access token has to be renewed.
+    pub fn wants_refresh(&self) -> bool {
+        matches!(self.code(), Some(40001 | 40014 | 42001))
+    }
+
     /// What the operator can do about it, for the log.
     pub fn remedy(&self) -> Option<&'static str> {
         Some(match self.code()? {
@@ -201,6 +222,7 @@ pub fn read_grant(body: &[u8]) -> Result<Grant, Refusal> {
     });
     Ok(Grant {
         access_token: Secret::new(token),
+        refresh_token: text(&answer, "refresh_token").map(Secret::new),
         openid,
         unionid: text(&answer, "unionid"),
         scope: granted.max().unwrap_or(Scope::Base),
@@ -213,7 +235,11 @@ pub fn read_profile(body: &[u8]) -> Result<Profile, Refusal> {
     let answer = read(body)?;
     Ok(Profile {
         nickname: text(&answer, "nickname"),
-        avatar: text(&answer, "headimgurl"),
+        // Pictures are served over https too, and a page on https shows no others.
+        avatar: text(&answer, "headimgurl").map(|url| match url.strip_prefix("http://") {
+            Some(rest) if rest.contains(".qlogo.cn/") => format!("https://{rest}"),
+            Some(_) | None => url,
+        }),
         unionid: text(&answer, "unionid"),
     })
 }
@@ -225,11 +251,7 @@ impl Grant {
             openid: self.openid,
             unionid: profile.unionid.or(self.unionid),
             nickname: profile.nickname,
-            // Pictures are served over https too, and a page on https shows no others.
-            avatar: profile.avatar.map(|url| match url.strip_prefix("http://") {
-                Some(rest) if rest.contains(".qlogo.cn/") => format!("https://{rest}"),
-                Some(_) | None => url,
-            }),
+            avatar: profile.avatar,
             scope: self.scope,
         }
     }

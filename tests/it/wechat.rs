@@ -436,3 +436,53 @@ async fn nicknames_with_anything_in_them_come_through() {
     assert!(nickname.ends_with("%F0%9F%8D%AD") && nickname.is_ascii(), "{nickname}");
     street.close().await;
 }
+
+#[tokio::test]
+async fn a_profile_that_has_grown_old_is_renewed_behind_the_visitors_back() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use wxgate::clock::{Timestamp, system};
+    static AHEAD: AtomicU64 = AtomicU64::new(0);
+    fn clock() -> Timestamp {
+        Timestamp(system().0 + AHEAD.load(Ordering::Relaxed))
+    }
+    let street =
+        Street::open(Plan { clock, ..Plan::site(&format!("profile_refresh = \"1h\"\n{ROUTES}")) })
+            .await;
+    let mut visitor = Visitor::wechat(street.gateway);
+    let page = crate::login::consent(&mut visitor, "/member/").await;
+    assert_eq!(page.status, 200);
+    let first = visitor.cookie("wxgate");
+    assert_eq!(visitor.get("/member/").await.header("set-cookie"), None);
+
+    AHEAD.store(3601, Ordering::Relaxed);
+    // The request that notices goes on as it is; a later one takes the answer home.
+    let page = loop {
+        let page = visitor.get("/member/").await;
+        assert_eq!((page.status, page.received("x-wechat-nickname").len()), (200, 1));
+        if page.header("set-cookie").is_some() {
+            break page;
+        }
+    };
+    assert_eq!(page.header("cache-control"), Some("no-store"));
+    assert_ne!(visitor.cookie("wxgate"), first);
+    assert_eq!(street.calls("/sns/oauth2/refresh_token").await, 1);
+    assert_eq!(visitor.get("/member/").await.header("set-cookie"), None, "and then there is peace");
+
+    // WeChat no longer honours the token: the next page asks for a login, a script is left alone.
+    street.fault(r#"{"at":"refresh_token","errcode":42002}"#).await;
+    AHEAD.store(7300, Ordering::Relaxed);
+    let mut script = visitor.script();
+    assert_eq!(script.get("/member/").await.status, 200);
+    while street.calls("/sns/oauth2/refresh_token").await < 2 {
+        tokio::task::yield_now().await;
+    }
+    let asked = loop {
+        let answer = visitor.get("/member/").await;
+        if answer.status == 302 {
+            break answer;
+        }
+    };
+    assert!(asked.location().contains("scope=snsapi_userinfo"));
+    street.close().await;
+}

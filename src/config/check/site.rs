@@ -1,6 +1,6 @@
 //! `[[site]]`. Pure.
 
-use std::{collections::HashMap, net::SocketAddr, ops::Range, sync::Arc};
+use std::{collections::HashMap, net::SocketAddr, ops::Range, sync::Arc, time::Duration};
 
 use super::{account::Listed, address, headers, route, upstream};
 use crate::{
@@ -75,6 +75,7 @@ fn site(
     );
     let underscores = underscores(table);
     let fragment = table.one_of("fragment", &[("drop", Fragment::Drop), ("keep", Fragment::Keep)]);
+    let profile_refresh = profile_refresh(table);
     let also = also(table, plan);
     let cors = cors(&table.table("cors", &raw::CORS));
     later(table);
@@ -87,6 +88,7 @@ fn site(
         hosts,
         account: account?,
         also,
+        profile_refresh,
         fragment: fragment.unwrap_or_default(),
         cors,
         upstream: upstream?,
@@ -224,6 +226,13 @@ fn outside(table: &Table<'_>, plan: &Plan<'_>) -> Outside {
     Outside::Page
 }
 
+/// Off unless it is there.
+fn profile_refresh(table: &Table<'_>) -> Option<Duration> {
+    const DAY: Duration = Duration::from_hours(24);
+    table.value("profile_refresh")?;
+    Some(table.duration("profile_refresh", DAY, Duration::from_mins(1)..=30 * DAY))
+}
+
 fn underscores(table: &Table<'_>) -> Underscores {
     let choices =
         [("drop", Underscores::Drop), ("refuse", Underscores::Refuse), ("pass", Underscores::Pass)];
@@ -277,9 +286,7 @@ fn cors(table: &Table<'_>) -> Vec<Origin> {
 
 /// Keys that a later version will know.
 fn later(table: &Table<'_>) {
-    for key in ["profile_refresh", "revocation"] {
-        if let Some(at) = table.place(key) {
-            table.unsupported(at, &format!("`{key}`"), "remove it");
-        }
+    if let Some(at) = table.place("revocation") {
+        table.unsupported(at, "`revocation`", "remove it");
     }
 }

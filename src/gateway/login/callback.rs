@@ -139,7 +139,7 @@ impl Worker {
                 return again(rules, request, arrival, state, Wish::first(return_to, scope));
             }
         };
-        match self.ask_wechat(words.code, arrival, &back).await {
+        match self.ask_wechat(rules, words.code, arrival, &back).await {
             Leg::Ended(login) => match next_account(arrival.site, &back.pending) {
                 Some(account)
                     if !login.snapshot && login.so_far.identity.scope >= back.state.scope =>
@@ -167,7 +167,13 @@ impl Worker {
 
     /// One leg of the trip. The first decides whether somebody comes in at all; what a further
     /// account does not say is simply missing.
-    async fn ask_wechat(&self, code: Code, arrival: &Arrival<'_>, back: &Back) -> Leg {
+    async fn ask_wechat(
+        &self,
+        rules: &Rules,
+        code: Code,
+        arrival: &Arrival<'_>,
+        back: &Back,
+    ) -> Leg {
         let (site, pending) = (arrival.site, &back.pending);
         let account = site.accounts().find(|account| account.app_id == pending.app_id);
         let answer = match (code, account) {
@@ -182,6 +188,10 @@ impl Worker {
         };
         match (answer, pending.so_far.clone()) {
             (Ok((account, person)), None) => {
+                if let (Some(token), Some(_)) = (&person.refresh_token, site.profile_refresh) {
+                    let (refreshes, openid) = (&self.gateway.refreshes, &person.identity.openid);
+                    refreshes.remember(rules, account, openid, token);
+                }
                 let app_id = account.app_id.clone();
                 let so_far = SoFar { identity: person.identity, app_id, also: [].into() };
                 Leg::Ended(Login { so_far, snapshot: person.snapshot })

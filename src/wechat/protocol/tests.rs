@@ -218,7 +218,7 @@ fn profiles() {
         ("U2", br#"{"openid":"OPENID","nickname":"N","sex":0,"province":"","headimgurl":"https://thirdwx.qlogo.cn/mmopen/132","privilege":[]}"#,
          Profile { nickname: some("N"), avatar: some("https://thirdwx.qlogo.cn/mmopen/132"), unionid: None }),
         ("U3", br#"{"openid":"OPENID","nickname":"NICKNAME","sex":"1","headimgurl":"http://wx.qlogo.cn/mmopen/46","privilege":["PRIVILEGE1"]}"#,
-         Profile { nickname: some("NICKNAME"), avatar: some("http://wx.qlogo.cn/mmopen/46"), unionid: None }),
+         Profile { nickname: some("NICKNAME"), avatar: some("https://wx.qlogo.cn/mmopen/46"), unionid: None }),
         ("U4", br#"{"unionid":"","nickname":"John Smith","sex":"Male"}"#,
          Profile { nickname: some("John Smith"), avatar: None, unionid: None }),
         ("U5", b"{\"nickname\":\"\x14\xE7\x90\xA6\xE5\xA8\x85\xF0\x9F\x8D\xAD\x07!\"}",
@@ -241,9 +241,8 @@ fn avatars_move_to_https_where_wechat_serves_them() {
         ("http://127.0.0.1:9100/mmopen/1/132", "http://127.0.0.1:9100/mmopen/1/132"),
     ];
     for (given, expected) in cases {
-        let grant = read_grant(br#"{"access_token":"AT","openid":"o"}"#).unwrap();
-        let profile = Profile { avatar: Some(given.to_owned()), ..Profile::default() };
-        assert_eq!(grant.identity(profile).avatar.as_deref(), Some(expected));
+        let profile = read_profile(format!(r#"{{"headimgurl":"{given}"}}"#).as_bytes()).unwrap();
+        assert_eq!(profile.avatar.as_deref(), Some(expected));
     }
 }
 
