@@ -8,7 +8,7 @@ use crate::{
     clock,
     config::{Config, File, Sources},
     emulator::{self, Emulator},
-    gateway::Gateway,
+    gateway::{AccessLog, Gateway},
     server::Server,
 };
 
@@ -49,7 +49,7 @@ impl Demo {
         let text = configuration(&addresses);
         let config = Config::parse("demo.toml", &text, &Nothing)
             .map_err(|complaints| complaints.render(false))?;
-        let gateway = Arc::new(Gateway::new(config.gateway, clock::system)?);
+        let gateway = Arc::new(Gateway::new(config.gateway, clock::system, AccessLog::default())?);
         let server =
             Server::bind(config.server).map_err(|error| {
                 match std::error::Error::source(&error) {

@@ -2,14 +2,19 @@
 
 use std::io::IsTerminal;
 
-use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
+use crate::gateway::{AccessLog, Form};
+
+/// Batches of access lines that may wait for a slow reader, of some 16 KiB each.
+const WAITING: usize = 1024;
+
 /// Starts logging. Lines are written by a thread of its own, so a slow reader holds up nobody;
-/// the guard writes the last of them when it is dropped.
+/// the guards write the last of them when they are dropped.
 ///
 /// `RUST_LOG` chooses levels, by default `info`.
-pub fn start() -> WorkerGuard {
+pub fn start() -> (AccessLog, [WorkerGuard; 2]) {
     let (writer, guard) = NonBlocking::new(std::io::stdout());
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
@@ -18,5 +23,8 @@ pub fn start() -> WorkerGuard {
     } else {
         lines.json().flatten_event(true).with_ansi(false).init();
     }
-    guard
+    let form = if std::io::stdout().is_terminal() { Form::Text } else { Form::Json };
+    let access = NonBlockingBuilder::default().buffered_lines_limit(WAITING);
+    let (access, access_guard) = access.finish(std::io::stdout());
+    (AccessLog::new(form, access), [guard, access_guard])
 }

@@ -17,7 +17,7 @@ use crate::{
     admin::{Admin, Readiness},
     clock,
     config::Config,
-    gateway::Gateway,
+    gateway::{AccessLog, Gateway},
     server::{Server, tls},
 };
 
@@ -33,7 +33,7 @@ pub fn serve(path: &Path) -> ExitCode {
         Ok(config) => config,
         Err(complaints) => return refuse(&complaints),
     };
-    let guard = logs::start();
+    let (log, guards) = logs::start();
     warn(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2) // WeChat's API, reloads and the admin listener; requests have their own
@@ -41,10 +41,10 @@ pub fn serve(path: &Path) -> ExitCode {
         .enable_all()
         .build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(run(path, config)),
+        Ok(runtime) => runtime.block_on(run(path, config, log)),
         Err(error) => Err(error.into()),
     };
-    drop(guard);
+    drop(guards);
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -56,8 +56,8 @@ pub fn serve(path: &Path) -> ExitCode {
     }
 }
 
-async fn run(path: &Path, config: Config) -> Result<(), Failure> {
-    let gateway = Arc::new(Gateway::new(config.gateway, clock::system)?);
+async fn run(path: &Path, config: Config, log: AccessLog) -> Result<(), Failure> {
+    let gateway = Arc::new(Gateway::new(config.gateway, clock::system, log)?);
     let certificates = config.server.tls.clone();
     let server = Server::bind(config.server)?;
     let readiness = Readiness::default();

@@ -43,11 +43,13 @@ mod reply;
 mod rules;
 mod voice;
 
+pub use access_log::{AccessLog, Form};
 pub use body::Body;
 pub use error::Error;
 pub use peer::Peer;
 pub use upstream::Tunnels;
 
+use access_log::{Entry, Lines};
 use exchange::Exchanges;
 use receive::{Arrival, Door, Landing};
 use refresh::Refreshes;
@@ -81,6 +83,7 @@ pub struct Gateway {
     exchanges: Exchanges,
     refreshes: Arc<Refreshes>,
     clock: Clock,
+    log: AccessLog,
 }
 
 /// Why a gateway could not be built.
@@ -103,7 +106,7 @@ pub enum SetupError {
 impl Gateway {
     /// Builds a gateway; nothing is opened until the first request. Must be called on the runtime
     /// that shall do the work that is no request, such as calls to WeChat.
-    pub fn new(settings: Settings, clock: Clock) -> Result<Self, SetupError> {
+    pub fn new(settings: Settings, clock: Clock, log: AccessLog) -> Result<Self, SetupError> {
         let tls = upstream::tls::client();
         let wechat = WeChat::new(&tls)?;
         Ok(Self {
@@ -114,6 +117,7 @@ impl Gateway {
             exchanges: Exchanges::new(wechat.clone(), Handle::current()),
             refreshes: Arc::new(Refreshes::new(wechat, Store::default(), Handle::current())),
             clock,
+            log,
         })
     }
 
@@ -136,6 +140,7 @@ pub struct Worker {
     desk: RefCell<Rc<Desk>>,
     upstream: Upstream,
     tunnels: Tunnels,
+    lines: Lines,
 }
 
 impl Worker {
@@ -143,24 +148,30 @@ impl Worker {
     pub fn new(gateway: Arc<Gateway>, tunnels: Tunnels) -> Self {
         let desk = Rc::new(Desk::new(gateway.rules.load_full(), 0));
         let upstream = Upstream::new(Arc::clone(&gateway.tls));
-        Self { gateway, desk: RefCell::new(desk), upstream, tunnels }
+        let lines = Lines::new(gateway.log.clone());
+        Self { gateway, desk: RefCell::new(desk), upstream, tunnels, lines }
     }
 
     /// Answers a request. Whatever happens inside, the visitor gets a response.
     pub async fn handle(&self, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
-        let desk = self.desk();
+        let (desk, now) = (self.desk(), (self.gateway.clock)());
         let trusted = desk.rules.trusted.includes(peer.ip);
-        let mut entry = access_log::Entry::open(&request, peer, trusted);
+        let mut entry = Entry::open(&request, peer, trusted);
         let asker = Asker::of(&request);
-        let response = match self.answer(&desk, request, peer, &mut entry).await {
+        let response = match self.answer(&desk, request, (peer, now), &mut entry).await {
             Ok(response) => response,
             Err(error) => {
                 error.log(entry.request_id());
                 desk.rules.voice.apologise(&error, &asker, entry.request_id())
             }
         };
-        entry.close(response.status());
+        entry.close(response.status(), now, &self.lines);
         response
+    }
+
+    /// Hands the access lines over that have been gathered.
+    pub fn flush(&self) {
+        self.lines.flush();
     }
 
     /// Closes upstream connections that nobody has used for a while.
@@ -168,14 +179,14 @@ impl Worker {
         self.upstream.sweep();
     }
 
-    async fn answer(
+    async fn answer<'a>(
         &self,
-        desk: &Desk,
+        desk: &'a Desk,
         request: Request<Incoming>,
-        peer: &Peer,
-        entry: &mut access_log::Entry,
+        (peer, now): (&Peer, Timestamp),
+        entry: &mut Entry<'a>,
     ) -> Result<Response<Body>, Error> {
-        let (rules, now) = (&*desk.rules, (self.gateway.clock)());
+        let rules = &*desk.rules;
         if let Some(content) = rules.verify_file(&request) {
             return Ok(reply::text(content));
         }

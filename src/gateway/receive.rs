@@ -72,13 +72,13 @@ pub fn receive<'a, B>(
     rules: &'a Rules,
     request: &Request<B>,
     peer: &Peer,
-    entry: &mut Entry,
+    entry: &mut Entry<'a>,
     now: Timestamp,
 ) -> Result<Arrival<'a>, Error> {
     well_formed(request)?;
     let (text, host) = host(request)?;
     let site = rules.sites.find(&host).ok_or(Error::UnknownHost)?;
-    entry.landed(Arc::clone(site));
+    entry.landed(site);
     let trusted = rules.trusted.includes(peer.ip);
     let client = match rules.trusted.client(peer.ip, request.headers()) {
         client if client == peer.ip => peer.text.clone(),

@@ -22,6 +22,9 @@ use crate::gateway::{self, Gateway, Tunnels};
 /// How often idle upstream connections are looked through.
 const SWEEP: Duration = Duration::from_secs(10);
 
+/// How long an access line may wait for company.
+const FLUSH: Duration = Duration::from_millis(100);
+
 /// What a thread is given to start with.
 pub struct Worker {
     pub listeners: Vec<Listener>,
@@ -75,6 +78,13 @@ impl Worker {
                 }
             }
         }
+        let scribe = Rc::clone(&shared.gateway);
+        tokio::task::spawn_local(async move {
+            loop {
+                time::sleep(FLUSH).await;
+                scribe.flush();
+            }
+        });
         let sweeper = Rc::clone(&shared.gateway);
         tokio::task::spawn_local(async move {
             loop {
@@ -91,6 +101,7 @@ impl Worker {
             );
             close.cancel();
         }
+        shared.gateway.flush();
         Ok(())
     }
 }

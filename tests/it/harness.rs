@@ -8,7 +8,7 @@ use wxgate::{
     clock::{self, Clock},
     config::{Config, File, Sources},
     emulator::{self, Emulator},
-    gateway::Gateway,
+    gateway::{AccessLog, Gateway},
     server::Server,
 };
 
@@ -172,7 +172,8 @@ impl Street {
         tokio::spawn(emulator.serve(std::future::pending()));
         let upstream = plan.upstream.clone().unwrap_or_else(|| format!("\"http://{}\"", site.addr));
         let config = read(&plan.text(plan.wechat.unwrap_or(wechat), &upstream));
-        let shared = Arc::new(Gateway::new(config.gateway, plan.clock).unwrap());
+        let shared =
+            Arc::new(Gateway::new(config.gateway, plan.clock, AccessLog::default()).unwrap());
         let server = Server::bind(config.server).unwrap();
         let (gateway, tls) = (server.addrs()[0], server.tls_addrs().first().copied());
         let (stop, stopped) = oneshot::channel();
