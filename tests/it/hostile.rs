@@ -1,0 +1,41 @@
+//! Visitors who mean harm, and sites that play into their hands.
+
+use std::time::Duration;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+use crate::{harness::Street, visitor::Visitor};
+
+/// Sends bytes over a connection that stays open, and reads the beginning of the answer.
+async fn begin(street: &Street, request: &str) -> (TcpStream, String) {
+    let mut stream = TcpStream::connect(street.gateway).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut buffer = [0; 4096];
+    let count = timeout(Duration::from_secs(5), stream.read(&mut buffer)).await.unwrap().unwrap();
+    (stream, String::from_utf8_lossy(&buffer[..count]).into_owned())
+}
+
+#[tokio::test]
+async fn g5_nobody_waits_for_the_body_of_another_visitors_request() {
+    let street = Street::usual().await;
+    let unfinished =
+        "POST /static/early HTTP/1.1\r\nhost: h5.example.com\r\ncontent-length: 9\r\n\r\nx";
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        let (stream, answer) = begin(&street, unfinished).await;
+        assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+        held.push(stream);
+    }
+    for number in 0..8 {
+        let mut visitor = Visitor::desktop(street.gateway);
+        let path = format!("/static/{number}");
+        let page = timeout(Duration::from_secs(5), visitor.get(&path)).await;
+        assert_eq!(page.map(|page| page.status), Ok(200), "{path}");
+    }
+    drop(held);
+    street.close().await;
+}
