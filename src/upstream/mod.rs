@@ -69,6 +69,8 @@ impl Upstream {
                 Ok(response) => return Ok(body::streamed(response, lease)),
                 // Only a connection that had served before fails so, and each is tried once.
                 Err(Failure::NotSent(unsent)) => request = *unsent,
+                // A slow site has the request; another copy would make it slower.
+                Err(Failure::Lost(error @ Error::Slow(_))) => return Err(error),
                 Err(Failure::Lost(error)) => match spare {
                     Some(again) => request = again,
                     None => return Err(error),

@@ -8,7 +8,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{harness::Street, visitor::Visitor};
+use crate::{
+    harness::{Plan, ROUTES, Street},
+    visitor::Visitor,
+};
 
 /// Sends bytes over a connection that stays open, and reads the beginning of the answer.
 async fn begin(street: &Street, request: &str) -> (TcpStream, String) {
@@ -37,5 +40,30 @@ async fn g5_nobody_waits_for_the_body_of_another_visitors_request() {
         assert_eq!(page.map(|page| page.status), Ok(200), "{path}");
     }
     drop(held);
+    street.close().await;
+}
+
+#[tokio::test]
+async fn g5_a_slow_site_is_asked_once() {
+    let street = Street::open(Plan::site(&format!("response_timeout = \"1s\"\n{ROUTES}"))).await;
+    let half = "POST /static/a HTTP/1.1\r\nhost: h5.example.com\r\ncontent-length: 2\r\n\r\na";
+    let mut streams = Vec::new();
+    for _ in 0..6 {
+        let mut stream = TcpStream::connect(street.gateway).await.unwrap();
+        stream.write_all(half.as_bytes()).await.unwrap();
+        streams.push(stream);
+    }
+    while street.site.connections() < 6 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for mut stream in streams {
+        stream.write_all(b"b").await.unwrap();
+        assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+    }
+    // Only a connection that has been quiet for a while is one whose request may be repeated.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let hits = street.site.hits();
+    assert_eq!(Visitor::desktop(street.gateway).get("/static/never").await.status, 504);
+    assert_eq!(street.site.hits() - hits, 1);
     street.close().await;
 }
