@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::{
     harness::{Plan, ROUTES, Street},
-    visitor::Visitor,
+    visitor::{Visitor, raw},
 };
 
 /// Sends bytes over a connection that stays open, and reads the beginning of the answer.
@@ -65,5 +65,14 @@ async fn g5_a_slow_site_is_asked_once() {
     let hits = street.site.hits();
     assert_eq!(Visitor::desktop(street.gateway).get("/static/never").await.status, 504);
     assert_eq!(street.site.hits() - hits, 1);
+    street.close().await;
+}
+
+#[tokio::test]
+async fn g5_a_logout_whose_form_never_comes_is_let_go() {
+    let street = Street::usual().await;
+    let request = "POST /_wx/logout HTTP/1.1\r\nhost: h5.example.com\r\ncontent-length: 38\r\n\r\n";
+    let answer = raw(street.gateway, request).await;
+    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
     street.close().await;
 }
