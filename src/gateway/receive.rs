@@ -103,6 +103,11 @@ fn well_formed<B>(request: &Request<B>) -> Result<(), Error> {
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
         return Err(Error::MethodNotAllowed);
     }
+    // Methods have case (RFC 9110, section 9.1), but many a framework reads `post` as `POST`,
+    // which another route may be about.
+    if request.method().as_str().bytes().any(|b| b.is_ascii_lowercase()) {
+        return Err(Error::MethodNotAllowed);
+    }
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let coding = codings.next();
     let chunked = coding.is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));

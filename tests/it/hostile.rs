@@ -76,3 +76,23 @@ async fn g5_a_logout_whose_form_never_comes_is_let_go() {
     assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
     street.close().await;
 }
+
+#[tokio::test]
+async fn a3_a_method_in_small_letters_slips_past_no_route() {
+    let routes = r#"
+[[site.route]]
+path = "/api/*"
+auth = "none"
+[[site.route]]
+path = "/api/*"
+methods = ["POST"]
+"#;
+    let street = Street::open(Plan::site(routes)).await;
+    let mut visitor = Visitor::desktop(street.gateway).script();
+    for (method, status) in [("POST", 401), ("post", 405), ("pOST", 405), ("get", 405)] {
+        assert_eq!(visitor.send(method, "/api/a", &[], "").await.status, status, "{method}");
+    }
+    assert_eq!(street.site.hits(), 0);
+    assert_eq!(visitor.get("/api/a").await.status, 200);
+    street.close().await;
+}
