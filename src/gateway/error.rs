@@ -143,6 +143,12 @@ impl Error {
         }
     }
 
+    /// Whether nothing more can be read from a connection that brought this: its client and we
+    /// may disagree on where the request ends.
+    pub fn ends_connection(&self) -> bool {
+        matches!(self, Self::BadRequest(_) | Self::MethodNotAllowed)
+    }
+
     /// Logs once, here, with every cause. Nobody below logs an error it returns.
     pub fn log(&self, request_id: &HeaderValue) {
         let causes = std::iter::successors(std::error::Error::source(self), |it| it.source());

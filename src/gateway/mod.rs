@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 
 use crate::{
@@ -144,12 +144,15 @@ impl Worker {
         let desk = self.desk();
         let trusted = desk.rules.trusted.includes(peer.ip);
         let mut entry = access_log::Entry::open(&request, peer, trusted);
-        let asker = Asker::of(&request);
+        let (asker, version) = (Asker::of(&request), request.version());
         let response = match self.answer(&desk, request, peer, &mut entry).await {
             Ok(response) => response,
             Err(error) => {
                 error.log(entry.request_id());
-                desk.rules.voice.apologise(&error, &asker, entry.request_id())
+                let sorry = desk.rules.voice.apologise(&error, &asker, entry.request_id());
+                // HTTP/2 frames its requests, and knows no such header.
+                let last = error.ends_connection() && version != Version::HTTP_2;
+                if last { reply::last(sorry) } else { sorry }
             }
         };
         entry.close(response.status());

@@ -101,6 +101,12 @@ pub fn session(session: &Session, site: &Site) -> Response<Body> {
     json(StatusCode::OK, &value)
 }
 
+/// The same answer, after which the connection closes.
+pub fn last(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 fn answer(status: StatusCode, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
