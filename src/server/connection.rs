@@ -22,6 +22,8 @@ use crate::gateway::Peer;
 const STREAMS: u32 = 250;
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 4 << 20;
+/// What is held of each answer for a visitor who does not read.
+const SEND_BUFFER: usize = 64 << 10;
 /// The read buffer of an HTTP/1 connection, at most.
 const BUFFER: usize = 64 << 10;
 
@@ -82,6 +84,7 @@ impl Connection {
             .max_concurrent_streams(STREAMS)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(limits.header_bytes);
         let service = self.service(Rc::clone(&begun));
         let connection = http.serve_connection(TokioIo::new(stream), service);
