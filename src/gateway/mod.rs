@@ -42,6 +42,7 @@ mod voice;
 pub use body::Body;
 pub use error::Error;
 pub use peer::Peer;
+pub use reply::too_many_headers;
 pub use upstream::Tunnels;
 
 use exchange::Exchanges;
