@@ -141,7 +141,7 @@ impl Worker {
     }
 
     /// Answers a request. Whatever happens inside, the visitor gets a response.
-    pub async fn handle(&self, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
+    pub async fn handle(&self, request: Request<Incoming>, peer: &Rc<Peer>) -> Response<Body> {
         let desk = self.desk();
         let trusted = desk.rules.trusted.includes(peer.ip);
         let mut entry = access_log::Entry::open(&request, peer, trusted);
@@ -169,7 +169,7 @@ impl Worker {
         &self,
         desk: &Desk,
         request: Request<Incoming>,
-        peer: &Peer,
+        peer: &Rc<Peer>,
         entry: &mut access_log::Entry,
     ) -> Result<Response<Body>, Error> {
         let rules = &*desk.rules;

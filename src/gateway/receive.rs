@@ -1,6 +1,6 @@
 //! The front desk: which site a request is for, what it wants there, and who brought it.
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use http::{HeaderValue, Method, Request, header};
 
@@ -25,6 +25,8 @@ pub struct Arrival<'a> {
     pub now: Timestamp,
     /// Who sent it and how.
     pub origin: Origin,
+    /// The other end of the connection it came over.
+    pub peer: &'a Rc<Peer>,
 }
 
 /// What a request wants.
@@ -67,7 +69,7 @@ pub struct Origin {
 pub fn receive<'a, B>(
     rules: &'a Rules,
     request: &Request<B>,
-    peer: &Peer,
+    peer: &'a Rc<Peer>,
     entry: &mut Entry,
     now: Timestamp,
 ) -> Result<Arrival<'a>, Error> {
@@ -94,6 +96,7 @@ pub fn receive<'a, B>(
             trusted,
             request_id: entry.request_id().clone(),
         },
+        peer,
     })
 }
 

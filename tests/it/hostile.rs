@@ -96,3 +96,30 @@ methods = ["POST"]
     assert_eq!(visitor.get("/api/a").await.status, 200);
     street.close().await;
 }
+
+#[tokio::test]
+async fn g5_a_tunnel_counts_as_a_connection() {
+    let server = "[server.limits]\nconnections = 6".to_owned();
+    let street = Street::open(Plan { server, ..Plan::site(ROUTES) }).await;
+    let handshake = "GET /static/ws HTTP/1.1\r\nhost: h5.example.com\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: x\r\n\r\n";
+    let mut tunnels = Vec::new();
+    let mut buffer = [0; 1024];
+    let mut refused = None;
+    while tunnels.len() < 12 && refused.is_none() {
+        let mut stream = TcpStream::connect(street.gateway).await.unwrap();
+        stream.write_all(handshake.as_bytes()).await.unwrap();
+        match timeout(Duration::from_millis(500), stream.read(&mut buffer)).await {
+            Ok(count) => {
+                assert!(buffer[..count.unwrap()].starts_with(b"HTTP/1.1 101"));
+                tunnels.push(stream);
+            }
+            Err(_) => refused = Some(stream),
+        }
+    }
+    // The last place may be held by a thread that the system did not choose.
+    assert!((5..=6).contains(&tunnels.len()), "{}", tunnels.len());
+    drop(refused);
+    drop(tunnels);
+    assert_eq!(Visitor::desktop(street.gateway).get("/static/a").await.status, 200);
+    street.close().await;
+}
