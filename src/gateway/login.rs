@@ -196,7 +196,8 @@ fn welcome(
 ) -> Result<Response<Body>, Error> {
     let (site, now, pending) = (arrival.site, arrival.now, &back.pending);
     let granted = person.identity.scope;
-    let fresh = Session::begin(site, person.identity, rand::random(), now, &rules.session);
+    let sid = back.state.sid(&rules.keys, &person.identity.openid);
+    let fresh = Session::begin(site, person.identity, sid, now, &rules.session);
     let session = if person.snapshot { fresh.of_snapshot() } else { fresh };
     let names = &site.cookies;
     let cookie = names.set(names.session(), &session.seal(&rules.keys)?, session.age(now));

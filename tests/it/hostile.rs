@@ -123,3 +123,26 @@ async fn g5_a_tunnel_counts_as_a_connection() {
     assert_eq!(Visitor::desktop(street.gateway).get("/static/a").await.status, 200);
     street.close().await;
 }
+
+#[tokio::test]
+async fn e7_a_logout_ends_every_repeat_of_a_callback() {
+    let street = Street::usual().await;
+    let mut visitor = Visitor::wechat(street.gateway);
+    let away = visitor.get("/orders").await;
+    let (_, back) = visitor.follow(&away, "/").await;
+    let before = visitor.clone();
+    let (mut first, mut second) = (visitor.clone(), visitor);
+    let _ = (first.follow(&back, "/").await, second.follow(&back, "/").await);
+    assert_eq!((first.get("/orders").await.status, second.get("/orders").await.status), (200, 200));
+    let origin = ("origin", "http://h5.example.com");
+    let captured = first.clone();
+    assert_eq!(first.send("POST", "/_wx/logout", &[origin], "").await.status, 200);
+    let mut late = before;
+    let _ = late.follow(&back, "/").await;
+    let hits = street.site.hits();
+    for mut thief in [captured, second, late] {
+        assert_eq!(thief.get("/orders").await.status, 302);
+    }
+    assert_eq!(street.site.hits(), hits);
+    street.close().await;
+}
