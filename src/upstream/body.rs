@@ -28,6 +28,7 @@ pub struct Outgoing {
 pub struct Progress {
     last: Cell<Instant>,
     too_large: Cell<bool>,
+    garbled: Cell<bool>,
     whole: Cell<bool>,
 }
 
@@ -35,6 +36,11 @@ impl Progress {
     /// When the last piece of it came.
     pub fn last(&self) -> Instant {
         self.last.get()
+    }
+
+    /// Whether it broke off because its chunks make no sense.
+    pub fn is_garbled(&self) -> bool {
+        self.garbled.get()
     }
 
     /// Whether all of it has been passed on.
@@ -54,8 +60,9 @@ impl Outgoing {
         if body.is_end_stream() {
             return Self { inner: None, left: 0, progress: None };
         }
-        let (last, too_large) = (Cell::new(Instant::now()), Cell::new(false));
-        let progress = Rc::new(Progress { last, too_large, whole: Cell::new(false) });
+        let last = Cell::new(Instant::now());
+        let (too_large, garbled, whole) = <(Cell<_>, Cell<_>, Cell<_>)>::default();
+        let progress = Rc::new(Progress { last, too_large, garbled, whole });
         let left = if limit == 0 { u64::MAX } else { limit };
         Self { inner: Some(body), left, progress: Some(progress) }
     }
@@ -88,7 +95,10 @@ impl Body for Outgoing {
         progress.whole.set(frame.is_none() || trailers || inner.is_end_stream());
         let data = match frame {
             None => return Poll::Ready(None),
-            Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+            Some(Err(error)) => {
+                progress.garbled.set(true);
+                return Poll::Ready(Some(Err(error.into())));
+            }
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => data,
                 Err(_trailers) => return Poll::Ready(None),

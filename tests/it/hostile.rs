@@ -146,3 +146,26 @@ async fn e7_a_logout_ends_every_repeat_of_a_callback() {
     assert_eq!(street.site.hits(), hits);
     street.close().await;
 }
+
+#[tokio::test]
+async fn b5_a_body_that_breaks_off_is_the_visitors_fault() {
+    let street = Street::usual().await;
+    let head =
+        "POST /static/a HTTP/1.1\r\nhost: h5.example.com\r\ntransfer-encoding: chunked\r\n\r\n";
+    let next = "GET /static/next HTTP/1.1\r\nhost: h5.example.com\r\n\r\n";
+    for body in [
+        "zz\r\nabc\r\n",
+        "1;a\nb\r\n",
+        "1\na\n",
+        "1\r\naX\r\n",
+        "fffffffffffffffff\r\na\r\n",
+        "\r\n",
+    ] {
+        let answer = raw(street.gateway, &format!("{head}{body}0\r\n\r\n{next}")).await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{body:?}: {answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{body:?}: {answer}");
+    }
+    let page = Visitor::desktop(street.gateway).get("/static/a").await;
+    assert_eq!(page.status, 200, "the site is not blamed");
+    street.close().await;
+}
