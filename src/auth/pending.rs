@@ -90,6 +90,13 @@ impl State {
         format!("{:08x}", self.nonce >> 96)
     }
 
+    /// The id of the session that this login gives to `openid`. Repeats of a callback get the same
+    /// one, so that a logout ends all of them and no repeat comes after it.
+    pub fn sid(&self, keys: &Keys, openid: &str) -> u128 {
+        let login = [self.nonce.to_be_bytes().as_slice(), openid.as_bytes()].concat();
+        u128::from_be_bytes(keys.vouch(Purpose::Session, &login))
+    }
+
     fn body(&self, audience: &str) -> [u8; BODY] {
         let seconds = u32::try_from(self.issued.0).unwrap_or(u32::MAX);
         let mut body = [0; BODY];

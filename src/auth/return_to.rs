@@ -28,9 +28,11 @@ impl ReturnTo {
             .strip_prefix(prefix)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']));
         let plain = !target.chars().any(|c| c.is_control() || c == '\\');
-        let short = target.len() <= LONGEST;
-        (stays && plain && short && !own)
-            .then(|| Self(utf8_percent_encode(target, LOCATION).to_string()))
+        if !(stays && plain && !own && target.len() <= LONGEST) {
+            return None;
+        }
+        let location = utf8_percent_encode(target, LOCATION).to_string();
+        (location.len() <= LONGEST).then_some(Self(location))
     }
 
     /// The path.
@@ -57,6 +59,7 @@ mod tests {
     #[test]
     fn d1_d2_never_leaves_the_site_and_keeps_deep_links() {
         let long = format!("/{}", "a".repeat(LONGEST));
+        let chinese = format!("/{}", "中".repeat(LONGEST / 8)); // nine bytes each, once encoded
         let cases = [
             ("/", Some("/")),
             ("/cart?x=1", Some("/cart?x=1")),
@@ -88,6 +91,7 @@ mod tests {
             ("/_wx", None),
             ("/_wx?x", None),
             (long.as_str(), None),
+            (chinese.as_str(), None),
         ];
         for (target, expected) in cases {
             let parsed = ReturnTo::parse(target, "/_wx");

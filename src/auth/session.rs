@@ -98,7 +98,7 @@ pub enum Stranger {
 }
 
 impl Session {
-    /// A fresh login to `site`. `sid` must be 128 random bits.
+    /// A fresh login to `site`. `sid` must be one that nobody can guess: [`super::State::sid`].
     pub fn begin(
         site: &Site,
         login: SoFar,

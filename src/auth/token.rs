@@ -38,6 +38,8 @@ pub enum Purpose {
     State,
     /// The hidden field of the logout page.
     Logout,
+    /// The id of the session that a login ends in.
+    Session,
 }
 
 /// The ring: the first key signs and seals, every one opens.
@@ -55,6 +57,7 @@ struct Key {
     flow: LessSafeKey,
     state: hmac::Key,
     logout: hmac::Key,
+    session: hmac::Key,
 }
 
 impl std::fmt::Debug for Key {
@@ -179,6 +182,7 @@ impl Key {
             flow: LessSafeKey::new(flow),
             state: hmac::Key::new(hmac::HMAC_SHA256, &derive("state")?),
             logout: hmac::Key::new(hmac::HMAC_SHA256, &derive("logout")?),
+            session: hmac::Key::new(hmac::HMAC_SHA256, &derive("session id")?),
         })
     }
 
@@ -186,6 +190,7 @@ impl Key {
         match purpose {
             Purpose::State => &self.state,
             Purpose::Logout => &self.logout,
+            Purpose::Session => &self.session,
         }
     }
 }

@@ -202,7 +202,8 @@ mod tests {
         let page = Page::default();
         let (writer, guard) = NonBlocking::new(page.clone());
         let lines = Lines::new(AccessLog::new(form, writer));
-        let peer = Peer::new([192, 0, 2, 1].into(), false);
+        let place = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
+        let peer = Peer::new([192, 0, 2, 1].into(), false, place);
         let request = Request::get(uri).header("x-request-id", "abc\"").body(()).unwrap();
         let entry = Entry::open(&request, &peer, true);
         entry.close(StatusCode::OK, Timestamp(1_795_501_895), &lines);

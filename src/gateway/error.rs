@@ -82,6 +82,7 @@ impl Error {
             Self::BadRequest(_)
             | Self::AmbiguousPath(_)
             | Self::Underscore
+            | Self::Upstream(upstream::Error::Garbled)
             | Self::LoginExpired
             | Self::CookiesLost { .. } => StatusCode::BAD_REQUEST,
             Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
@@ -102,7 +103,10 @@ impl Error {
     /// What the visitor is told.
     pub fn notice(&self) -> Notice {
         match self {
-            Self::BadRequest(_) | Self::AmbiguousPath(_) | Self::Underscore => Notice::BadRequest,
+            Self::BadRequest(_)
+            | Self::AmbiguousPath(_)
+            | Self::Underscore
+            | Self::Upstream(upstream::Error::Garbled) => Notice::BadRequest,
             Self::UnknownHost => Notice::UnknownHost,
             Self::NotFound => Notice::NotFound,
             Self::MethodNotAllowed => Notice::MethodNotAllowed,
@@ -141,6 +145,13 @@ impl Error {
             | Self::Upstream(_)
             | Self::Token(_) => None,
         }
+    }
+
+    /// Whether nothing more can be read from a connection that brought this: its client and we
+    /// may disagree on where the request ends.
+    pub fn ends_connection(&self) -> bool {
+        let garbled = matches!(self, Self::Upstream(upstream::Error::Garbled));
+        garbled || matches!(self, Self::BadRequest(_) | Self::MethodNotAllowed)
     }
 
     /// Logs once, here, with every cause. Nobody below logs an error it returns.

@@ -8,7 +8,6 @@ use hyper::{body::Incoming, upgrade::OnUpgrade};
 use super::{Arrival, Body, Desk, Error, Worker};
 use crate::{
     auth::Known,
-    site::Site,
     upstream::{self, Outgoing},
     wire::{Scheme, forwarded, headers},
 };
@@ -44,7 +43,7 @@ impl Worker {
         let request = request.map(|body| Outgoing::new(body, limit));
         let request = framed(request);
         let response = self.upstream.send(request, &site.upstream).await?;
-        let mut response = self.answer_with(response, site, tunnel)?;
+        let mut response = self.answer_with(response, arrival, tunnel)?;
         if let Some(known) = known {
             renew(&mut response, desk, arrival, &known)?;
         }
@@ -55,16 +54,17 @@ impl Worker {
     fn answer_with(
         &self,
         response: Response<upstream::Streamed>,
-        site: &Site,
+        arrival: &Arrival<'_>,
         tunnel: Option<OnUpgrade>,
     ) -> Result<Response<Body>, Error> {
         let mut response = response;
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         headers::end_hop(response.headers_mut());
-        site.cookies.protect(response.headers_mut());
+        arrival.site.cookies.protect(response.headers_mut());
         match tunnel {
             Some(visitor) if switched => {
-                self.tunnels.join(visitor, hyper::upgrade::on(&mut response));
+                let place = Rc::clone(arrival.peer);
+                self.tunnels.join(visitor, hyper::upgrade::on(&mut response), place);
                 response.headers_mut().insert(header::CONNECTION, UPGRADE);
                 response.headers_mut().insert(header::UPGRADE, WEBSOCKET);
             }

@@ -1,15 +1,19 @@
 //! Leaving: a page that asks, and a POST that must come from that page or from the site itself.
 
+use std::time::Duration;
+
 use http::{HeaderMap, HeaderName, Request, Response, header};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, Collected, Limited};
 use hyper::body::Incoming;
+use tokio::time::timeout;
 use url::form_urlencoded;
 
 use super::{Arrival, Asker, Body, Desk, Error, Worker, login};
 use crate::auth::{Keys, Session, token::Purpose};
 
-/// The form has one field.
+/// The form has one field, which comes with the head or right after it.
 const LONGEST_FORM: usize = 4096;
+const FORM_TIME: Duration = Duration::from_secs(5);
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -38,8 +42,8 @@ impl Worker {
         let (rules, site, asker) = (&*desk.rules, arrival.site, Asker::of(&request));
         let known = self.recognise(desk, &request, arrival).ok();
         let (head, body) = request.into_parts();
-        let form = Limited::new(body, LONGEST_FORM).collect().await;
-        let form = form.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        let form = timeout(FORM_TIME, Limited::new(body, LONGEST_FORM).collect()).await;
+        let form = form.ok().and_then(Result::ok).map(Collected::to_bytes).unwrap_or_default();
         let shown = form_urlencoded::parse(&form).find(|(name, _)| name == "token");
         let ours = match (&known, shown) {
             (Some(known), Some((_, shown))) => vouched(&rules.keys, &known.session, &shown),

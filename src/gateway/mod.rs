@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
 
@@ -47,6 +47,7 @@ pub use access_log::{AccessLog, Form};
 pub use body::Body;
 pub use error::Error;
 pub use peer::Peer;
+pub use reply::too_many_headers;
 pub use upstream::Tunnels;
 
 use access_log::{Entry, Lines};
@@ -153,16 +154,19 @@ impl Worker {
     }
 
     /// Answers a request. Whatever happens inside, the visitor gets a response.
-    pub async fn handle(&self, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
+    pub async fn handle(&self, request: Request<Incoming>, peer: &Rc<Peer>) -> Response<Body> {
         let (desk, now) = (self.desk(), (self.gateway.clock)());
         let trusted = desk.rules.trusted.includes(peer.ip);
         let mut entry = Entry::open(&request, peer, trusted);
-        let asker = Asker::of(&request);
+        let (asker, version) = (Asker::of(&request), request.version());
         let response = match self.answer(&desk, request, (peer, now), &mut entry).await {
             Ok(response) => response,
             Err(error) => {
                 error.log(entry.request_id());
-                desk.rules.voice.apologise(&error, &asker, entry.request_id())
+                let sorry = desk.rules.voice.apologise(&error, &asker, entry.request_id());
+                // HTTP/2 frames its requests, and knows no such header.
+                let last = error.ends_connection() && version != Version::HTTP_2;
+                if last { reply::last(sorry) } else { sorry }
             }
         };
         entry.close(response.status(), now, &self.lines);
@@ -183,7 +187,7 @@ impl Worker {
         &self,
         desk: &'a Desk,
         request: Request<Incoming>,
-        (peer, now): (&Peer, Timestamp),
+        (peer, now): (&'a Rc<Peer>, Timestamp),
         entry: &mut Entry<'a>,
     ) -> Result<Response<Body>, Error> {
         let rules = &*desk.rules;

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use http::HeaderValue;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Whoever connected to us: a visitor, or a proxy in front of us.
 #[derive(Debug)]
@@ -13,12 +14,14 @@ pub struct Peer {
     pub encrypted: bool,
     /// The address as a header, written once per connection.
     pub text: HeaderValue,
+    /// One of the connections we can hold. A tunnel keeps it when HTTP has ended.
+    pub place: OwnedSemaphorePermit,
 }
 
 impl Peer {
     /// The peer at this address.
-    pub fn new(ip: IpAddr, encrypted: bool) -> Self {
-        Self { ip, encrypted, text: text(ip) }
+    pub fn new(ip: IpAddr, encrypted: bool, place: OwnedSemaphorePermit) -> Self {
+        Self { ip, encrypted, text: text(ip), place }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The front desk: which site a request is for, what it wants there, and who brought it.
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use http::{HeaderValue, Method, Request, header};
 
@@ -25,6 +25,8 @@ pub struct Arrival<'a> {
     pub now: Timestamp,
     /// Who sent it and how.
     pub origin: Origin,
+    /// The other end of the connection it came over.
+    pub peer: &'a Rc<Peer>,
 }
 
 /// What a request wants.
@@ -71,7 +73,7 @@ pub struct Origin {
 pub fn receive<'a, B>(
     rules: &'a Rules,
     request: &Request<B>,
-    peer: &Peer,
+    peer: &'a Rc<Peer>,
     entry: &mut Entry<'a>,
     now: Timestamp,
 ) -> Result<Arrival<'a>, Error> {
@@ -98,6 +100,7 @@ pub fn receive<'a, B>(
             trusted,
             request_id: entry.request_id().clone(),
         },
+        peer,
     })
 }
 
@@ -107,11 +110,23 @@ fn well_formed<B>(request: &Request<B>) -> Result<(), Error> {
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
         return Err(Error::MethodNotAllowed);
     }
+    // Methods have case (RFC 9110, section 9.1), but many a framework reads `post` as `POST`,
+    // which another route may be about.
+    if request.method().as_str().bytes().any(|b| b.is_ascii_lowercase()) {
+        return Err(Error::MethodNotAllowed);
+    }
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let coding = codings.next();
     let chunked = coding.is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
     if !chunked || codings.next().is_some() {
         return Err(Error::BadRequest("a transfer coding other than chunked"));
+    }
+    // Over HTTP/1 hyper has seen to this; h2 passes two equal lengths on, and an empty one.
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    let one = lengths.next().is_none_or(|length| number(length.as_bytes()));
+    if !one || lengths.next().is_some() {
+        return Err(Error::BadRequest("an unusable content length"));
     }
     Ok(())
 }

@@ -116,6 +116,17 @@ pub fn session(session: &Session, site: &Site) -> Response<Body> {
     json(StatusCode::OK, &value)
 }
 
+/// What HTTP/1 says of itself to a head of too many lines.
+pub fn too_many_headers() -> Response<Body> {
+    answer(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Body::own(""))
+}
+
+/// The same answer, after which the connection closes.
+pub fn last(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 fn answer(status: StatusCode, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;

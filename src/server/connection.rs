@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, convert::Infallible, future::Future, pin::Pin, rc::Rc};
 
-use http::Request;
+use http::{Request, header};
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
@@ -15,13 +15,15 @@ use tokio::{
 };
 
 use super::worker::Shared;
-use crate::gateway::Peer;
+use crate::gateway::{self, Peer};
 
 /// Streams of one HTTP/2 connection at once, and how much of each may be under way: one slow
 /// reader must not fill the connection's window.
 const STREAMS: u32 = 250;
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 4 << 20;
+/// What is held of each answer for a visitor who does not read.
+const SEND_BUFFER: usize = 64 << 10;
 /// The read buffer of an HTTP/1 connection, at most.
 const BUFFER: usize = 64 << 10;
 
@@ -82,6 +84,7 @@ impl Connection {
             .max_concurrent_streams(STREAMS)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(limits.header_bytes);
         let service = self.service(Rc::clone(&begun));
         let connection = http.serve_connection(TokioIo::new(stream), service);
@@ -93,15 +96,21 @@ impl Connection {
         begun: Rc<Cell<bool>>,
     ) -> impl hyper::service::Service<
         Request<Incoming>,
-        Response = http::Response<crate::gateway::Body>,
+        Response = http::Response<gateway::Body>,
         Error = Infallible,
         Future: 'static,
     > + 'static {
         let (worker, peer) = (Rc::clone(&self.shared.gateway), Rc::clone(&self.peer));
-        service_fn(move |request| {
+        let most = self.shared.limits.header_count;
+        service_fn(move |request: Request<Incoming>| {
             begun.set(true);
             let (worker, peer) = (Rc::clone(&worker), Rc::clone(&peer));
-            async move { Ok::<_, Infallible>(worker.handle(request, &peer).await) }
+            async move {
+                if headers(&request) > most {
+                    return Ok::<_, Infallible>(gateway::too_many_headers());
+                }
+                Ok(worker.handle(request, &peer).await)
+            }
         })
     }
 
@@ -137,6 +146,13 @@ impl Connection {
             }
         }
     }
+}
+
+/// Headers of a request, the crumbs of a cookie counted as one. HTTP/1 counts them as it reads
+/// them; h2 counts bytes only.
+fn headers<B>(request: &Request<B>) -> usize {
+    let crumbs = request.headers().get_all(header::COOKIE).iter().count();
+    request.headers().len().saturating_sub(crumbs.saturating_sub(1))
 }
 
 /// HTTP/2 streams run where their connection does.

@@ -4,15 +4,18 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     os::unix::net::UnixListener,
+    time::Duration,
 };
 
 use listenfd::ListenFd;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use super::{Error, Listen, Settings};
 
 /// Connections the kernel holds until we accept them.
 const BACKLOG: i32 = 4096;
+/// How long a client may be quiet before the system asks whether it is still there, and again.
+const QUIET: Duration = Duration::from_secs(30);
 
 /// A socket that accepts connections.
 pub struct Listener {
@@ -89,6 +92,9 @@ fn tcp(address: SocketAddr, encrypted: bool, threads: &mut [Vec<Listener>]) -> i
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
         socket.set_nonblocking(true)?;
+        // Phones vanish without a word. Accepted sockets inherit this; without it a tunnel or a
+        // stream of events to nobody would stay for ever.
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(QUIET).with_interval(QUIET))?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let socket = TcpListener::from(socket);
@@ -135,4 +141,21 @@ fn from_systemd(settings: &Settings) -> io::Result<Vec<Listener>> {
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn g5_accepted_sockets_notice_that_a_client_has_vanished() {
+        let mut threads = vec![Vec::new()];
+        tcp(SocketAddr::from(([127, 0, 0, 1], 0)), false, &mut threads).unwrap();
+        let ListeningSocket::Tcp(listener) = &threads[0][0].socket else { panic!("a unix socket") };
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let accepted = Socket::from(listener.accept().unwrap().0);
+        assert!(accepted.keepalive().unwrap());
+        assert_eq!(accepted.tcp_keepalive_time().unwrap(), QUIET);
+    }
 }

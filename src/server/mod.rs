@@ -5,7 +5,7 @@
 
 use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::gateway::{Gateway, Peer};
@@ -163,9 +163,9 @@ async fn all_ended(threads: Vec<oneshot::Receiver<io::Result<()>>>) -> Result<()
 }
 
 /// The other end of a connection, as the gateway wants to know it.
-fn peer(address: Option<SocketAddr>, encrypted: bool) -> Peer {
+fn peer(address: Option<SocketAddr>, encrypted: bool, place: OwnedSemaphorePermit) -> Peer {
     // Whoever can reach a unix socket is on this machine.
     let ip =
         address.map_or(std::net::Ipv4Addr::LOCALHOST.into(), |address| address.ip().to_canonical());
-    Peer::new(ip, encrypted)
+    Peer::new(ip, encrypted, place)
 }

@@ -128,14 +128,13 @@ impl Shared {
                     continue;
                 }
             };
-            let connection =
-                Connection { peer: Rc::new(peer(address, encrypted)), shared: Rc::clone(&self) };
+            let peer = Rc::new(peer(address, encrypted, place));
+            let connection = Connection { peer, shared: Rc::clone(&self) };
             self.open.spawn_local(async move {
                 match stream {
                     Stream::Tcp(stream) => connection.serve(stream).await,
                     Stream::Unix(stream) => connection.serve(stream).await,
                 }
-                drop(place);
             });
         }
     }

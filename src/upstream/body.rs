@@ -28,12 +28,24 @@ pub struct Outgoing {
 pub struct Progress {
     last: Cell<Instant>,
     too_large: Cell<bool>,
+    garbled: Cell<bool>,
+    whole: Cell<bool>,
 }
 
 impl Progress {
     /// When the last piece of it came.
     pub fn last(&self) -> Instant {
         self.last.get()
+    }
+
+    /// Whether it broke off because its chunks make no sense.
+    pub fn is_garbled(&self) -> bool {
+        self.garbled.get()
+    }
+
+    /// Whether all of it has been passed on.
+    pub fn is_whole(&self) -> bool {
+        self.whole.get()
     }
 
     /// Whether it broke off because it is larger than allowed.
@@ -48,9 +60,11 @@ impl Outgoing {
         if body.is_end_stream() {
             return Self { inner: None, left: 0, progress: None };
         }
-        let progress = Progress { last: Cell::new(Instant::now()), too_large: Cell::new(false) };
+        let last = Cell::new(Instant::now());
+        let (too_large, garbled, whole) = <(Cell<_>, Cell<_>, Cell<_>)>::default();
+        let progress = Rc::new(Progress { last, too_large, garbled, whole });
         let left = if limit == 0 { u64::MAX } else { limit };
-        Self { inner: Some(body), left, progress: Some(Rc::new(progress)) }
+        Self { inner: Some(body), left, progress: Some(progress) }
     }
 
     /// How it is doing, if there is anything to send.
@@ -74,12 +88,17 @@ impl Body for Outgoing {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
-        let frame = ready!(Pin::new(inner).poll_frame(cx));
+        let frame = ready!(Pin::new(&mut *inner).poll_frame(cx));
         let Some(progress) = &this.progress else { return Poll::Ready(None) };
         progress.last.set(Instant::now());
+        let trailers = matches!(&frame, Some(Ok(frame)) if frame.is_trailers());
+        progress.whole.set(frame.is_none() || trailers || inner.is_end_stream());
         let data = match frame {
             None => return Poll::Ready(None),
-            Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+            Some(Err(error)) => {
+                progress.garbled.set(true);
+                return Poll::Ready(Some(Err(error.into())));
+            }
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => data,
                 Err(_trailers) => return Poll::Ready(None),

@@ -36,6 +36,9 @@ pub enum Error {
     /// The visitor's request body is larger than allowed.
     #[error("the request body is larger than allowed")]
     TooLarge,
+    /// The visitor's request body has no end that we could find.
+    #[error("the request body is not well formed")]
+    Garbled,
 }
 
 /// One thread's connections to every site.
@@ -69,6 +72,8 @@ impl Upstream {
                 Ok(response) => return Ok(body::streamed(response, lease)),
                 // Only a connection that had served before fails so, and each is tried once.
                 Err(Failure::NotSent(unsent)) => request = *unsent,
+                // A slow site has the request; another copy would make it slower.
+                Err(Failure::Lost(error @ Error::Slow(_))) => return Err(error),
                 Err(Failure::Lost(error)) => match spare {
                     Some(again) => request = again,
                     None => return Err(error),
@@ -132,7 +137,7 @@ impl Upstream {
             let since = progress.as_ref().map_or_else(Instant::now, |it| it.last());
             let deadline = tokio::time::sleep_until(since + site.response_timeout);
             tokio::select! {
-                sent = &mut sending => return sent.map_err(|failure| failure.or_too_large(progress.as_deref())),
+                sent = &mut sending => return sent.map_err(|failure| failure.or_of_body(progress.as_deref())),
                 () = deadline => {
                     let stalled = progress.as_ref().is_none_or(|it| it.last() <= since);
                     if stalled {
@@ -153,11 +158,12 @@ enum Failure {
 }
 
 impl Failure {
-    fn or_too_large(self, progress: Option<&body::Progress>) -> Self {
-        if progress.is_some_and(body::Progress::is_too_large) {
-            Self::Lost(Error::TooLarge)
-        } else {
-            self
+    /// Puts the blame where it belongs: a request body that broke off breaks the connection.
+    fn or_of_body(self, progress: Option<&body::Progress>) -> Self {
+        match progress {
+            Some(body) if body.is_too_large() => Self::Lost(Error::TooLarge),
+            Some(body) if body.is_garbled() => Self::Lost(Error::Garbled),
+            Some(_) | None => self,
         }
     }
 }

@@ -13,7 +13,7 @@ use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use rustls::ClientConfig;
 use tokio::time::Instant;
 
-use super::{Error, Failure, Outgoing, connect};
+use super::{Error, Failure, Outgoing, body::Progress, connect};
 use crate::site::Endpoint;
 
 /// How long a connection may idle.
@@ -52,7 +52,8 @@ impl Pool {
         loop {
             let (mut sender, since) = self.idle.borrow_mut().pop()?;
             if sender.is_ready() || (!sender.is_closed() && sender.ready().await.is_ok()) {
-                return Some(Lease { sender, pool: Rc::clone(self), idle_since: Some(since) });
+                let (pool, idle_since) = (Rc::clone(self), Some(since));
+                return Some(Lease { sender, pool, idle_since, sending: None });
             }
         }
     }
@@ -61,7 +62,7 @@ impl Pool {
     pub async fn connect(self: &Rc<Self>, tls: &Arc<ClientConfig>) -> io::Result<Lease> {
         let sender = connect::open(&self.endpoint, tls).await?;
         self.down_until.set(None);
-        Ok(Lease { sender, pool: Rc::clone(self), idle_since: None })
+        Ok(Lease { sender, pool: Rc::clone(self), idle_since: None, sending: None })
     }
 
     /// Closes what has been idle too long; `false` when nothing is left to keep.
@@ -73,11 +74,13 @@ impl Pool {
     }
 }
 
-/// A connection in use. It goes back to its pool only when an answer has been read to its end.
+/// A connection in use. It goes back to its pool only when a request has been sent and its answer
+/// read, both to their ends.
 pub struct Lease {
     sender: SendRequest<Outgoing>,
     pool: Rc<Pool>,
     idle_since: Option<Instant>,
+    sending: Option<Rc<Progress>>,
 }
 
 impl Lease {
@@ -92,6 +95,7 @@ impl Lease {
         request: Request<Outgoing>,
     ) -> Result<Response<Incoming>, Failure> {
         let reused = self.idle_since.is_some();
+        self.sending = request.body().progress();
         self.sender.try_send_request(request).await.map_err(|mut error| {
             match error.take_message() {
                 Some(unsent) if reused => Failure::NotSent(Box::new(unsent)),
@@ -100,10 +104,12 @@ impl Lease {
         })
     }
 
-    /// Gives the connection back.
+    /// Gives the connection back. A site may answer before it has the whole request: then the
+    /// next visitor would wait for the body of this one, for as long as this one likes.
     pub fn give_back(self) {
         let mut idle = self.pool.idle.borrow_mut();
-        if !self.sender.is_closed() && idle.len() < MOST_IDLE {
+        let sent = self.sending.as_ref().is_none_or(|body| body.is_whole());
+        if sent && !self.sender.is_closed() && idle.len() < MOST_IDLE {
             idle.push((self.sender, Instant::now()));
         }
     }

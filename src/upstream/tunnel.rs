@@ -18,10 +18,11 @@ impl Tunnels {
         Self { open, close }
     }
 
-    /// Joins the two ends once both have switched.
-    pub fn join(&self, visitor: OnUpgrade, site: OnUpgrade) {
+    /// Joins the two ends once both have switched, and keeps `place` until they part.
+    pub fn join(&self, visitor: OnUpgrade, site: OnUpgrade, place: impl Sized + 'static) {
         let close = self.close.clone();
         self.open.spawn_local(async move {
+            let _place = place;
             let (Ok(visitor), Ok(site)) = (visitor.await, site.await) else { return };
             let (mut visitor, mut site) = (TokioIo::new(visitor), TokioIo::new(site));
             tokio::select! {

@@ -77,7 +77,8 @@ impl Reserved {
             return Fate::Keep;
         }
         let folded = fold(name);
-        if folded.starts_with("x_wechat_") || self.custom.contains(&folded) {
+        let ours = folded.starts_with("x_wechat_") || self.custom.contains(&folded);
+        if ours || is_another_path(&folded) {
             return Fate::Drop;
         }
         if !trusted && is_forwarded(&folded) {
@@ -98,10 +99,16 @@ enum Fate {
     Refuse,
 }
 
-/// Where the visitor came from and what they asked for first: a proxy's word, or a lie.
+/// Where the visitor came from: a proxy's word, or a lie.
 fn is_forwarded(folded: &str) -> bool {
     matches!(folded, "forwarded" | "x_real_ip" | "x_request_id")
-        || ["x_forwarded_", "x_original_", "x_rewrite_"].iter().any(|it| folded.starts_with(it))
+        || folded.starts_with("x_forwarded_")
+}
+
+/// What frameworks believe more than the path itself, which is the one we judged. Proxies that
+/// know nothing of these pass them on from a visitor, so not even a trusted one may bring them.
+fn is_another_path(folded: &str) -> bool {
+    ["x_original_", "x_rewrite_"].iter().any(|it| folded.starts_with(it))
 }
 
 fn fold(name: &str) -> String {
@@ -187,8 +194,8 @@ mod tests {
             ("X-Forwarded-Prefix", false, true),
             ("Forwarded", false, true),
             ("X-Real-IP", false, true),
-            ("X-Original-URL", false, true),
-            ("X-Rewrite-URL", false, true),
+            ("X-Original-URL", false, false),
+            ("X-Rewrite-URL", false, false),
             ("X-Requested-With", true, true),
             ("x-wechatty", true, true),
             ("accept", true, true),

@@ -13,7 +13,9 @@ impl Host {
     /// IPv4 address or a bracketed IPv6 address, with or without a port, is no host.
     pub fn parse(authority: &str) -> Option<Self> {
         let (host, port) = split_port(authority)?;
-        let port_is_good = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
+        let digits = |port: &str| port.bytes().all(|b| b.is_ascii_digit());
+        let number = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+        let port_is_good = port.is_none_or(|port| digits(port) && number(port));
         let host = host.strip_suffix('.').unwrap_or(host);
         (port_is_good && well_formed(host)).then(|| Self(host.to_ascii_lowercase().into()))
     }
@@ -157,6 +159,7 @@ mod tests {
             ("example.com:0", None),
             ("example.com:65536", None),
             ("example.com:8o", None),
+            ("example.com:+80", None),
             ("exa mple.com", None),
             ("example..com", None),
             ("a/b", None),

@@ -16,6 +16,7 @@ mod visitor;
 
 mod decide;
 mod forward;
+mod hostile;
 mod hygiene;
 mod login;
 mod reload;

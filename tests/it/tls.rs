@@ -98,6 +98,54 @@ async fn http2_visitors_are_served_and_judged_alike() {
 }
 
 #[tokio::test]
+async fn b5_lengths_in_http2_are_one_number() {
+    let certified = certified(&["h5.example.com"]);
+    let street = Street::open(certified.plan.clone()).await;
+    let stream =
+        connect(street.tls.unwrap(), &certified.roots, "h5.example.com", b"h2").await.unwrap();
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    for lengths in [&["0", "0"][..], &[""]] {
+        let mut request = http::Request::post("https://h5.example.com/static/a");
+        for length in lengths {
+            request = request.header("content-length", *length);
+        }
+        let request = request.body(Empty::<Bytes>::new()).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), 400, "{lengths:?}");
+    }
+    assert_eq!(street.site.hits(), 0);
+    drop(sender);
+    street.close().await;
+}
+
+#[tokio::test]
+async fn b7_headers_are_counted_over_http2_too() {
+    let certified = certified(&["h5.example.com"]);
+    let street = Street::open(certified.plan.clone()).await;
+    let stream =
+        connect(street.tls.unwrap(), &certified.roots, "h5.example.com", b"h2").await.unwrap();
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    for (name, count, status) in
+        [("x-a", 100, 200), ("x-a", 101, 431), ("x-a", 300, 431), ("cookie", 300, 200)]
+    {
+        let mut request = http::Request::get("https://h5.example.com/static/a");
+        for _ in 0..count {
+            request = request.header(name, "a=1");
+        }
+        let request = request.body(Empty::<Bytes>::new()).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), status, "{count} of {name}");
+    }
+    assert_eq!(street.site.hits(), 2);
+    drop(sender);
+    street.close().await;
+}
+
+#[tokio::test]
 async fn each_name_gets_its_certificate() {
     let certified = certified(&["h5.example.com", "*.example.org"]);
     let street = Street::open(certified.plan.clone()).await;

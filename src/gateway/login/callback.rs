@@ -290,7 +290,8 @@ fn welcome(
     asker: &Asker,
 ) -> Result<Response<Body>, Error> {
     let (site, now, pending) = (arrival.site, arrival.now, &back.pending);
-    let fresh = Session::begin(site, login.so_far, rand::random(), now, &rules.session);
+    let sid = back.state.sid(&rules.keys, &login.so_far.identity.openid);
+    let fresh = Session::begin(site, login.so_far, sid, now, &rules.session);
     let session = if login.snapshot { fresh.of_snapshot() } else { fresh };
     let names = &site.cookies;
     let cookie = names.set(names.session(), &session.seal(&rules.keys)?, session.age(now));
