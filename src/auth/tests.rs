@@ -14,6 +14,7 @@ use crate::{
 
 fn site() -> Site {
     Site {
+        number: 0,
         name: "h5.example.com".to_owned(),
         hosts: vec![Host::parse("h5.example.com").unwrap()],
         public_url: Origin::parse("https://h5.example.com").unwrap(),

@@ -46,7 +46,7 @@ pub fn explain(path: &Path, question: Question<'_>, json: bool) -> (String, bool
 pub fn answer(config: &Config, question: Question<'_>) -> Result<Answer, String> {
     let target = Target::read(question)?;
     let sites = &config.gateway.sites;
-    let Some(site) = sites.find(&target.host) else {
+    let Some(site) = sites.find(target.host.as_str()) else {
         return Ok(Answer::unknown_host(&target, sites));
     };
     let mut answer = Answer::of_site(&target, site);

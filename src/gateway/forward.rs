@@ -42,7 +42,8 @@ impl Worker {
         }
         let request = request.map(|body| Outgoing::new(body, limit));
         let request = framed(request);
-        let response = self.upstream.send(request, &site.upstream).await?;
+        let group = desk.group(site, &self.upstream).ok_or(Error::UnknownHost)?;
+        let response = self.upstream.send(request, group, &site.upstream).await?;
         let mut response = self.answer_with(response, arrival, tunnel)?;
         if let Some(known) = known {
             renew(&mut response, desk, arrival, &known)?;

@@ -1,6 +1,6 @@
 //! The front desk: which site a request is for, what it wants there, and who brought it.
 
-use std::{rc::Rc, sync::Arc};
+use std::{borrow::Cow, rc::Rc, sync::Arc};
 
 use http::{HeaderValue, Method, Request, header};
 
@@ -91,7 +91,7 @@ pub fn receive<'a, B>(
     Ok(Arrival {
         site,
         landing: land(rules, site, request)?,
-        at_home: host == *site.public_url.host(),
+        at_home: host == site.public_url.host().as_str(),
         host: text,
         now,
         origin: Origin {
@@ -133,17 +133,16 @@ fn well_formed<B>(request: &Request<B>) -> Result<(), Error> {
 
 /// The one host a request names: `Host`, or in HTTP/2 and in absolute form the authority, and
 /// where both are there they agree (RFC 9112, section 3.2).
-pub fn host<B>(request: &Request<B>) -> Result<(HeaderValue, Host), Error> {
+pub fn host<B>(request: &Request<B>) -> Result<(HeaderValue, Cow<'_, str>), Error> {
     let mut fields = request.headers().get_all(header::HOST).iter();
     let (field, second) = (fields.next(), fields.next());
     if second.is_some() {
         return Err(Error::BadRequest("two Host headers"));
     }
-    let read = |text: &str| Host::parse(text).ok_or(Error::BadRequest("an unusable host"));
     let named = match field {
         Some(field) => {
             let text = field.to_str().map_err(|_| Error::BadRequest("an unusable host"))?;
-            Some((field.clone(), read(text)?))
+            Some((field.clone(), plain(text)?))
         }
         None => None,
     };
@@ -151,7 +150,7 @@ pub fn host<B>(request: &Request<B>) -> Result<(HeaderValue, Host), Error> {
         (None, Some(named)) => Ok(named),
         (None, None) => Err(Error::BadRequest("no host")),
         (Some(authority), named) => {
-            let host = read(authority.as_str())?;
+            let host = plain(authority.as_str())?;
             if named.is_some_and(|(_, named)| named != host) {
                 return Err(Error::BadRequest("two hosts that disagree"));
             }
@@ -159,6 +158,10 @@ pub fn host<B>(request: &Request<B>) -> Result<(HeaderValue, Host), Error> {
             Ok((text.map_err(|_| Error::BadRequest("an unusable host"))?, host))
         }
     }
+}
+
+fn plain(authority: &str) -> Result<Cow<'_, str>, Error> {
+    Host::plain(authority).ok_or(Error::BadRequest("an unusable host"))
 }
 
 /// One look decides; what is forwarded later is the path that was judged here.
@@ -241,8 +244,9 @@ mod tests {
             for host in hosts {
                 request = request.header("host", *host);
             }
-            let read = host(&request.body(()).unwrap()).ok().map(|(_, host)| host);
-            assert_eq!(read.as_ref().map(Host::as_str), expected, "{uri} {hosts:?}");
+            let request = request.body(()).unwrap();
+            let read = host(&request).ok().map(|(_, host)| host);
+            assert_eq!(read.as_deref(), expected, "{uri} {hosts:?}");
         }
     }
 }

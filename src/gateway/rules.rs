@@ -1,6 +1,12 @@
 //! The settings in force, compiled: one snapshot for all threads, and each thread's desk with it.
 
-use std::{cell::RefCell, collections::HashMap, path::Path, rc::Rc, sync::Arc};
+use std::{
+    cell::{OnceCell, RefCell},
+    collections::HashMap,
+    path::Path,
+    rc::Rc,
+    sync::Arc,
+};
 
 use http::{Method, Request};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -9,7 +15,8 @@ use quick_cache::unsync::Cache;
 use super::{Settings, SetupError, page::Pages, voice::Voice};
 use crate::{
     auth::{self, Keys, Known, ReturnTo},
-    site::{Scope, Sites},
+    site::{Scope, Site, Sites},
+    upstream::{Group, Upstream},
     wire::forwarded::Trusted,
 };
 
@@ -114,11 +121,20 @@ pub struct Desk {
     /// The whole cookie → the result of the cryptography. Whether the session is good here and
     /// now is judged on every hit.
     pub verified: RefCell<Cache<Box<[u8]>, Rc<Known>>>,
+    /// The servers of each site, by the site's number, once a request has gone there.
+    groups: Vec<OnceCell<Group>>,
 }
 
 impl Desk {
     /// A desk with nothing remembered.
     pub fn new(rules: Arc<Rules>, edition: u64) -> Self {
-        Self { rules, edition, verified: RefCell::new(Cache::new(REMEMBERED)) }
+        let groups = rules.sites.all().iter().map(|_| OnceCell::new()).collect();
+        Self { rules, edition, verified: RefCell::new(Cache::new(REMEMBERED)), groups }
+    }
+
+    /// The servers of a site of these rules.
+    pub fn group(&self, site: &Site, upstream: &Upstream) -> Option<&Group> {
+        let group = self.groups.get(site.number)?;
+        Some(group.get_or_init(|| upstream.group(&site.upstream)))
     }
 }

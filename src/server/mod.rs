@@ -123,7 +123,7 @@ impl Server {
                 acceptor: acceptor.clone(),
                 gateway: Arc::clone(&gateway),
                 room: Arc::clone(&room),
-                stopping: stopping.clone(),
+                stopping: stopping.child_token(), // a token of its own: looked at on each turn
                 limits: self.settings.limits,
                 drain: self.settings.drain,
             };

@@ -56,6 +56,8 @@ pub struct Callback {
 /// A set of hosts with one origin, one account and one upstream.
 #[derive(Clone, Debug)]
 pub struct Site {
+    /// Its place among the sites, from zero.
+    pub number: usize,
     /// Its first host: how logs and metrics call it.
     pub name: String,
     /// Every host it answers to.
@@ -252,7 +254,9 @@ impl Sites {
     /// These sites. A host that two of them claim goes to the first; `config` refuses that.
     pub fn new(sites: impl IntoIterator<Item = Site>) -> Self {
         let mut new = Self::default();
-        for site in sites.into_iter().map(Arc::new) {
+        for mut site in sites {
+            site.number = new.all.len();
+            let site = Arc::new(site);
             for host in &site.hosts {
                 new.by_host.entry(host.clone()).or_insert_with(|| Arc::clone(&site));
             }
@@ -261,8 +265,8 @@ impl Sites {
         new
     }
 
-    /// The site a host belongs to.
-    pub fn find(&self, host: &Host) -> Option<&Arc<Site>> {
+    /// The site that a host in its plain form belongs to.
+    pub fn find(&self, host: &str) -> Option<&Arc<Site>> {
         self.by_host.get(host)
     }
 
@@ -272,9 +276,10 @@ impl Sites {
     }
 
     /// Whether WeChat sends visitors of some account back to this host.
-    pub fn has_callback(&self, host: &Host) -> bool {
+    pub fn has_callback(&self, host: &str) -> bool {
         let mut callbacks = self.all.iter().flat_map(|site| site.accounts());
-        callbacks.any(|account| account.callback.as_ref().is_some_and(|it| it.host == *host))
+        callbacks
+            .any(|account| account.callback.as_ref().is_some_and(|it| it.host.as_str() == host))
     }
 
     /// The content of a domain proof file that some account owns. WeChat asks for it on whatever

@@ -45,6 +45,11 @@ pub enum Error {
 pub struct Upstream {
     pools: RefCell<HashMap<Endpoint, Rc<Pool>>>,
     tls: Arc<ClientConfig>,
+}
+
+/// The servers of one site, as this thread sees them.
+pub struct Group {
+    pools: Vec<Rc<Pool>>,
     turn: Cell<usize>,
 }
 
@@ -55,18 +60,25 @@ const QUIET: Duration = Duration::from_millis(500);
 impl Upstream {
     /// No connections yet.
     pub fn new(tls: Arc<ClientConfig>) -> Self {
-        Self { pools: RefCell::default(), tls, turn: Cell::new(0) }
+        Self { pools: RefCell::default(), tls }
+    }
+
+    /// The servers of a site. Sites that share a server share its connections.
+    pub fn group(&self, site: &Upstreams) -> Group {
+        let pools = site.endpoints.iter().map(|endpoint| self.pool(endpoint)).collect();
+        Group { pools, turn: Cell::new(0) }
     }
 
     /// Sends a request to the site's next server and brings back its answer, whose body streams.
     pub async fn send(
         &self,
         request: Request<Outgoing>,
+        group: &Group,
         site: &Upstreams,
     ) -> Result<Response<Streamed>, Error> {
         let mut request = request;
         loop {
-            let mut lease = self.connection(site).await?;
+            let mut lease = self.connection(group, site).await?;
             let spare = spare(&request, &lease);
             match self.exchange(&mut lease, request, site).await {
                 Ok(response) => return Ok(body::streamed(response, lease)),
@@ -85,21 +97,23 @@ impl Upstream {
     /// Closes connections that nobody has used for a while.
     pub fn sweep(&self) {
         let now = Instant::now();
-        self.pools.borrow_mut().retain(|_, pool| pool.sweep(now));
+        self.pools.borrow_mut().retain(|_, pool| pool.sweep(now) || Rc::strong_count(pool) > 1);
     }
 
     /// A connection to the server whose turn it is: an idle one, else a new one, else one to the
     /// next server. Servers that were down a moment ago come last.
-    async fn connection(&self, site: &Upstreams) -> Result<Lease, Error> {
-        let count = site.endpoints.len();
-        let first = self.turn.get();
-        self.turn.set(first.wrapping_add(1));
-        let in_turn = site.endpoints.iter().cycle().skip(first.checked_rem(count).unwrap_or(0));
-        let pools: Vec<Rc<Pool>> = in_turn.take(count).map(|it| self.pool(it)).collect();
-        let now = Instant::now();
-        let (down, up): (Vec<_>, Vec<_>) = pools.into_iter().partition(|pool| pool.is_down(now));
+    async fn connection(&self, group: &Group, site: &Upstreams) -> Result<Lease, Error> {
+        let first = group.turn.get();
+        group.turn.set(first.wrapping_add(1));
+        let in_turn = || {
+            let count = group.pools.len();
+            let start = first.checked_rem(count).unwrap_or(0);
+            group.pools.iter().cycle().skip(start).take(count)
+        };
+        let up = in_turn().filter(|pool| !pool.is_down());
+        let down = in_turn().filter(|pool| pool.is_down());
         let mut last = io::Error::other("no server is configured");
-        for pool in up.into_iter().chain(down) {
+        for pool in up.chain(down) {
             if let Some(lease) = pool.idle().await {
                 return Ok(lease);
             }
@@ -115,12 +129,9 @@ impl Upstream {
     }
 
     fn pool(&self, endpoint: &Endpoint) -> Rc<Pool> {
-        if let Some(pool) = self.pools.borrow().get(endpoint) {
-            return Rc::clone(pool);
-        }
-        let pool = Rc::new(Pool::new(endpoint.clone()));
-        self.pools.borrow_mut().insert(endpoint.clone(), Rc::clone(&pool));
-        pool
+        let mut pools = self.pools.borrow_mut();
+        let new = || Rc::new(Pool::new(endpoint.clone()));
+        Rc::clone(pools.entry(endpoint.clone()).or_insert_with(new))
     }
 
     async fn exchange(
@@ -137,6 +148,7 @@ impl Upstream {
             let since = progress.as_ref().map_or_else(Instant::now, |it| it.last());
             let deadline = tokio::time::sleep_until(since + site.response_timeout);
             tokio::select! {
+                biased;
                 sent = &mut sending => return sent.map_err(|failure| failure.or_of_body(progress.as_deref())),
                 () = deadline => {
                     let stalled = progress.as_ref().is_none_or(|it| it.last() <= since);

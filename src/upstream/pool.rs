@@ -38,8 +38,8 @@ impl Pool {
     }
 
     /// Whether it could not be reached a moment ago.
-    pub fn is_down(&self, now: Instant) -> bool {
-        self.down_until.get().is_some_and(|until| now < until)
+    pub fn is_down(&self) -> bool {
+        self.down_until.get().is_some_and(|until| Instant::now() < until)
     }
 
     /// Notes that it could not be reached.
@@ -70,7 +70,7 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         idle.retain(|(sender, since)| !sender.is_closed() && now.duration_since(*since) < IDLE);
         idle.shrink_to(8);
-        !idle.is_empty() || self.is_down(now)
+        !idle.is_empty() || self.is_down()
     }
 }
 

@@ -3,17 +3,20 @@
 use http::{HeaderMap, HeaderName, header};
 
 /// Headers that belong to one connection and end with it (RFC 9110, section 7.6.1).
-const HOP_BY_HOP: [HeaderName; 9] = [
-    header::CONNECTION,
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-];
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
 
 /// Headers that `Connection` may not name away: they frame the message or carry its meaning.
 const END_TO_END: [HeaderName; 3] = [header::HOST, header::CONTENT_LENGTH, header::COOKIE];
@@ -37,6 +40,7 @@ pub enum Underscores {
 /// or digit to `_`, because some sites (PHP, Perl, old CGI) see them so.
 #[derive(Clone, Debug, Default)]
 pub struct Reserved {
+    /// Folded.
     custom: Vec<String>,
     underscores: Underscores,
 }
@@ -48,13 +52,14 @@ pub struct Refused;
 impl Reserved {
     /// The identity and forwarded families, and the names this operator added.
     pub fn new<'a>(custom: impl Iterator<Item = &'a HeaderName>, underscores: Underscores) -> Self {
-        Self { custom: custom.map(|name| fold(name.as_str())).collect(), underscores }
+        let folded = |name: &HeaderName| name.as_str().bytes().map(fold).map(char::from).collect();
+        Self { custom: custom.map(folded).collect(), underscores }
     }
 
     /// Removes from a request what must not go on: hop-by-hop headers first, then our families.
     /// `trusted` is whether the peer's forwarded headers may stay.
     pub fn strip(&self, headers: &mut HeaderMap, trusted: bool) -> Result<(), Refused> {
-        end_hop(headers);
+        end_connection(headers);
         let mut gone: Vec<HeaderName> = Vec::new();
         for name in headers.keys() {
             match self.fate(name.as_str(), trusted) {
@@ -70,25 +75,16 @@ impl Reserved {
     }
 
     fn fate(&self, name: &str, trusted: bool) -> Fate {
-        let suspicious = name.starts_with('x')
-            || name == "forwarded"
-            || name.bytes().any(|b| !b.is_ascii_alphanumeric() && b != b'-');
-        if !suspicious && self.custom.is_empty() {
-            return Fate::Keep;
-        }
-        let folded = fold(name);
-        let ours = folded.starts_with("x_wechat_") || self.custom.contains(&folded);
-        if ours || is_another_path(&folded) {
-            return Fate::Drop;
-        }
-        if !trusted && is_forwarded(&folded) {
+        let ours = begins(name, "x_wechat_") || self.custom.iter().any(|custom| is(name, custom));
+        let forwarded = !trusted && is_forwarded(name);
+        if is_hop_by_hop(name) || ours || is_another_path(name) || forwarded {
             return Fate::Drop;
         }
         match self.underscores {
-            _ if !name.contains('_') => Fate::Keep,
+            Underscores::Pass => Fate::Keep,
+            Underscores::Drop | Underscores::Refuse if !name.contains('_') => Fate::Keep,
             Underscores::Drop => Fate::Drop,
             Underscores::Refuse => Fate::Refuse,
-            Underscores::Pass => Fate::Keep,
         }
     }
 }
@@ -100,37 +96,54 @@ enum Fate {
 }
 
 /// Where the visitor came from: a proxy's word, or a lie.
-fn is_forwarded(folded: &str) -> bool {
-    matches!(folded, "forwarded" | "x_real_ip" | "x_request_id")
-        || folded.starts_with("x_forwarded_")
+fn is_forwarded(name: &str) -> bool {
+    begins(name, "x_forwarded_")
+        || ["forwarded", "x_real_ip", "x_request_id"].into_iter().any(|it| is(name, it))
 }
 
 /// What frameworks believe more than the path itself, which is the one we judged. Proxies that
 /// know nothing of these pass them on from a visitor, so not even a trusted one may bring them.
-fn is_another_path(folded: &str) -> bool {
-    ["x_original_", "x_rewrite_"].iter().any(|it| folded.starts_with(it))
+fn is_another_path(name: &str) -> bool {
+    begins(name, "x_original_") || begins(name, "x_rewrite_")
 }
 
-fn fold(name: &str) -> String {
-    let fold = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
-    name.chars().map(fold).collect()
+/// Whether a name folds to `folded`.
+fn is(name: &str, folded: &str) -> bool {
+    name.len() == folded.len() && begins(name, folded)
+}
+
+/// Whether a name, folded, begins with `folded`. Nearly always the first letter tells.
+fn begins(name: &str, folded: &str) -> bool {
+    name.len() >= folded.len() && name.bytes().map(fold).zip(folded.bytes()).all(|(a, b)| a == b)
+}
+
+fn fold(b: u8) -> u8 {
+    if b.is_ascii_alphanumeric() { b.to_ascii_lowercase() } else { b'_' }
 }
 
 /// Removes every header that must not cross the gateway, in either direction.
 pub fn end_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .flat_map(|value| value.as_bytes().split(|b| *b == b','))
-            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-            .filter(|name| !END_TO_END.contains(name))
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
+    end_connection(headers);
+    let gone: Vec<HeaderName> =
+        headers.keys().filter(|name| is_hop_by_hop(name.as_str())).cloned().collect();
+    for name in gone {
+        headers.remove(name);
     }
-    for name in &HOP_BY_HOP {
+}
+
+/// Removes what `Connection` names.
+fn end_connection(headers: &mut HeaderMap) {
+    if !headers.contains_key(header::CONNECTION) {
+        return;
+    }
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .filter(|name| !END_TO_END.contains(name))
+        .collect();
+    for name in named {
         headers.remove(name);
     }
 }

@@ -1,6 +1,6 @@
 //! Host names as we compare them, and the origins that sites are known by. Pure.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use url::Url;
 
@@ -12,12 +12,21 @@ impl Host {
     /// Reads an authority such as `Example.com.:443`. Strict: what is not a plain host name, an
     /// IPv4 address or a bracketed IPv6 address, with or without a port, is no host.
     pub fn parse(authority: &str) -> Option<Self> {
+        Self::plain(authority).map(|host| Self(host.into()))
+    }
+
+    /// The same name without a `Host` around it: as it came, where that is its plain form.
+    pub fn plain(authority: &str) -> Option<Cow<'_, str>> {
         let (host, port) = split_port(authority)?;
         let digits = |port: &str| port.bytes().all(|b| b.is_ascii_digit());
         let number = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
         let port_is_good = port.is_none_or(|port| digits(port) && number(port));
         let host = host.strip_suffix('.').unwrap_or(host);
-        (port_is_good && well_formed(host)).then(|| Self(host.to_ascii_lowercase().into()))
+        if !port_is_good || !well_formed(host) {
+            return None;
+        }
+        let is_plain = !host.bytes().any(|b| b.is_ascii_uppercase());
+        Some(if is_plain { host.into() } else { host.to_ascii_lowercase().into() })
     }
 
     /// The name.

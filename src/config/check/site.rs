@@ -84,6 +84,7 @@ fn site(
     let routes = route::routes(table, scope, plan.prefix);
     let public_url = public_url?;
     Some(Site {
+        number: 0,
         name: hosts.first()?.to_string(),
         hosts,
         account: account?,

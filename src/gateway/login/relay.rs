@@ -80,7 +80,9 @@ pub fn relay<B>(
     let here = rules.sites.find(&host);
     let site = words.state.as_deref().and_then(|state| site_of(rules, state, now));
     match site {
-        Some(site) if *site.public_url.host() != host => Some(hand_on(rules, site, words, now)),
+        Some(site) if site.public_url.host().as_str() != host => {
+            Some(hand_on(rules, site, words, now))
+        }
         Some(_) => None,
         None if here.is_some() => None,
         None => Some(Err(Error::LoginExpired)),
