@@ -92,6 +92,11 @@ async fn serve(mut stream: TcpStream, hits: Arc<AtomicUsize>) {
 async fn special(stream: &mut TcpStream, path: &str, head: &str, seen: &mut Vec<u8>) -> bool {
     match path {
         "/static/hangup" => true,
+        "/static/deaf" => {
+            let _ = stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n").await;
+            std::future::pending::<()>().await;
+            true
+        }
         "/static/early" => {
             let _ =
                 stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\nno").await;

@@ -98,10 +98,10 @@ methods = ["POST"]
 }
 
 #[tokio::test]
-async fn g5_a_tunnel_counts_as_a_connection() {
+async fn g5_a_tunnel_counts_as_a_connection_until_its_visitor_leaves() {
     let server = "[server.limits]\nconnections = 6".to_owned();
     let street = Street::open(Plan { server, ..Plan::site(ROUTES) }).await;
-    let handshake = "GET /static/ws HTTP/1.1\r\nhost: h5.example.com\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: x\r\n\r\n";
+    let handshake = "GET /static/deaf HTTP/1.1\r\nhost: h5.example.com\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
     let mut tunnels = Vec::new();
     let mut buffer = [0; 1024];
     let mut refused = None;
