@@ -39,7 +39,6 @@ impl Answer {
     pub fn unknown_host(target: &Target, sites: &Sites) -> Self {
         let mut answer = Self::new(target);
         answer.says("site", &format!("none: no site has the host {}", target.host));
-        answer.says("answer", "421, whatever the path");
         let hosts = sites.all().iter().flat_map(|site| &site.hosts).map(ToString::to_string);
         answer.says("hosts", &hosts.collect::<Vec<_>>().join(", "));
         answer

@@ -62,13 +62,25 @@ fn required(site: &Site, (scope, prompt): (Scope, Prompt), method: &Method) -> V
         let known = "as without a session: the login asks for more".to_owned();
         rows.push(("with a session of snsapi_base".to_owned(), known));
     }
-    if matches!(*method, Method::GET | Method::HEAD) {
+    let opens_pages = matches!(*method, Method::GET | Method::HEAD);
+    // Passing unnamed is the one thing that does not ask whether a page is being opened.
+    let (others, scripts) = match (site.outside_wechat, opens_pages) {
+        (Outside::Anonymous, true) => {
+            ("another browser or WeCom", "a script or an image in WeChat")
+        }
+        (Outside::Anonymous, false) => ("another browser or WeCom", "in WeChat"),
+        (_, true) => ("another browser or WeCom, opening a page", "a script or an image"),
+        (_, false) => ("", "everybody else"),
+    };
+    if opens_pages {
         rows.push(("WeChat, opening a page".to_owned(), login));
-        rows.push(("another browser or WeCom, opening a page".to_owned(), outside));
-        rows.push(("a script or an image".to_owned(), script));
+    }
+    if !others.is_empty() {
+        rows.push((others.to_owned(), outside));
+    }
+    rows.push((scripts.to_owned(), script));
+    if opens_pages || site.snapshot != Snapshot::Page {
         rows.push(("from a snapshot page (快照页)".to_owned(), snapshot.to_owned()));
-    } else {
-        rows.push(("everybody else".to_owned(), script));
     }
     rows
 }
