@@ -163,10 +163,7 @@ impl Worker {
                 let (return_to, scope) = (back.pending.return_to, back.pending.scope);
                 start(rules, request, arrival, &Wish { return_to, scope, restarts })
             }
-            Err(source) => {
-                tracing::info!(target: "audit", site = arrival.site.name, error = %source, "login failed");
-                Err(Error::Login { retry, source })
-            }
+            Err(source) => Err(Error::Login { retry, source }),
         }
     }
 }
