@@ -37,6 +37,7 @@ fn world() -> World {
         ("WXGATE_APP_SECRET", "0123456789abcdef0123456789abcdef"),
         ("SHORT", "too short"),
         ("EMPTY", ""),
+        ("PASTED", "WXGATE_SESSION_KEY=9d0e7b1f46c2a8534f1c9a5be03d7628\n# The line above\n"),
         ("PADDED", "9d0e7b1f46c2a8534f1c9a5be03d7628 \n"),
     ];
     let files: [(&str, Content); 8] = [

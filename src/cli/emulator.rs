@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::Path, process::ExitCode};
 
-use super::{EX_CONFIG, complain, say, signals};
+use super::{EX_CONFIG, complain, say, signals, with_causes};
 use crate::emulator::{Emulator, Settings, users_from_toml};
 
 /// Runs the emulated WeChat until it is told to stop.
@@ -10,7 +10,7 @@ pub fn run(listen: SocketAddr, users: Option<&Path>, require_wechat: bool) -> Ex
     let mut settings = Settings { require_wechat, ..Settings::new(listen) };
     if let Some(path) = users {
         let read = std::fs::read_to_string(path).map_err(|error| error.to_string());
-        match read.and_then(|text| users_from_toml(&text).map_err(|error| error.to_string())) {
+        match read.and_then(|text| users_from_toml(&text).map_err(|error| with_causes(&error))) {
             Ok(users) => settings.users = users,
             Err(error) => {
                 complain(&format!("{}: {error}", path.display()));

@@ -47,7 +47,20 @@ pub fn answer(config: &Config, question: Question<'_>) -> Result<Answer, String>
     let target = Target::read(question)?;
     let sites = &config.gateway.sites;
     let Some(site) = sites.find(target.host.as_str()) else {
-        return Ok(Answer::unknown_host(&target, sites));
+        let mut answer = Answer::unknown_host(&target, sites);
+        let callback = format!("{}/callback", config.gateway.prefix);
+        let relays = sites.has_callback(target.host.as_str()) && target.path == callback;
+        match proof(config, &target) {
+            Some(proof) => answer.says("answer", &proof),
+            None if relays => {
+                answer.says(
+                    "answer",
+                    "the way back from WeChat, handed on to the visitor's own site",
+                );
+            }
+            None => answer.says("answer", "421"),
+        }
+        return Ok(answer);
     };
     let mut answer = Answer::of_site(&target, site);
     if target.origin() != site.public_url.as_str() {
@@ -56,8 +69,8 @@ pub fn answer(config: &Config, question: Question<'_>) -> Result<Answer, String>
             site.public_url
         ));
     }
-    if let Some(own) = own_path(config, &target.path) {
-        answer.says("answer", &format!("the gateway itself: {own}"));
+    if let Some(own) = proof(config, &target).or_else(|| own_path(config, &target.path)) {
+        answer.says("answer", &own);
         return Ok(answer);
     }
     judge(&mut answer, site, &target);
@@ -84,26 +97,27 @@ fn judge(answer: &mut Answer, site: &Site, target: &Target) {
     }
 }
 
+/// The file that proves a domain to WeChat: to anybody, on whatever host.
+fn proof(config: &Config, target: &Target) -> Option<String> {
+    let text = config.gateway.sites.verify_file(target.path.strip_prefix('/')?)?;
+    let get = matches!(target.method, Method::GET | Method::HEAD);
+    get.then(|| format!("the gateway itself: the proof file for WeChat, \"{text}\", to anybody"))
+}
+
 /// What the gateway answers on a path of its own.
 fn own_path(config: &Config, path: &str) -> Option<String> {
-    if let Some(name) = path.strip_prefix('/')
-        && let Some(text) = config.gateway.sites.verify_file(name)
-    {
-        return Some(format!("the proof file for WeChat, \"{text}\", to anybody"));
-    }
     let rest = path.strip_prefix(config.gateway.prefix.as_str())?;
     let what = match rest {
         "/login" => "starts a login, then back to `rd`",
         "/callback" => "the way back from WeChat",
+        "/accept" => "the way back from WeChat over the account's own callback host",
+        "/client.js" => "the script that turns a 401 into a login",
         "/logout" => "GET shows a button, POST ends the session",
         "/session" => "the visitor's own identity as JSON",
-        "/verify" => "a decision for another proxy: 204, 401 or 403",
-        "/jwks.json" => "the public keys of the assertion",
-        "/accept" => "the end of a login that ran on another host",
         _ if rest.is_empty() || rest.starts_with('/') => "404, it has no such path",
         _ => return None,
     };
-    Some(what.to_owned())
+    Some(format!("the gateway itself: {what}"))
 }
 
 /// A URL, taken apart without repairing anything: a URL library would hide what we ask about.

@@ -40,8 +40,12 @@ fn for_people(key: &str, now: Timestamp) -> String {
 #   [session]
 #   {line}
 #
+# For a file that holds the key alone, as {{ file = \"…\" }} wants it:
+#
+#   wxgate keygen | sed -n '1s/.*=//p' > session_key
+#
 # To replace a key, put the new one first, under an id and a variable of its own. Remove the old
-# one when `max` has passed (7 days by default), and nobody is logged out.
+# one when `idle` has passed (12 hours by default), and nobody is logged out.
 "
     )
 }

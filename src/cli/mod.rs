@@ -110,7 +110,9 @@ pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(help) if matches!(help.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            say(&help.render().ansi().to_string());
+            let text = help.render();
+            let coloured = std::io::stdout().is_terminal();
+            say(&if coloured { text.ansi().to_string() } else { text.to_string() });
             return ExitCode::SUCCESS;
         }
         Err(usage) => {
@@ -157,6 +159,12 @@ fn say(text: &str) {
 /// Writes for whoever looks after us.
 fn complain(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{}", text.trim_end());
+}
+
+/// An error and everything behind it, on one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Says what is wrong with the configuration.

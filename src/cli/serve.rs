@@ -12,7 +12,7 @@ use std::{
 use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 
-use super::{complain, logs, refuse, signals};
+use super::{complain, logs, refuse, signals, with_causes};
 use crate::{
     admin::{Admin, Readiness},
     clock,
@@ -48,9 +48,7 @@ pub fn serve(path: &Path) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let causes = std::iter::successors(Some(&*error), |error| error.source());
-            let causes: Vec<String> = causes.map(ToString::to_string).collect();
-            complain(&format!("wxgate: {}", causes.join(": ")));
+            complain(&format!("wxgate: {}", with_causes(&*error)));
             ExitCode::FAILURE
         }
     }
@@ -66,6 +64,9 @@ async fn run(path: &Path, config: Config, log: AccessLog) -> Result<(), Failure>
     })?;
     for address in server.addrs() {
         tracing::info!(%address, "listening");
+    }
+    for path in server.paths() {
+        tracing::info!(path = %path.display(), "listening");
     }
     for address in server.tls_addrs() {
         tracing::info!(%address, "listening with TLS");
@@ -140,7 +141,10 @@ impl Watch {
         if let (Some(certificates), Some(settings)) = (&self.certificates, config.server.tls) {
             match certificates.reload(&settings) {
                 Ok(()) => self.files = Some(settings),
-                Err(error) => tracing::error!(target: "audit", %error, "the old certificates stay"),
+                Err(error) => {
+                    let error = with_causes(&error);
+                    tracing::error!(target: "audit", error, "the old certificates stay");
+                }
             }
         }
         tracing::info!(target: "audit", "configuration reloaded; listeners, threads and limits change at a restart");

@@ -158,12 +158,13 @@ impl Error {
     pub fn log(&self, request_id: &HeaderValue) {
         let causes = std::iter::successors(std::error::Error::source(self), |it| it.source());
         let causes = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+        let causes = Some(causes).filter(|causes| !causes.is_empty());
         let request_id = request_id.to_str().unwrap_or_default();
         if self.status().is_server_error() {
             let remedy = self.remedy();
             tracing::error!(request_id, error = %self, causes, remedy, "request failed");
         } else {
-            tracing::debug!(request_id, error = %self, causes, "request refused");
+            tracing::info!(target: "audit", request_id, error = %self, causes, "request refused");
         }
     }
 

@@ -4,6 +4,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     os::unix::net::UnixListener,
+    path::PathBuf,
     time::Duration,
 };
 
@@ -42,6 +43,14 @@ impl Listener {
         }
     }
 
+    /// Its path, if it has one.
+    pub fn path(&self) -> Option<PathBuf> {
+        match &self.socket {
+            ListeningSocket::Tcp(_) => None,
+            ListeningSocket::Unix(socket) => Some(socket.local_addr().ok()?.as_pathname()?.into()),
+        }
+    }
+
     fn share(&self) -> io::Result<Self> {
         let socket = match &self.socket {
             ListeningSocket::Tcp(socket) => ListeningSocket::Tcp(socket.try_clone()?),
@@ -56,6 +65,11 @@ pub fn bind(settings: &Settings, workers: usize) -> Result<Vec<Vec<Listener>>, E
     let mut threads: Vec<Vec<Listener>> = (0..workers).map(|_| Vec::new()).collect();
     let handed = from_systemd(settings).map_err(|error| failed("systemd's sockets", error))?;
     if !handed.is_empty() {
+        if settings.tls.is_some() && !handed.iter().any(|listener| listener.encrypted) {
+            tracing::warn!(
+                "[server.tls] is not in force: systemd's sockets take the place of all others, and none has its port"
+            );
+        }
         for listener in handed {
             share(&listener, &mut threads).map_err(|error| failed("systemd's sockets", error))?;
         }
@@ -86,6 +100,7 @@ fn failed(name: &str, error: io::Error) -> Error {
 
 /// A socket of its own for each thread; the first decides what port 0 means.
 fn tcp(address: SocketAddr, encrypted: bool, threads: &mut [Vec<Listener>]) -> io::Result<()> {
+    vacant(address)?;
     let mut address = address;
     for thread in threads {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -102,6 +117,14 @@ fn tcp(address: SocketAddr, encrypted: bool, threads: &mut [Vec<Listener>]) -> i
         thread.push(Listener { socket: ListeningSocket::Tcp(socket), encrypted });
     }
     Ok(())
+}
+
+/// Refuses an address that another process serves. `SO_REUSEPORT` alone would share it, and deal
+/// every other visitor to a gateway with another key.
+fn vacant(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?; // connections of a former run that still linger are no obstacle
+    socket.bind(&address.into())
 }
 
 /// A socket file left by a former run is replaced; one that somebody serves is not.
@@ -157,5 +180,15 @@ mod tests {
         let accepted = Socket::from(listener.accept().unwrap().0);
         assert!(accepted.keepalive().unwrap());
         assert_eq!(accepted.tcp_keepalive_time().unwrap(), QUIET);
+    }
+
+    #[test]
+    fn an_address_that_is_served_is_not_shared() {
+        let mut threads = [Vec::new(), Vec::new()];
+        tcp(SocketAddr::from(([127, 0, 0, 1], 0)), false, &mut threads).unwrap();
+        let address = threads[0][0].addr().unwrap();
+        assert_eq!(threads[1][0].addr(), Some(address), "our own threads share it");
+        let again = tcp(address, false, &mut [Vec::new()]);
+        assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AddrInUse);
     }
 }

@@ -101,6 +101,12 @@ impl Server {
         self.addrs_where(true)
     }
 
+    /// The unix sockets we listen on.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let listeners = self.listeners.first().into_iter().flatten();
+        listeners.filter_map(Listener::path).collect()
+    }
+
     /// The certificates, so that a reload can read their files again.
     pub fn certificates(&self) -> Option<Arc<tls::Certificates>> {
         self.certificates.clone()

@@ -187,7 +187,7 @@ impl Refusal {
         Some(match self.code()? {
             40013 => "app_id is not one WeChat knows: compare it with the 公众号 console",
             40001 | 40125 => {
-                "app_secret is wrong: reset it in the console and update the configuration"
+                "app_secret is not this account's, or was reset since: enter the present one and restart"
             }
             40164 => "add this server's address to the IP whitelist in the console",
             40243 => "the AppSecret is frozen: unfreeze it in the console",

@@ -93,7 +93,7 @@ await story('english on a desk', { viewport: DESK, locale: 'en-GB' }, async (pag
 await story('the wechat browser itself', { userAgent: WECHAT }, async (page, shot) => {
   await page.goto(`${url}orders?from=menu`);
   assert.equal(page.url(), `${url}orders?from=menu#`);
-  await page.goto(`${wechat}/`);
+  await page.goto(wechat);
   await shot('emulator');
 });
 

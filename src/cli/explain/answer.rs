@@ -39,7 +39,6 @@ impl Answer {
     pub fn unknown_host(target: &Target, sites: &Sites) -> Self {
         let mut answer = Self::new(target);
         answer.says("site", &format!("none: no site has the host {}", target.host));
-        answer.says("answer", "421, whatever the path");
         let hosts = sites.all().iter().flat_map(|site| &site.hosts).map(ToString::to_string);
         answer.says("hosts", &hosts.collect::<Vec<_>>().join(", "));
         answer
@@ -119,6 +118,8 @@ impl Answer {
         };
         let extra =
             site.extra_headers.iter().map(|(name, fact)| (shown(name.as_str()), word(*fact)));
+        let also = site.also.iter();
+        let also = also.map(|it| (format!("X-WeChat-OpenId-{}", shown(&it.name)), "openid"));
         let mut removed = vec!["X-WeChat-* in any spelling".to_owned()];
         removed.extend(Fact::TENCENT.iter().map(|(_, name)| shown(name.as_str())));
         removed.extend(site.extra_headers.iter().map(|(name, _)| shown(name.as_str())));
@@ -127,7 +128,7 @@ impl Answer {
         removed.push("the gateway's cookies".to_owned());
         removed.push("hop-by-hop headers".to_owned());
         self.headers = Some(Headers {
-            introduced: own.chain(extra).filter(|_| introduces).collect(),
+            introduced: own.chain(extra).chain(also).filter(|_| introduces).collect(),
             rebuilt: vec![
                 "X-Forwarded-For",
                 "X-Forwarded-Proto",

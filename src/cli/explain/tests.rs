@@ -34,6 +34,13 @@ account = "main"
 upstream = ["http://10.0.0.6:8000"]
 ambiguous_paths = "protect"
 outside_wechat = "deny"
+[[site]]
+hosts = ["open.example.com"]
+public_url = "https://open.example.com"
+account = "main"
+upstream = ["http://10.0.0.7:8000"]
+outside_wechat = "anonymous"
+snapshot = "allow"
 "#;
 
 fn said(method: &str, url: &str) -> String {
@@ -49,7 +56,7 @@ type Case = (&'static str, &'static str, &'static [&'static str]);
 
 #[test]
 fn every_kind_of_url() {
-    let cases: [Case; 17] = [
+    let cases: [Case; 22] = [
         (
             "GET",
             "https://h5.example.com/static/a.js",
@@ -73,6 +80,11 @@ fn every_kind_of_url() {
         ("GET", "https://h5.example.com/_wx/login", &["starts a login"]),
         ("GET", "https://h5.example.com/_wx/nothing", &["404"]),
         ("GET", "https://h5.example.com/MP_verify_AbCd1234.txt", &["\"AbCd1234\", to anybody"]),
+        ("POST", "https://h5.example.com/MP_verify_AbCd1234.txt", &["none matches"]),
+        ("GET", "https://other.example.com/MP_verify_AbCd1234.txt", &["AbCd1234", "none: no site"]),
+        ("GET", "https://h5.example.com/_wx/verify", &["404"]),
+        ("GET", "https://open.example.com/", &["or an image in WeChat  ", "or WeCom  "]),
+        ("POST", "https://open.example.com/", &["in WeChat  ", "or WeCom  ", "X-WeChat-Snapshot"]),
         ("GET", "https://other.example.com/", &["421", "h5.example.com, www.example.com, old"]),
         ("GET", "https://h5.example.com/会员", &["/%E4%BC%9A%E5%91%98", "none matches"]),
     ];

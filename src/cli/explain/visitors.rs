@@ -2,7 +2,7 @@
 
 use http::Method;
 
-use crate::site::{Access, Ambiguous, Outside, Prompt, Scope, Site, Snapshot};
+use crate::site::{Access, Ambiguous, Fragment, Outside, Prompt, Scope, Site, Snapshot};
 
 /// Who comes, and what happens.
 pub type Row = (String, String);
@@ -36,18 +36,13 @@ pub fn on_ambiguous(site: &Site, method: &Method) -> Vec<Row> {
 }
 
 fn required(site: &Site, (scope, prompt): (Scope, Prompt), method: &Method) -> Vec<Row> {
-    let login = match prompt {
-        Prompt::Direct => format!("302 to WeChat's login for {}", scope.as_str()),
-        Prompt::Button => {
-            format!("our page with a 登录 button, then WeChat's login for {}", scope.as_str())
-        }
-    };
+    let login = way_in(site, scope, prompt);
     let script = "401, {\"error\":\"login_required\"} with the URL of the login".to_owned();
-    let outside = match site.outside_wechat {
+    let outside = match &site.outside_wechat {
         Outside::Page => "our page with this URL as a QR code for WeChat".to_owned(),
         Outside::Anonymous => "passed on, without an identity".to_owned(),
         Outside::Deny => "403".to_owned(),
-        Outside::Login(ref account) => {
+        Outside::Login(account) => {
             format!("{login}, over the account {}", account.name)
         }
     };
@@ -64,15 +59,43 @@ fn required(site: &Site, (scope, prompt): (Scope, Prompt), method: &Method) -> V
         let known = "as without a session: the login asks for more".to_owned();
         rows.push(("with a session of snsapi_base".to_owned(), known));
     }
-    if matches!(*method, Method::GET | Method::HEAD) {
+    let opens_pages = matches!(*method, Method::GET | Method::HEAD);
+    // Passing unnamed is the one thing that does not ask whether a page is being opened.
+    let (others, scripts) = match (&site.outside_wechat, opens_pages) {
+        (Outside::Anonymous, true) => {
+            ("another browser or WeCom", "a script or an image in WeChat")
+        }
+        (Outside::Anonymous, false) => ("another browser or WeCom", "in WeChat"),
+        (_, true) => ("another browser or WeCom, opening a page", "a script or an image"),
+        (_, false) => ("", "everybody else"),
+    };
+    if opens_pages {
         rows.push(("WeChat, opening a page".to_owned(), login));
-        rows.push(("another browser or WeCom, opening a page".to_owned(), outside));
-        rows.push(("a script or an image".to_owned(), script));
+    }
+    if !others.is_empty() {
+        rows.push((others.to_owned(), outside));
+    }
+    rows.push((scripts.to_owned(), script));
+    if opens_pages || site.snapshot != Snapshot::Page {
         rows.push(("from a snapshot page (快照页)".to_owned(), snapshot.to_owned()));
-    } else {
-        rows.push(("everybody else".to_owned(), script));
     }
     rows
+}
+
+/// What a stranger in WeChat meets who opens a page.
+fn way_in(site: &Site, scope: Scope, prompt: Prompt) -> String {
+    match prompt {
+        Prompt::Direct if site.fragment == Fragment::Keep => {
+            format!(
+                "a small page that keeps the #/route, then WeChat's login for {}",
+                scope.as_str()
+            )
+        }
+        Prompt::Direct => format!("302 to WeChat's login for {}", scope.as_str()),
+        Prompt::Button => {
+            format!("our page with a 登录 button, then WeChat's login for {}", scope.as_str())
+        }
+    }
 }
 
 fn or_more(scope: Scope) -> &'static str {

@@ -169,6 +169,9 @@ fn take(table: &Table<'_>, word: &Word<'_>, taken: &mut Vec<Placed>) -> Option<S
         let message = format!("{address} is taken already, by {other}");
         let help = match table.section.title {
             "[admin]" => "give [admin] a port of its own that visitors cannot reach",
+            _ if other.is_ipv4() != address.is_ipv4() => {
+                "keep \"[::]\" alone: visitors with IPv4 addresses reach it, too"
+            }
             _ => "listen on each port once",
         };
         let complaint = Complaint::error(word.at.clone(), message).help(help);
@@ -197,8 +200,10 @@ fn address_help(text: &str) -> String {
 
 /// Whether two listeners cannot both have what they ask for. Port 0 takes a free one.
 fn clash(a: SocketAddr, b: SocketAddr) -> bool {
-    let any = |address: SocketAddr| address.ip().is_unspecified();
-    a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || any(a) || any(b))
+    // Linux gives `[::]` the IPv4 addresses as well, but not the other way round.
+    let covers =
+        |a: SocketAddr, b: SocketAddr| a.ip().is_unspecified() && (a.is_ipv6() || b.is_ipv4());
+    a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || covers(a, b) || covers(b, a))
 }
 
 fn trusted(server: &Table<'_>) -> Trusted {

@@ -48,6 +48,11 @@ pub fn unreadable(
     let message = format!("{} cannot be read: {}", path.display(), crate::config::plain(error));
     let help = if error.kind() == std::io::ErrorKind::PermissionDenied {
         "let the user that runs wxgate read it"
+    } else if path.starts_with("/run/credentials") {
+        "systemd puts it there while the service runs, and takes it away when the service stops: \
+         the LoadCredential= lines of the unit name the file it comes from"
+    } else if word.text.starts_with('/') {
+        "put it there, or correct the path"
     } else {
         FROM_HERE
     };

@@ -106,7 +106,10 @@ fn found(table: &Table<'_>, key: &str, secret: &Secret, at: Range<usize>) -> Opt
         table.desk.error(at, format!("`{key}` is empty"), "put the secret there");
         return None;
     }
-    if secret.expose().trim().len() < secret.expose().len() {
+    if secret.expose().contains('\n') {
+        let help = "leave the key and nothing else: all of it counts, names and comments too";
+        table.desk.warn(at.clone(), format!("`{key}` has several lines"), help);
+    } else if secret.expose().trim().len() < secret.expose().len() {
         let help = "remove it, unless it belongs there: a secret is taken as it stands";
         table.desk.warn(at.clone(), format!("`{key}` has white space around it"), help);
     }

@@ -157,7 +157,6 @@ impl Worker {
                 again(rules, request, arrival, back.state, wish)
             }
             Leg::Spent(source) | Leg::Failed(source) => {
-                tracing::info!(target: "audit", site = arrival.site.name, error = %source, "login failed");
                 Err(Error::Login { retry: back.retry(rules), source })
             }
             Leg::Declined => Err(Error::Declined { retry: back.retry(rules) }),
