@@ -56,7 +56,7 @@ pub fn serve(path: &Path) -> ExitCode {
 
 async fn run(path: &Path, config: Config, log: AccessLog) -> Result<(), Failure> {
     let gateway = Arc::new(Gateway::new(config.gateway, clock::system, log)?);
-    let certificates = config.server.tls.clone();
+    let (certificates, fixed) = (config.server.tls.clone(), format!("{:?}", config.server));
     let server = Server::bind(config.server)?;
     let readiness = Readiness::default();
     let admin = Admin::bind(config.admin, readiness.clone()).await.map_err(|error| {
@@ -79,6 +79,7 @@ async fn run(path: &Path, config: Config, log: AccessLog) -> Result<(), Failure>
         gateway: Arc::clone(&gateway),
         certificates: server.certificates(),
         files: certificates,
+        fixed,
     };
     tokio::spawn(watch.run());
     tokio::spawn(admin.serve(ended.clone().cancelled_owned()));
@@ -101,22 +102,29 @@ struct Watch {
     gateway: Arc<Gateway>,
     certificates: Option<Arc<tls::Certificates>>,
     files: Option<tls::Settings>,
+    /// The part of the configuration that changes at a restart, as it was when we started.
+    fixed: String,
 }
 
 impl Watch {
     async fn run(mut self) {
         let Ok(mut hangup) = signals::hangup() else { return };
-        let mut seen = self.look();
+        let (mut seen, mut changing) = (self.look(), false);
         loop {
             let asked = tokio::select! {
                 _ = hangup.recv() => true,
                 () = tokio::time::sleep(LOOK) => false,
             };
+            // A renewal writes two files, one after the other: what has changed is read when it
+            // has stopped changing.
             let now = self.look();
-            if asked || now != seen {
+            let settled = changing && now == seen;
+            changing = !asked && now != seen;
+            seen = now;
+            if asked || settled {
                 self.reload();
+                seen = self.look();
             }
-            seen = self.look();
         }
     }
 
@@ -134,6 +142,7 @@ impl Watch {
             }
         };
         warn(&config);
+        let fixed = format!("{:?}", config.server);
         if let Err(error) = self.gateway.reload(config.gateway) {
             tracing::error!(target: "audit", %error, "the new configuration was refused; the old one stays");
             return;
@@ -147,7 +156,10 @@ impl Watch {
                 }
             }
         }
-        tracing::info!(target: "audit", "configuration reloaded; listeners, threads and limits change at a restart");
+        tracing::info!(target: "audit", "configuration and certificates reloaded");
+        if fixed != self.fixed {
+            tracing::warn!(target: "audit", "[server] has changed; its listeners, threads and limits need a restart");
+        }
     }
 
     /// What can be seen of the files without reading them.
