@@ -20,6 +20,7 @@ mod hostile;
 mod hygiene;
 mod login;
 mod reload;
+mod rfc;
 mod soak;
 mod tls;
 mod trouble;
