@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: test tools format lint unit doc browser demo clean
+.PHONY: test tools format lint unit doc browser demo bench clean
 
 test: tools format lint unit doc browser
 	@echo "everything passed"
@@ -30,6 +30,11 @@ browser:
 	cd tests/browser && npm ci --no-audit --no-fund
 	node tests/browser/demo.mjs target/debug/wxgate artifacts
 	node tests/browser/wechat.mjs target/debug/wxgate artifacts
+
+# The gateway beside nginx and HAProxy from the distribution: CPU per request, on this machine.
+bench:
+	$(CARGO) build --locked --release
+	python3 bench/bench.py
 
 demo:
 	$(CARGO) run --release -- demo
