@@ -21,6 +21,7 @@
 //! | [`wechat`]   | WeChat's OAuth API                                    | sockets out        |
 //! | [`upstream`] | the sites behind us: pools, forwarding, tunnels       | sockets out        |
 //! | [`store`]    | what outlives a request: refresh tokens, sealed       | memory             |
+//! | [`metrics`]  | what is counted                                       | memory             |
 //! | [`auth`]     | sessions, logins, and who may pass                    | none               |
 //! | [`site`]     | which site, which route, what it asks for             | none               |
 //! | [`wire`]     | HTTP manners: hosts, paths, headers, cookies          | none               |
@@ -54,6 +55,7 @@ pub mod gateway;
 mod wechat;
 mod upstream;
 mod store;
+mod metrics;
 mod auth;
 mod site;
 mod wire;

@@ -1,4 +1,4 @@
-//! The other listener, for machines that watch us: health. Never on the public one.
+//! The other listener, for machines that watch us: health and metrics. Never on the public one.
 
 use std::{
     convert::Infallible,
@@ -18,6 +18,8 @@ use http_body_util::Full;
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
+
+use crate::metrics::Metrics;
 
 /// How long a client of this listener may be quiet.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -48,12 +50,17 @@ impl Readiness {
 pub struct Admin {
     listener: TcpListener,
     readiness: Readiness,
+    metrics: Arc<Metrics>,
 }
 
 impl Admin {
     /// Takes the address.
-    pub async fn bind(settings: Settings, readiness: Readiness) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(settings.listen).await?, readiness })
+    pub async fn bind(
+        settings: Settings,
+        readiness: Readiness,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<Self> {
+        Ok(Self { listener: TcpListener::bind(settings.listen).await?, readiness, metrics })
     }
 
     /// The address we got.
@@ -76,9 +83,9 @@ impl Admin {
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
-            let readiness = self.readiness.clone();
+            let (readiness, metrics) = (self.readiness.clone(), Arc::clone(&self.metrics));
             let service = service_fn(move |request| {
-                let response = answer(&request, &readiness);
+                let response = answer(&request, &readiness, &metrics);
                 async move { Ok::<_, Infallible>(response) }
             });
             let mut http = http1::Builder::new();
@@ -89,19 +96,37 @@ impl Admin {
 }
 
 /// Exact paths and methods only, so that nothing else can pass for health.
-fn answer<B>(request: &Request<B>, readiness: &Readiness) -> Response<Full<Bytes>> {
+fn answer<B>(
+    request: &Request<B>,
+    readiness: &Readiness,
+    metrics: &Metrics,
+) -> Response<Full<Bytes>> {
     let get = matches!(*request.method(), Method::GET | Method::HEAD);
+    if get && request.uri().path() == "/metrics" {
+        return exposition(metrics);
+    }
     let (status, text) = match (request.uri().path(), get) {
         ("/healthz", true) => (StatusCode::OK, "ok\n"),
         ("/readyz", true) if readiness.is_ready() => (StatusCode::OK, "ok\n"),
         ("/readyz", true) => (StatusCode::SERVICE_UNAVAILABLE, "not ready: starting or draining\n"),
-        ("/healthz" | "/readyz", false) => (StatusCode::METHOD_NOT_ALLOWED, "GET only\n"),
-        _ => (StatusCode::NOT_FOUND, "here are /healthz and /readyz\n"),
+        ("/healthz" | "/readyz" | "/metrics", false) => {
+            (StatusCode::METHOD_NOT_ALLOWED, "GET only\n")
+        }
+        _ => (StatusCode::NOT_FOUND, "here are /healthz, /readyz and /metrics\n"),
     };
     let mut response = Response::new(Full::from(text));
     *response.status_mut() = status;
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    response
+}
+
+/// Everything that is counted, as Prometheus reads it.
+fn exposition(metrics: &Metrics) -> Response<Full<Bytes>> {
+    const OPEN_METRICS: HeaderValue =
+        HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    let mut response = Response::new(Full::from(metrics.text().unwrap_or_default()));
+    response.headers_mut().insert(header::CONTENT_TYPE, OPEN_METRICS);
     response
 }
 
@@ -123,10 +148,14 @@ mod tests {
         let readiness = Readiness::default();
         for (method, path, expected) in cases {
             let request = Request::builder().method(&method).uri(path).body(()).unwrap();
-            assert_eq!(answer(&request, &readiness).status(), expected, "{method} {path}");
+            assert_eq!(
+                answer(&request, &readiness, &Metrics::default()).status(),
+                expected,
+                "{method} {path}"
+            );
         }
         readiness.set(true);
         let request = Request::get("/readyz").body(()).unwrap();
-        assert_eq!(answer(&request, &readiness).status(), 200);
+        assert_eq!(answer(&request, &readiness, &Metrics::default()).status(), 200);
     }
 }

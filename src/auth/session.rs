@@ -97,6 +97,20 @@ pub enum Stranger {
     Ended,
 }
 
+impl Stranger {
+    /// The word for a session that was refused; somebody new brought none.
+    pub fn refused(self) -> Option<&'static str> {
+        match self {
+            Self::New => None,
+            Self::Forged => Some("forged"),
+            Self::Several => Some("several"),
+            Self::Elsewhere => Some("elsewhere"),
+            Self::Expired => Some("expired"),
+            Self::Ended => Some("ended"),
+        }
+    }
+}
+
 impl Session {
     /// A fresh login to `site`. `sid` must be one that nobody can guess: [`super::State::sid`].
     pub fn begin(

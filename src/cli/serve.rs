@@ -59,9 +59,10 @@ async fn run(path: &Path, config: Config, log: AccessLog) -> Result<(), Failure>
     let (certificates, fixed) = (config.server.tls.clone(), format!("{:?}", config.server));
     let server = Server::bind(config.server)?;
     let readiness = Readiness::default();
-    let admin = Admin::bind(config.admin, readiness.clone()).await.map_err(|error| {
-        format!("cannot listen on {} for the admin: {error}", config.admin.listen)
-    })?;
+    let admin =
+        Admin::bind(config.admin, readiness.clone(), Arc::clone(gateway.metrics())).await.map_err(
+            |error| format!("cannot listen on {} for the admin: {error}", config.admin.listen),
+        )?;
     for address in server.addrs() {
         tracing::info!(%address, "listening");
     }
@@ -131,6 +132,11 @@ impl Watch {
     /// The new file is checked whole, then put in force between two requests; a bad one changes
     /// nothing.
     fn reload(&mut self) {
+        let accepted = self.try_reload();
+        self.gateway.metrics().reload(accepted);
+    }
+
+    fn try_reload(&mut self) -> bool {
         let config = match Config::load(&self.path) {
             Ok(config) => config,
             Err(complaints) => {
@@ -138,14 +144,14 @@ impl Watch {
                     tracing::error!(target: "audit", "{}", complaints.line(complaint));
                 }
                 tracing::error!(target: "audit", "the new configuration was refused; the old one stays");
-                return;
+                return false;
             }
         };
         warn(&config);
         let fixed = format!("{:?}", config.server);
         if let Err(error) = self.gateway.reload(config.gateway) {
             tracing::error!(target: "audit", %error, "the new configuration was refused; the old one stays");
-            return;
+            return false;
         }
         if let (Some(certificates), Some(settings)) = (&self.certificates, config.server.tls) {
             match certificates.reload(&settings) {
@@ -160,6 +166,7 @@ impl Watch {
         if fixed != self.fixed {
             tracing::warn!(target: "audit", "[server] has changed; its listeners, threads and limits need a restart");
         }
+        true
     }
 
     /// What can be seen of the files without reading them.

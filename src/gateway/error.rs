@@ -126,6 +126,18 @@ impl Error {
         }
     }
 
+    /// Why a login failed, if it is one that did.
+    pub fn failed_login(&self) -> Option<&'static str> {
+        let is_login = matches!(
+            self,
+            Self::LoginExpired
+                | Self::CookiesLost { .. }
+                | Self::Declined { .. }
+                | Self::Login { .. }
+        );
+        is_login.then(|| self.notice().word())
+    }
+
     /// Where the button of the page leads.
     pub fn retry(&self) -> Option<&str> {
         match self {

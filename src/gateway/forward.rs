@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
+use tokio::time::Instant;
 
 use super::{Arrival, Body, Desk, Error, Worker};
 use crate::{
@@ -43,10 +44,14 @@ impl Worker {
         let request = request.map(|body| Outgoing::new(body, limit));
         let request = framed(request);
         let group = desk.group(site, &self.upstream).ok_or(Error::UnknownHost)?;
+        let began = Instant::now();
         let response = self.upstream.send(request, group, &site.upstream).await?;
+        desk.counters(Some(site)).upstream(began.elapsed());
         let mut response = self.answer_with(response, arrival, tunnel)?;
-        if let Some(known) = known {
-            renew(&mut response, desk, arrival, &known)?;
+        if let Some(known) = known
+            && renew(&mut response, desk, arrival, &known)?
+        {
+            self.gateway.metrics.session("renewed", "");
         }
         Ok(response)
     }
@@ -104,24 +109,24 @@ fn edit(
     Ok(())
 }
 
-/// Starts the idle time of a session anew, once half of it has passed.
+/// Starts the idle time of a session anew, once half of it has passed; whether it did.
 fn renew(
     response: &mut Response<Body>,
     desk: &Desk,
     arrival: &Arrival<'_>,
     known: &Known,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let rules = &desk.rules;
     let renewed = known.session.renewed(arrival.now, &rules.session);
     let news = || known.is_news.then(|| known.session.clone());
-    let Some(session) = renewed.or_else(news) else { return Ok(()) };
+    let Some(session) = renewed.or_else(news) else { return Ok(false) };
     let names = &arrival.site.cookies;
     let cookie = names.set(names.session(), &session.seal(&rules.keys)?, session.age(arrival.now));
     if let Some(cookie) = cookie {
         response.headers_mut().append(header::SET_COOKIE, cookie);
         keep_private(response.headers_mut());
     }
-    Ok(())
+    Ok(true)
 }
 
 /// A response with a cookie of ours is for one visitor only, whatever the site said of it.

@@ -19,6 +19,7 @@ use tokio::runtime::Handle;
 use crate::{
     auth::{self, Decision, ReturnTo, Session, Stranger, Visit, session::Ended},
     clock::{Clock, Timestamp},
+    metrics::{Connected, Metrics, Thread},
     site::{Access, Fragment, Sites},
     store::Store,
     upstream::{self, Upstream},
@@ -85,6 +86,7 @@ pub struct Gateway {
     refreshes: Arc<Refreshes>,
     clock: Clock,
     log: AccessLog,
+    metrics: Arc<Metrics>,
 }
 
 /// Why a gateway could not be built.
@@ -109,7 +111,8 @@ impl Gateway {
     /// that shall do the work that is no request, such as calls to WeChat.
     pub fn new(settings: Settings, clock: Clock, log: AccessLog) -> Result<Self, SetupError> {
         let tls = upstream::tls::client();
-        let wechat = WeChat::new(&tls)?;
+        let metrics = Arc::new(Metrics::default());
+        let wechat = WeChat::new(&tls, Arc::clone(&metrics))?;
         Ok(Self {
             rules: arc_swap::ArcSwap::from_pointee(Rules::new(settings)?),
             edition: AtomicU64::new(0),
@@ -119,6 +122,7 @@ impl Gateway {
             refreshes: Arc::new(Refreshes::new(wechat, Store::default(), Handle::current())),
             clock,
             log,
+            metrics,
         })
     }
 
@@ -127,6 +131,11 @@ impl Gateway {
         self.rules.store(Arc::new(Rules::new(settings)?));
         self.edition.fetch_add(1, Ordering::Release);
         Ok(())
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// Ends a login before its time, on this replica.
@@ -142,15 +151,17 @@ pub struct Worker {
     upstream: Upstream,
     tunnels: Tunnels,
     lines: Lines,
+    counters: Arc<Thread>,
 }
 
 impl Worker {
     /// A thread's part, with no connections and an empty cache.
     pub fn new(gateway: Arc<Gateway>, tunnels: Tunnels) -> Self {
-        let desk = Rc::new(Desk::new(gateway.rules.load_full(), 0));
+        let counters = gateway.metrics.thread();
+        let desk = Rc::new(Desk::new(gateway.rules.load_full(), 0, &counters));
         let upstream = Upstream::new(Arc::clone(&gateway.tls));
         let lines = Lines::new(gateway.log.clone());
-        Self { gateway, desk: RefCell::new(desk), upstream, tunnels, lines }
+        Self { gateway, desk: RefCell::new(desk), upstream, tunnels, lines, counters }
     }
 
     /// Answers a request. Whatever happens inside, the visitor gets a response.
@@ -163,14 +174,22 @@ impl Worker {
             Ok(response) => response,
             Err(error) => {
                 error.log(entry.request_id());
+                if let Some(reason) = error.failed_login() {
+                    self.gateway.metrics.login("failed", reason);
+                }
                 let sorry = desk.rules.voice.apologise(&error, &asker, entry.request_id());
                 // HTTP/2 frames its requests, and knows no such header.
                 let last = error.ends_connection() && version != Version::HTTP_2;
                 if last { reply::last(sorry) } else { sorry }
             }
         };
-        entry.close(response.status(), now, &self.lines);
+        entry.close(response.status(), now, &self.lines, &desk);
         response
+    }
+
+    /// Counts a visitor's connection while it lasts.
+    pub fn connection(&self) -> Connected {
+        self.gateway.metrics.connection()
     }
 
     /// Hands the access lines over that have been gathered.
@@ -200,7 +219,10 @@ impl Worker {
         let arrival = receive::receive(rules, &request, peer, entry, now)?;
         match arrival.landing {
             Landing::Door(door) => self.open(door, desk, request, &arrival).await,
-            Landing::Route(access) => self.visit(access, desk, request, &arrival).await,
+            Landing::Route(access) => {
+                entry.routed(access);
+                self.visit(access, desk, request, &arrival).await
+            }
         }
     }
 
@@ -238,6 +260,7 @@ impl Worker {
             }
             Decision::Login(scope) => {
                 let going = rules.going(&request);
+                self.gateway.metrics.login("started", "");
                 login::start(rules, &request, arrival, login::Wish::first(going, scope))?
             }
             Decision::OfferLogin(scope) => {
@@ -300,7 +323,7 @@ impl Worker {
         let edition = self.gateway.edition.load(Ordering::Acquire);
         if self.desk.borrow().edition != edition {
             let rules = self.gateway.rules.load_full();
-            self.desk.replace(Rc::new(Desk::new(rules, edition)));
+            self.desk.replace(Rc::new(Desk::new(rules, edition, &self.counters)));
         }
         Rc::clone(&self.desk.borrow())
     }

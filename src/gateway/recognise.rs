@@ -19,6 +19,21 @@ impl Worker {
         request: &Request<B>,
         arrival: &Arrival<'_>,
     ) -> Result<Rc<Known>, Stranger> {
+        let found = self.search(desk, request, arrival);
+        if let Err(why) = &found
+            && let Some(reason) = why.refused()
+        {
+            self.gateway.metrics.session("refused", reason);
+        }
+        found
+    }
+
+    fn search<B>(
+        &self,
+        desk: &Desk,
+        request: &Request<B>,
+        arrival: &Arrival<'_>,
+    ) -> Result<Rc<Known>, Stranger> {
         let mut found = Err(Stranger::New);
         for value in cookie::values(request.headers(), arrival.site.cookies.session()) {
             match (self.vouch(desk, value, arrival), &found) {

@@ -47,7 +47,13 @@ async fn exchange(request: &str, answer: &'static str) -> (String, String) {
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 const H: &str = "host: h5.example.com\r\nconnection: close\r\n";
 
+/// Section, request, the site's answer, what must be in what comes back, what must not.
+type Answered<'a> = (&'a str, &'a str, &'static str, &'a [&'a str], &'a [&'a str]);
+/// Section, request, what must be in what the site receives, what must not.
+type Asked<'a> = (&'a str, String, &'a [&'a str], &'a [&'a str]);
+
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one row per rule")]
 async fn what_the_visitor_gets() {
     let get = format!("GET /static/a HTTP/1.1\r\n{H}\r\n");
     let head = format!("HEAD /static/a HTTP/1.1\r\n{H}\r\n");
@@ -55,9 +61,7 @@ async fn what_the_visitor_gets() {
     let continues = format!(
         "POST /static/a HTTP/1.1\r\n{H}expect: 100-continue\r\ncontent-length: 2\r\n\r\nhi"
     );
-    type Row<'a> = (&'a str, &'a str, &'static str, &'a [&'a str], &'a [&'a str]);
-    let rows: [Row<'_>; 14] = [
-        // section, request, the site's answer, must be in what comes back, must not
+    let rows: [Answered<'_>; 14] = [
         ("9110 6.6.1: a missing Date is added", &get, OK, &["\r\ndate: "], &[]),
         (
             "9110 6.6.1: a Date is kept",
@@ -164,9 +168,9 @@ async fn what_the_visitor_gets() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one row per rule")]
 async fn what_the_site_receives() {
-    type Row<'a> = (&'a str, String, &'a [&'a str], &'a [&'a str]);
-    let rows: [Row<'_>; 11] = [
+    let rows: [Asked<'_>; 11] = [
         (
             "9112 3.2.1: origin form as it came",
             format!("GET /static/a?b=%20c&d HTTP/1.1\r\n{H}\r\n"),

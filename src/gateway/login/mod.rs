@@ -156,6 +156,7 @@ impl Worker {
         }
         match (Client::of(request.method(), request.headers()).app, &site.outside_wechat) {
             (App::WeChat, _) | (_, Outside::Login(_)) => {
+                self.gateway.metrics.login("started", "");
                 start(rules, request, arrival, Wish::first(return_to, scope))
             }
             (App::WeCom | App::Other, Outside::Deny) => Err(Error::WeChatOnly),
