@@ -2,7 +2,7 @@
 //!
 //! | proxy | method | path and query | host |
 //! |---|---|---|---|
-//! | nginx, HAProxy, by our recipes | `X-Original-Method` | `X-Original-URI` | `X-Forwarded-Host` |
+//! | nginx, `HAProxy`, by our recipes | `X-Original-Method` | `X-Original-URI` | `X-Forwarded-Host` |
 //! | nginx as Kubernetes sets it up | `X-Original-Method` | `X-Original-URL`, a whole URL | that of the URL |
 //! | Traefik, Caddy | `X-Forwarded-Method` | `X-Forwarded-Uri` | `X-Forwarded-Host` |
 //! | Envoy | its own | what follows `/_wx/verify` | `Host` |
@@ -70,7 +70,7 @@ fn once<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]
 }
 
 /// The one thing that all who speak say.
-fn agreed<'a, const N: usize>(words: [Option<&'a [u8]>; N]) -> Result<Option<&'a [u8]>, Error> {
+fn agreed<const N: usize>(words: [Option<&[u8]>; N]) -> Result<Option<&[u8]>, Error> {
     let mut words = words.into_iter().flatten();
     let first = words.next();
     if words.any(|word| Some(word) != first) {
@@ -123,6 +123,9 @@ fn uri(target: &[u8]) -> Result<Uri, Error> {
 mod tests {
     use super::*;
 
+    /// What arrives, its headers, and what is made of it.
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], Option<&'a str>);
+
     fn read(uri: &str, fields: &[(&str, &str)]) -> Option<String> {
         let mut request = Request::put(uri).header("host", "wxgate:8080");
         for (name, value) in fields {
@@ -147,7 +150,7 @@ mod tests {
         let proto = |word| ("x-forwarded-proto", word);
         let found = Some("GET h5.example.com /a?b=%2F");
         let bare = Some("GET wxgate:8080 /a?b=%2F");
-        let cases: [(&str, &[(&str, &str)], Option<&str>); 29] = [
+        let cases: [Case<'_>; 29] = [
             (HERE, &[xm, xu, fh], found),
             (HERE, &[xm, url], found),
             (HERE, &[fm, fu, fh], found),

@@ -1,4 +1,4 @@
-//! The gatekeeper of other proxies: nginx, Traefik, Caddy, HAProxy or Envoy ask here about each
+//! The gatekeeper of other proxies: nginx, Traefik, Caddy, `HAProxy` or Envoy ask here about each
 //! request, and pass it to the site themselves.
 //!
 //! The request asked about goes the way of every other: one host, one canonical path, one route,
@@ -84,11 +84,16 @@ impl Worker {
             method: original.method(),
             headers: original.headers(),
         };
-        let response = match auth::decide(site, access, visit) {
+        let decision = auth::decide(site, access, visit);
+        let response = match decision {
             Decision::Introduce => pass(desk, arrival, known.as_deref().ok())?,
             Decision::PassUnnamed => pass(desk, arrival, None)?,
             Decision::WeChatOnly => return Err(Error::WeChatOnly),
-            stop => stopped(&desk.rules, original, arrival, stop),
+            Decision::Login(_)
+            | Decision::OfferLogin(_)
+            | Decision::OpenInWeChat
+            | Decision::LeaveSnapshot
+            | Decision::Unauthorized(_) => stopped(&desk.rules, original, arrival, decision),
         };
         Ok(match known {
             Err(Stranger::Several) => login::without_session(response, site),
