@@ -80,7 +80,7 @@ async fn caddy(street: &Street, folder: &Path, addr: SocketAddr) -> Command {
             ),
         ],
     );
-    let text = format!("{{\n\tadmin off\n\tauto_https off\n\tpersist_config off\n}}\n{site}");
+    let text = format!("{{\n\tadmin off\n\tauto_https off\n}}\n{site}");
     std::fs::write(folder.join("Caddyfile"), text).unwrap();
     let mut command = Command::new("caddy");
     command.args(["run", "--adapter", "caddyfile", "--config"]).arg(folder.join("Caddyfile"));
