@@ -38,10 +38,10 @@ fn jwks(street: &Street) -> String {
     format!("http://127.0.0.1:{}/_wx/jwks.json", street.gateway.port())
 }
 
-fn at_home(mut plan: Plan) -> Plan {
-    // A second site by the address, where the libraries can find the keys without a name server.
-    plan.more = "[[site]]\nhosts = [\"127.0.0.1\"]\npublic_url = \"http://127.0.0.1\"\naccount = \"main\"\nupstream = [\"http://127.0.0.1:9\"]\n[site.headers]\nassertion = true\n".to_owned();
-    plan
+/// With a second site by the address, where the libraries can find the keys without a name server.
+fn at_home(plan: Plan) -> Plan {
+    let more = "[[site]]\nhosts = [\"127.0.0.1\"]\npublic_url = \"http://127.0.0.1\"\naccount = \"main\"\nupstream = [\"http://127.0.0.1:9\"]\n[site.headers]\nassertion = true\n";
+    Plan { more: more.to_owned(), ..plan }
 }
 
 fn root() -> &'static Path {

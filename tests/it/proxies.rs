@@ -42,7 +42,7 @@ fn adapted(text: &str, changes: &[(&str, &str)]) -> String {
     })
 }
 
-async fn nginx(street: &Street, folder: &Path, addr: SocketAddr) -> Command {
+fn nginx(street: &Street, folder: &Path, addr: SocketAddr) -> Command {
     let certificates: String = recipe("nginx.conf")
         .lines()
         .filter(|line| !line.trim_start().starts_with("ssl_"))
@@ -68,7 +68,7 @@ async fn nginx(street: &Street, folder: &Path, addr: SocketAddr) -> Command {
     command
 }
 
-async fn caddy(street: &Street, folder: &Path, addr: SocketAddr) -> Command {
+fn caddy(street: &Street, folder: &Path, addr: SocketAddr) -> Command {
     let site = adapted(
         &recipe("Caddyfile"),
         &[
@@ -88,7 +88,7 @@ async fn caddy(street: &Street, folder: &Path, addr: SocketAddr) -> Command {
     command
 }
 
-async fn haproxy(street: &Street, folder: &Path, addr: SocketAddr) -> Command {
+fn haproxy(street: &Street, folder: &Path, addr: SocketAddr) -> Command {
     let gateway = street.gateway.to_string();
     let lua = adapted(&recipe("wxgate.lua"), &[("127.0.0.1:8080", &gateway)]);
     std::fs::write(folder.join("wxgate.lua"), lua).unwrap();
@@ -121,9 +121,9 @@ impl Proxy {
         let street = Street::open(plan(clock)).await;
         let (folder, addr) = (tempfile::tempdir().unwrap(), free());
         let mut command = match program {
-            "nginx" => nginx(&street, folder.path(), addr).await,
-            "caddy" => caddy(&street, folder.path(), addr).await,
-            _ => haproxy(&street, folder.path(), addr).await,
+            "nginx" => nginx(&street, folder.path(), addr),
+            "caddy" => caddy(&street, folder.path(), addr),
+            _ => haproxy(&street, folder.path(), addr),
         };
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
