@@ -41,4 +41,4 @@ demo:
 
 clean:
 	$(CARGO) clean
-	rm -rf artifacts tests/browser/node_modules
+	rm -rf artifacts tests/browser/node_modules tests/proof/node_modules tests/proof/venv

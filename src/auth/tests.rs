@@ -42,6 +42,7 @@ fn site() -> Site {
         ambiguous_paths: Ambiguous::Refuse,
         underscores: Underscores::Drop,
         extra_headers: vec![("remote-user".parse().unwrap(), Fact::OpenId)],
+        assertion: false,
         routes: Routes::new(Vec::new(), Access::None),
         cookies: Names::new("wxgate", true),
         reserved: Reserved::default(),

@@ -165,6 +165,7 @@ pub const HEADERS: Section = Section {
     keys: &[
         ("aliases", r#"aliases = ["X-WX-OPENID"]"#),
         ("extra", r#"extra = { "Remote-User" = "openid" }"#),
+        ("assertion", "assertion = false"),
     ],
 };
 

@@ -40,6 +40,12 @@ pub enum Error {
     /// Another site sent the visitor here to log them out.
     #[error("a logout that does not come from the site")]
     ForeignLogout,
+    /// A proxy asks about a request that we would not take ourselves.
+    #[error("the request that a proxy asked about")]
+    BehindProxy(#[source] Box<Self>),
+    /// The word of whoever asked about another's request is not taken.
+    #[error("verify was asked by an address that is not in trusted_proxies")]
+    ForeignVerify,
     /// The state is not ours, or ten minutes old.
     #[error("no login under way that this callback could belong to")]
     LoginExpired,
@@ -75,6 +81,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// The same about a request that a proxy asks about: a refusal that all of them understand.
+    #[must_use]
+    pub fn behind_proxy(self) -> Self {
+        Self::BehindProxy(Box::new(self))
+    }
+
     /// What the visitor's browser is told. Every variant is named, so a new one cannot be
     /// forgotten.
     pub fn status(&self) -> StatusCode {
@@ -88,7 +100,11 @@ impl Error {
             Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::WeChatOnly | Self::ForeignLogout | Self::Declined { .. } => StatusCode::FORBIDDEN,
+            Self::WeChatOnly
+            | Self::ForeignLogout
+            | Self::BehindProxy(_)
+            | Self::ForeignVerify
+            | Self::Declined { .. } => StatusCode::FORBIDDEN,
             Self::Login { source, .. } => login_status(source),
             Self::Upstream(upstream::Error::Slow(_)) => StatusCode::GATEWAY_TIMEOUT,
             Self::Upstream(upstream::Error::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -111,7 +127,8 @@ impl Error {
             Self::NotFound => Notice::NotFound,
             Self::MethodNotAllowed => Notice::MethodNotAllowed,
             Self::WeChatOnly => Notice::WeChatOnly,
-            Self::ForeignLogout => Notice::Forbidden,
+            Self::ForeignLogout | Self::ForeignVerify => Notice::Forbidden,
+            Self::BehindProxy(cause) => cause.notice(),
             Self::LoginExpired => Notice::LoginExpired,
             Self::CookiesLost { .. } => Notice::CookiesLost,
             Self::Declined { .. } => Notice::Declined,
@@ -153,6 +170,8 @@ impl Error {
             | Self::MethodNotAllowed
             | Self::WeChatOnly
             | Self::ForeignLogout
+            | Self::ForeignVerify
+            | Self::BehindProxy(_)
             | Self::UnaskedSwitch
             | Self::Upstream(_)
             | Self::Token(_) => None,
@@ -162,6 +181,9 @@ impl Error {
     /// Whether nothing more can be read from a connection that brought this: its client and we
     /// may disagree on where the request ends.
     pub fn ends_connection(&self) -> bool {
+        if let Self::BehindProxy(cause) = self {
+            return cause.ends_connection();
+        }
         let garbled = matches!(self, Self::Upstream(upstream::Error::Garbled));
         garbled || matches!(self, Self::BadRequest(_) | Self::MethodNotAllowed)
     }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::{Arrival, Body, Desk, Error, Worker};
 use crate::{
     auth::Known,
+    site::ASSERTION,
     upstream::{self, Outgoing},
     wire::{Scheme, forwarded, headers},
 };
@@ -36,7 +37,10 @@ impl Worker {
         let tunnel = wants_websocket(&request).then(|| hyper::upgrade::on(&mut request));
         *request.uri_mut() = target(request.uri());
         *request.version_mut() = Version::HTTP_11;
-        edit(request.headers_mut(), arrival, known.as_deref())?;
+        edit(request.headers_mut(), arrival)?;
+        if let Some(known) = known.as_deref() {
+            introduce(request.headers_mut(), desk, arrival, known)?;
+        }
         if tunnel.is_some() {
             request.headers_mut().insert(header::CONNECTION, UPGRADE);
             request.headers_mut().insert(header::UPGRADE, WEBSOCKET);
@@ -83,11 +87,7 @@ impl Worker {
 }
 
 /// The order is the requirement (B1): hop-by-hop headers and our families go, then ours are set.
-fn edit(
-    headers: &mut HeaderMap,
-    arrival: &Arrival<'_>,
-    known: Option<&Known>,
-) -> Result<(), Error> {
+fn edit(headers: &mut HeaderMap, arrival: &Arrival<'_>) -> Result<(), Error> {
     let (site, origin) = (arrival.site, &arrival.origin);
     site.reserved.strip(headers, origin.trusted).map_err(|headers::Refused| Error::Underscore)?;
     site.cookies.withhold(headers);
@@ -103,14 +103,28 @@ fn edit(
         },
     );
     headers.insert(forwarded::REQUEST_ID, origin.request_id.clone());
-    for (name, value) in known.into_iter().flat_map(|known| &known.introduction) {
+    Ok(())
+}
+
+/// Says who a visitor is.
+pub fn introduce(
+    headers: &mut HeaderMap,
+    desk: &Desk,
+    arrival: &Arrival<'_>,
+    known: &Known,
+) -> Result<(), Error> {
+    for (name, value) in &known.introduction {
         headers.insert(name.clone(), value.clone());
+    }
+    let proof = known.assertion(arrival.site, &desk.rules.keys, arrival.now, rand::random)?;
+    if let Some(proof) = proof {
+        headers.insert(ASSERTION, proof);
     }
     Ok(())
 }
 
 /// Starts the idle time of a session anew, once half of it has passed; whether it did.
-fn renew(
+pub fn renew(
     response: &mut Response<Body>,
     desk: &Desk,
     arrival: &Arrival<'_>,

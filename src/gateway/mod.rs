@@ -42,6 +42,7 @@ mod recognise;
 mod refresh;
 mod reply;
 mod rules;
+mod verify;
 mod voice;
 
 pub use access_log::{AccessLog, Form};
@@ -213,6 +214,9 @@ impl Worker {
         if let Some(content) = rules.verify_file(&request) {
             return Ok(reply::text(content));
         }
+        if let Some(rest) = verify::asked(rules, &request) {
+            return self.verify(desk, (&request, rest), (peer, now), entry);
+        }
         if let Some(relayed) = login::relay(rules, &request, now) {
             return relayed;
         }
@@ -297,6 +301,9 @@ impl Worker {
             Door::Callback if get => self.callback(desk, &request, arrival).await,
             Door::Accept if get => self.accept(desk, &request, arrival).await,
             Door::Client if get => Ok(reply::client(&desk.rules.prefix)),
+            Door::PublicKeys if get && arrival.site.assertion => {
+                Ok(reply::public_keys(desk.rules.keys.public(), request.headers()))
+            }
             Door::Logout if get => Ok(self.ask_logout(desk, &request, arrival)),
             Door::Logout if request.method() == Method::POST => {
                 self.logout(desk, request, arrival).await
@@ -308,13 +315,15 @@ impl Worker {
                 };
                 Ok(cors::readable(arrival.site, request.headers(), answer))
             }
+            Door::PublicKeys if get => Err(Error::NotFound),
             Door::Unknown => Err(Error::NotFound),
             Door::Login
             | Door::Callback
             | Door::Accept
             | Door::Logout
             | Door::Session
-            | Door::Client => Err(Error::MethodNotAllowed),
+            | Door::Client
+            | Door::PublicKeys => Err(Error::MethodNotAllowed),
         }
     }
 

@@ -79,7 +79,8 @@ fn site(
     let also = also(table, plan);
     let cors = cors(&table.table("cors", &raw::CORS));
     later(table);
-    let extra_headers = headers::extras(&table.table("headers", &raw::HEADERS));
+    let extra = table.table("headers", &raw::HEADERS);
+    let extra_headers = headers::extras(&extra);
     let reserved = headers::reserved(&extra_headers);
     let routes = route::routes(table, scope, plan.prefix);
     let public_url = public_url?;
@@ -98,6 +99,7 @@ fn site(
         ambiguous_paths: ambiguous.unwrap_or_default(),
         underscores,
         extra_headers,
+        assertion: extra.boolean("assertion", false),
         routes,
         cookies: Names::new(plan.cookie, public_url.is_secure()),
         reserved: Reserved::new(reserved.iter(), underscores),
