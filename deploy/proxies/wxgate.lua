@@ -41,6 +41,18 @@ local function stop(txn, answer)
   txn:done(reply)
 end
 
+-- The session is wxgate's to read, not the site's. ([session] cookie is its name.)
+local function without_ours(cookies)
+  local kept = {}
+  for cookie in cookies:gmatch('[^;]+') do
+    local name = cookie:match('^%s*([^=]*)'):gsub('^__Host%-', '')
+    if name ~= 'wxgate' and not name:find('^wxgate%-flow%-') then
+      kept[#kept + 1] = cookie:match('^%s*(.*)$')
+    end
+  end
+  return table.concat(kept, '; ')
+end
+
 local function introduce(txn, answer)
   for name, values in pairs(answer.headers) do
     local ours = name:sub(1, 9) == 'x-wechat-'
@@ -52,6 +64,14 @@ local function introduce(txn, answer)
       if values[0] ~= nil and values[0] ~= '' then
         txn.http:req_add_header(name, values[0])
       end
+    end
+  end
+  local sent = txn.http:req_get_headers()['cookie']
+  txn.http:req_del_header('cookie')
+  for at = 0, sent and #sent or -1 do
+    local cookies = without_ours(sent[at])
+    if cookies ~= '' then
+      txn.http:req_add_header('cookie', cookies)
     end
   end
   local cookie = answer.headers['set-cookie']

@@ -81,6 +81,7 @@ fn site(
     later(table);
     let extra = table.table("headers", &raw::HEADERS);
     let extra_headers = headers::extras(&extra);
+    let assertion = extra.boolean("assertion", false);
     let reserved = headers::reserved(&extra_headers);
     let routes = route::routes(table, scope, plan.prefix);
     let public_url = public_url?;
@@ -99,7 +100,7 @@ fn site(
         ambiguous_paths: ambiguous.unwrap_or_default(),
         underscores,
         extra_headers,
-        assertion: extra.boolean("assertion", false),
+        assertion,
         routes,
         cookies: Names::new(plan.cookie, public_url.is_secure()),
         reserved: Reserved::new(reserved.iter(), underscores),
