@@ -19,6 +19,7 @@ mod forward;
 mod hostile;
 mod hygiene;
 mod login;
+mod promises;
 mod reload;
 mod soak;
 mod tls;
