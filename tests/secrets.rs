@@ -1,4 +1,4 @@
-//! G4: nothing secret in the log at any level, of the real program, on good days and bad.
+//! The real program and its secrets: none in the log at any level (G4), none too short (F5).
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -10,8 +10,10 @@
 
 use std::{
     net::SocketAddr,
+    path::Path,
     process::{Command, Stdio},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use tokio::{
@@ -215,6 +217,45 @@ async fn a_bad_day(gateway: SocketAddr, secrets: &mut Secrets) {
     assert_eq!(bye.status, 200);
 }
 
+type Lines = BufReader<tokio::process::ChildStdout>;
+
+/// The real program, with its log.
+fn start(config: &Path) -> (tokio::process::Child, Lines, String) {
+    let mut gateway = tokio::process::Command::new(env!("CARGO_BIN_EXE_wxgate"))
+        .args(["serve", "--config"])
+        .arg(config)
+        .env("RUST_LOG", "trace")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(gateway.stdout.take().unwrap());
+    (gateway, lines, String::new())
+}
+
+/// Reads the log up to a line that holds `word`.
+async fn read_up_to(word: &str, lines: &mut Lines, log: &mut String) -> String {
+    loop {
+        let from = log.len();
+        assert!(lines.read_line(log).await.unwrap() > 0, "no {word}:\n{log}");
+        if log[from..].contains(word) {
+            return log[from..].to_owned();
+        }
+    }
+}
+
+async fn listening(lines: &mut Lines, log: &mut String) -> SocketAddr {
+    let line = read_up_to("\"listening\"", lines, log).await;
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    line["address"].as_str().unwrap().parse().unwrap()
+}
+
+fn signal(gateway: &tokio::process::Child, name: &str) {
+    let pid = gateway.id().unwrap().to_string();
+    assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+}
+
 #[tokio::test]
 async fn g4_nothing_secret_is_in_the_log_even_at_trace() {
     let site = echo::Echo::start().await;
@@ -226,25 +267,8 @@ async fn g4_nothing_secret_is_in_the_log_even_at_trace() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.toml");
     std::fs::write(&path, configuration(wechat, api, site.addr)).unwrap();
-    let mut gateway = tokio::process::Command::new(env!("CARGO_BIN_EXE_wxgate"))
-        .args(["serve", "--config"])
-        .arg(&path)
-        .env("RUST_LOG", "trace")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(gateway.stdout.take().unwrap());
-    let mut log = String::new();
-    let address: SocketAddr = loop {
-        let from = log.len();
-        assert!(lines.read_line(&mut log).await.unwrap() > 0, "it did not start:\n{log}");
-        if log[from..].contains("\"listening\"") {
-            let line: serde_json::Value = serde_json::from_str(&log[from..]).unwrap();
-            break line["address"].as_str().unwrap().parse().unwrap();
-        }
-    };
+    let (mut gateway, mut lines, mut log) = start(&path);
+    let address = listening(&mut lines, &mut log).await;
     let reading = tokio::spawn(async move {
         lines.read_to_string(&mut log).await.unwrap();
         log
@@ -255,8 +279,7 @@ async fn g4_nothing_secret_is_in_the_log_even_at_trace() {
     secrets.add("session key", SESSION_KEY);
     a_bad_day(address, &mut secrets).await;
 
-    let pid = gateway.id().unwrap().to_string();
-    assert!(Command::new("kill").arg(&pid).status().unwrap().success());
+    signal(&gateway, "-TERM");
     let mut complaints = String::new();
     let mut stderr = gateway.stderr.take().unwrap();
     stderr.read_to_string(&mut complaints).await.unwrap();
@@ -290,4 +313,47 @@ async fn g4_nothing_secret_is_in_the_log_even_at_trace() {
         });
         assert_eq!(line, None, "{what} {part}… is in the log");
     }
+}
+
+#[tokio::test]
+async fn f5_a_bad_key_stops_a_start_and_not_a_gateway_that_runs() {
+    let site = echo::Echo::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    let nobody = ([127, 0, 0, 1], 1).into();
+    let good = configuration(nobody, nobody, site.addr);
+    let key = format!("secret = \"{SESSION_KEY}\"");
+    let bad = [
+        "secret = \"0123456789abcdef0123456789abcde\"", // 31 bytes
+        "secret = \"\"",
+        "secret = { env = \"WXGATE_NO_SUCH_VARIABLE\" }",
+        "secret = { file = \"no-such-file\" }",
+    ];
+    for secret in bad {
+        std::fs::write(&path, good.replace(&key, secret)).unwrap();
+        let (mut gateway, _lines, _) = start(&path);
+        assert_eq!(gateway.wait().await.unwrap().code(), Some(78), "{secret}");
+    }
+    std::fs::write(&path, &good).unwrap();
+    let (mut gateway, mut lines, mut log) = start(&path);
+    let address = listening(&mut lines, &mut log).await;
+    let mut visitor = Visitor::desktop(address);
+    assert_eq!(visitor.get("/static/a").await.status, 200);
+    // It looks at the file by itself, once it has begun to; until then a signal would end it.
+    let stays = "the old one stays";
+    loop {
+        std::fs::write(&path, good.replace(&key, bad[0])).unwrap();
+        let seen = read_up_to(stays, &mut lines, &mut log);
+        if tokio::time::timeout(Duration::from_secs(3), seen).await.is_ok() {
+            break;
+        }
+    }
+    for secret in bad {
+        std::fs::write(&path, good.replace(&key, secret)).unwrap();
+        signal(&gateway, "-HUP");
+        read_up_to(stays, &mut lines, &mut log).await;
+        assert_eq!(visitor.get("/static/a").await.status, 200, "{secret}");
+    }
+    signal(&gateway, "-TERM");
+    assert!(gateway.wait().await.unwrap().success());
 }
