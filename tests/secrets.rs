@@ -83,7 +83,7 @@ async fn walk(visitor: &mut Visitor, path: &str, secrets: &mut Secrets) -> Answe
             answer = Answer::redirect(base.join(&yes).unwrap().as_str());
         }
         let (url, next) = visitor.follow(&answer, &at).await;
-        at = url[url::Position::BeforePath..].to_owned();
+        url[url::Position::BeforePath..].clone_into(&mut at);
         answer = next;
     }
     panic!("redirected for ever: {answer:?}");
@@ -178,6 +178,11 @@ async fn a_bad_day(gateway: SocketAddr, secrets: &mut Secrets) {
         fault(wechat, json).await;
         walk(&mut Visitor::wechat(gateway), "/orders", secrets).await;
     }
+    odd_requests(gateway, phone, secrets).await;
+}
+
+/// Callbacks of others, cookies cut short, and what is no HTTP.
+async fn odd_requests(gateway: SocketAddr, mut phone: Visitor, secrets: &mut Secrets) {
     // A callback in another browser, one with a state of nobody's, and one twice.
     let mut attacker = Visitor::wechat(gateway);
     let away = attacker.get("/orders").await;
@@ -207,7 +212,7 @@ async fn a_bad_day(gateway: SocketAddr, secrets: &mut Secrets) {
         format!("GET /_wx/%zz?{} HTTP/1.1", callback.split_once('?').unwrap().1),
         format!("GET /%00{callback} HTTP/1.1"),
         format!("CONNECT {callback} HTTP/1.1"),
-        format!("{callback}"),
+        callback.clone(),
     ] {
         let head = format!("{line}\r\nhost: h5.example.com\r\ncookie: wxgate={cookie}\r\n");
         let _ = raw(gateway, &format!("{head}connection: close\r\n\r\n")).await;
