@@ -3,7 +3,9 @@
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: test tools format lint unit doc browser demo bench clean
+FUZZ_SECONDS ?= 60
+
+.PHONY: test tools format lint unit doc browser demo bench fuzz deny clean
 
 test: tools format lint unit doc browser
 	@echo "everything passed"
@@ -38,6 +40,17 @@ bench:
 
 demo:
 	$(CARGO) run --release -- demo
+
+# Every fuzz target for so many seconds. Needs a nightly compiler; see deploy/SECURITY.md.
+fuzz:
+	sh fuzz/run.sh $(FUZZ_SECONDS)
+
+# Licences, bans, sources and advisories of every dependency. Building cargo-deny takes minutes, so
+# it is not part of `make test`, where tests/supply.rs looks at what can be seen without it.
+deny:
+	command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --locked
+	cargo deny --locked check --hide-inclusion-graph licenses bans sources
+	cargo deny --locked check --hide-inclusion-graph advisories
 
 clean:
 	$(CARGO) clean

@@ -298,4 +298,42 @@ pub(super) mod tests {
         assert_eq!(keys.open(token.as_bytes(), "here"), Err(Forged));
         assert_eq!(keys.open(b"", "here"), Err(Forged));
     }
+
+    #[test]
+    fn f3_no_byte_of_a_token_can_be_another_or_stand_elsewhere() {
+        let keys = keys(&[A, B]);
+        let token = keys.sign(&json!({ "sub": "o1", "n": 12 })).unwrap();
+        assert!(keys.verify::<Value>(token.as_bytes()).is_ok());
+        for at in 0..token.len() {
+            for bit in 0..8 {
+                let mut bytes = token.clone().into_bytes();
+                bytes[at] ^= 1 << bit;
+                assert_eq!(keys.verify::<Value>(&bytes), Err(Forged), "{at} {bit}");
+            }
+            let mut swapped = token.clone().into_bytes();
+            swapped.swap(at, (at + 1) % token.len());
+            if swapped != token.as_bytes() {
+                assert_eq!(keys.verify::<Value>(&swapped), Err(Forged), "{at} swapped");
+            }
+            assert_eq!(keys.verify::<Value>(&token.as_bytes()[..at]), Err(Forged), "{at} cut");
+        }
+        // White space, padding and a second token are no part of one.
+        for odd in [format!(" {token}"), format!("{token}="), format!("{token}.{token}")] {
+            assert_eq!(keys.verify::<Value>(odd.as_bytes()), Err(Forged), "{odd}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_a_token_or_none(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+            parts in "[A-Za-z0-9_-]{0,40}[.][A-Za-z0-9_-]{0,40}[.][A-Za-z0-9_-]{0,43}",
+        ) {
+            let keys = keys(&[A]);
+            for bytes in [bytes.as_slice(), parts.as_bytes()] {
+                proptest::prop_assert_eq!(keys.verify::<Value>(bytes), Err(Forged));
+                proptest::prop_assert_eq!(keys.open(bytes, "here"), Err(Forged));
+            }
+        }
+    }
 }

@@ -19,6 +19,7 @@ mod forward;
 mod hostile;
 mod hygiene;
 mod login;
+mod promises;
 mod proof;
 mod proxies;
 mod reload;
