@@ -25,6 +25,9 @@ pub enum Error {
     /// A header with an underscore, on a site that refuses those.
     #[error("a header name with an underscore")]
     Underscore,
+    /// A header that says who a visitor is, from a visitor.
+    #[error("a header that only the gateway may set")]
+    Impersonation,
     /// No site answers to that host.
     #[error("no site for this host")]
     UnknownHost,
@@ -94,6 +97,7 @@ impl Error {
             Self::BadRequest(_)
             | Self::AmbiguousPath(_)
             | Self::Underscore
+            | Self::Impersonation
             | Self::Upstream(upstream::Error::Garbled)
             | Self::LoginExpired
             | Self::CookiesLost { .. } => StatusCode::BAD_REQUEST,
@@ -122,6 +126,7 @@ impl Error {
             Self::BadRequest(_)
             | Self::AmbiguousPath(_)
             | Self::Underscore
+            | Self::Impersonation
             | Self::Upstream(upstream::Error::Garbled) => Notice::BadRequest,
             Self::UnknownHost => Notice::UnknownHost,
             Self::NotFound => Notice::NotFound,
@@ -153,6 +158,7 @@ impl Error {
             Self::BadRequest(_)
             | Self::AmbiguousPath(_)
             | Self::Underscore
+            | Self::Impersonation
             | Self::UnknownHost
             | Self::NotFound
             | Self::MethodNotAllowed
