@@ -8,7 +8,8 @@ export CARGO_TERM_COLOR ?= auto
 test: tools format lint unit doc browser
 	@echo "everything passed"
 
-# The real programs the tests run against: sites in PHP, Node and Python, and a browser.
+# The real programs the tests run against: sites in PHP, Node and Python, three proxies, JOSE
+# libraries, and a browser.
 tools:
 	sh tests/tools.sh
 

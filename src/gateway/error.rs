@@ -1,5 +1,7 @@
 //! Everything that can stop a request, whose doing it is, and what we call it.
 
+use std::net::IpAddr;
+
 use http::{HeaderValue, StatusCode};
 
 use super::page::Notice;
@@ -47,8 +49,8 @@ pub enum Error {
     #[error("the request that a proxy asked about")]
     BehindProxy(#[source] Box<Self>),
     /// The word of whoever asked about another's request is not taken.
-    #[error("verify was asked by an address that is not in trusted_proxies")]
-    ForeignVerify,
+    #[error("verify was asked by {0}, which is not in trusted_proxies")]
+    ForeignVerify(IpAddr),
     /// The state is not ours, or ten minutes old.
     #[error("no login under way that this callback could belong to")]
     LoginExpired,
@@ -107,7 +109,7 @@ impl Error {
             Self::WeChatOnly
             | Self::ForeignLogout
             | Self::BehindProxy(_)
-            | Self::ForeignVerify
+            | Self::ForeignVerify(_)
             | Self::Declined { .. } => StatusCode::FORBIDDEN,
             Self::Login { source, .. } => login_status(source),
             Self::Upstream(upstream::Error::Slow(_)) => StatusCode::GATEWAY_TIMEOUT,
@@ -132,7 +134,7 @@ impl Error {
             Self::NotFound => Notice::NotFound,
             Self::MethodNotAllowed => Notice::MethodNotAllowed,
             Self::WeChatOnly => Notice::WeChatOnly,
-            Self::ForeignLogout | Self::ForeignVerify => Notice::Forbidden,
+            Self::ForeignLogout | Self::ForeignVerify(_) => Notice::Forbidden,
             Self::BehindProxy(cause) => cause.notice(),
             Self::LoginExpired => Notice::LoginExpired,
             Self::CookiesLost { .. } => Notice::CookiesLost,
@@ -164,7 +166,7 @@ impl Error {
             | Self::MethodNotAllowed
             | Self::WeChatOnly
             | Self::ForeignLogout
-            | Self::ForeignVerify
+            | Self::ForeignVerify(_)
             | Self::BehindProxy(_)
             | Self::UnaskedSwitch
             | Self::Upstream(_)

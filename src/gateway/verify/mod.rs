@@ -50,7 +50,7 @@ impl Worker {
     ) -> Result<Response<Body>, Error> {
         let rules = &*desk.rules;
         if !rules.trusted.includes(peer.ip) {
-            return Err(Error::ForeignVerify);
+            return Err(Error::ForeignVerify(peer.ip));
         }
         let original = claim::original(request, rest)?;
         let arrival =
