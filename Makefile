@@ -10,7 +10,8 @@ FUZZ_SECONDS ?= 60
 test: tools format lint unit doc browser
 	@echo "everything passed"
 
-# The real programs the tests run against: sites in PHP, Node and Python, and a browser.
+# The real programs the tests run against: sites in PHP, Node and Python, three proxies, JOSE
+# libraries, and a browser.
 tools:
 	sh tests/tools.sh
 

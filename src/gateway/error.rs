@@ -1,5 +1,7 @@
 //! Everything that can stop a request, whose doing it is, and what we call it.
 
+use std::net::IpAddr;
+
 use http::{HeaderValue, StatusCode};
 
 use super::page::Notice;
@@ -25,6 +27,9 @@ pub enum Error {
     /// A header with an underscore, on a site that refuses those.
     #[error("a header name with an underscore")]
     Underscore,
+    /// A header that says who a visitor is, from a visitor.
+    #[error("a header that only the gateway may set")]
+    Impersonation,
     /// No site answers to that host.
     #[error("no site for this host")]
     UnknownHost,
@@ -44,8 +49,8 @@ pub enum Error {
     #[error("the request that a proxy asked about")]
     BehindProxy(#[source] Box<Self>),
     /// The word of whoever asked about another's request is not taken.
-    #[error("verify was asked by an address that is not in trusted_proxies")]
-    ForeignVerify,
+    #[error("verify was asked by {0}, which is not in trusted_proxies")]
+    ForeignVerify(IpAddr),
     /// The state is not ours, or ten minutes old.
     #[error("no login under way that this callback could belong to")]
     LoginExpired,
@@ -94,6 +99,7 @@ impl Error {
             Self::BadRequest(_)
             | Self::AmbiguousPath(_)
             | Self::Underscore
+            | Self::Impersonation
             | Self::Upstream(upstream::Error::Garbled)
             | Self::LoginExpired
             | Self::CookiesLost { .. } => StatusCode::BAD_REQUEST,
@@ -103,7 +109,7 @@ impl Error {
             Self::WeChatOnly
             | Self::ForeignLogout
             | Self::BehindProxy(_)
-            | Self::ForeignVerify
+            | Self::ForeignVerify(_)
             | Self::Declined { .. } => StatusCode::FORBIDDEN,
             Self::Login { source, .. } => login_status(source),
             Self::Upstream(upstream::Error::Slow(_)) => StatusCode::GATEWAY_TIMEOUT,
@@ -122,12 +128,13 @@ impl Error {
             Self::BadRequest(_)
             | Self::AmbiguousPath(_)
             | Self::Underscore
+            | Self::Impersonation
             | Self::Upstream(upstream::Error::Garbled) => Notice::BadRequest,
             Self::UnknownHost => Notice::UnknownHost,
             Self::NotFound => Notice::NotFound,
             Self::MethodNotAllowed => Notice::MethodNotAllowed,
             Self::WeChatOnly => Notice::WeChatOnly,
-            Self::ForeignLogout | Self::ForeignVerify => Notice::Forbidden,
+            Self::ForeignLogout | Self::ForeignVerify(_) => Notice::Forbidden,
             Self::BehindProxy(cause) => cause.notice(),
             Self::LoginExpired => Notice::LoginExpired,
             Self::CookiesLost { .. } => Notice::CookiesLost,
@@ -165,12 +172,13 @@ impl Error {
             Self::BadRequest(_)
             | Self::AmbiguousPath(_)
             | Self::Underscore
+            | Self::Impersonation
             | Self::UnknownHost
             | Self::NotFound
             | Self::MethodNotAllowed
             | Self::WeChatOnly
             | Self::ForeignLogout
-            | Self::ForeignVerify
+            | Self::ForeignVerify(_)
             | Self::BehindProxy(_)
             | Self::UnaskedSwitch
             | Self::Upstream(_)

@@ -221,9 +221,10 @@ impl Site {
     /// can send one of their own.
     pub fn identity_names(&self) -> impl Iterator<Item = HeaderName> {
         let standard = Fact::ALL.into_iter().map(|(_, name, _)| name);
+        let tencent = Fact::TENCENT.into_iter().map(|(_, name)| name);
         let extra = self.extra_headers.iter().map(|(name, _)| name.clone());
         let also = self.also.iter().filter_map(|account| Self::also_name(&account.name));
-        standard.chain([SNAPSHOT, ASSERTION]).chain(extra).chain(also)
+        standard.chain([SNAPSHOT, ASSERTION]).chain(tencent).chain(extra).chain(also)
     }
 
     /// The header with the openid at a further account.

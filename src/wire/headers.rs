@@ -74,8 +74,13 @@ impl Reserved {
         Ok(())
     }
 
+    /// Whether a name, in some spelling, is one that says who a visitor is.
+    pub fn is_identity(&self, name: &str) -> bool {
+        begins(name, "x_wechat_") || self.custom.iter().any(|custom| is(name, custom))
+    }
+
     fn fate(&self, name: &str, trusted: bool) -> Fate {
-        let ours = begins(name, "x_wechat_") || self.custom.iter().any(|custom| is(name, custom));
+        let ours = self.is_identity(name);
         let forwarded = !trusted && is_forwarded(name);
         if is_hop_by_hop(name) || ours || is_another_path(name) || forwarded {
             return Fate::Drop;

@@ -50,7 +50,7 @@ impl Worker {
     ) -> Result<Response<Body>, Error> {
         let rules = &*desk.rules;
         if !rules.trusted.includes(peer.ip) {
-            return Err(Error::ForeignVerify);
+            return Err(Error::ForeignVerify(peer.ip));
         }
         let original = claim::original(request, rest)?;
         let arrival =
@@ -59,7 +59,7 @@ impl Worker {
             // Ours to answer, and never the site's: the proxy has to send it here.
             return Err(Error::NotFound.behind_proxy());
         };
-        underscores(arrival.site, original.headers()).map_err(Error::behind_proxy)?;
+        plain(arrival.site, original.headers()).map_err(Error::behind_proxy)?;
         self.judge(desk, &original, &arrival, access)
     }
 
@@ -102,11 +102,19 @@ impl Worker {
     }
 }
 
-/// B4: a proxy can be told to refuse; that it leaves such headers out is for its own recipe.
-fn underscores(site: &Site, headers: &HeaderMap) -> Result<(), Error> {
-    let bad = site.underscores == Underscores::Refuse
-        && headers.keys().any(|name| name.as_str().contains('_'));
-    if bad { Err(Error::Underscore) } else { Ok(()) }
+/// We cannot take a header out of a request that the proxy passes on. It overwrites the names of
+/// our answer, if its recipe has all of them; so that one who forgot some lets nobody be somebody
+/// else, whoever sends such a name is refused, unless the proxy removes it before it asks.
+fn plain(site: &Site, headers: &HeaderMap) -> Result<(), Error> {
+    for name in headers.keys() {
+        if site.reserved.is_identity(name.as_str()) {
+            return Err(Error::Impersonation);
+        }
+        if site.underscores == Underscores::Refuse && name.as_str().contains('_') {
+            return Err(Error::Underscore);
+        }
+    }
+    Ok(())
 }
 
 /// Lets a request through: every name is there, with nothing in it where nothing is known (C5).
