@@ -1,5 +1,14 @@
 //! What the fuzz targets in `fuzz/` call: one function per target, with what must hold of any
-//! bytes whatever. Compiled for fuzzing only. Pure, but for panicking when something does not hold.
+//! bytes whatever. Compiled for fuzzing, and for the test that tries the seeds. Panics when
+//! something does not hold.
+#![cfg_attr(
+    test,
+    expect(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        reason = "a promise that is broken has to be seen"
+    )
+)]
 
 use std::{io, net::IpAddr, path, sync::OnceLock};
 
@@ -208,32 +217,35 @@ pub fn forwarded(data: &[u8]) {
     assert_eq!(nobody.client(peer, &headers), peer);
     let ours = Trusted::new(vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()]);
     let client = ours.client(peer, &headers);
-    // Only the last field's own words can be believed once it names a stranger.
     if !ours.includes(client) {
-        let fields = headers.get_all(forwarded::FOR).iter();
-        let all: Vec<u8> = fields.map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b","[..]);
-        let hops = all.rsplit(|b| *b == b',');
-        let strangers = hops.map(|hop| String::from_utf8_lossy(hop).trim().to_owned());
-        let rightmost = strangers.into_iter().find(|hop| {
-            !hop.parse::<IpAddr>().is_ok_and(|address| ours.includes(address))
-                && !hop
-                    .parse::<std::net::SocketAddr>()
-                    .is_ok_and(|address| ours.includes(address.ip()))
-                && !hop
-                    .strip_prefix('[')
-                    .and_then(|hop| hop.strip_suffix(']')?.parse().ok())
-                    .is_some_and(|address| ours.includes(address))
-        });
-        let rightmost = rightmost.unwrap();
-        let digits = client.to_string();
-        let named = rightmost.contains(&digits)
-            || rightmost.parse::<IpAddr>().is_ok_and(|it| it == client)
-            || rightmost.parse::<std::net::SocketAddr>().is_ok_and(|it| it.ip() == client)
-            || rightmost.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|it| it == client);
-        assert!(named, "{client} is not in {rightmost:?}");
+        assert_eq!(rightmost_stranger(&headers, &ours), Some(client), "{headers:?}");
     }
     let _ = forwarded::scheme(&headers);
 
+    nothing_reserved_is_left(headers, &spelled);
+    if let Ok(authority) = std::str::from_utf8(data)
+        && let Some(host) = Host::parse(authority)
+    {
+        assert_eq!(Host::parse(host.as_str()).as_ref(), Some(&host), "a host has one form");
+    }
+}
+
+/// The first hop from the right that is none of ours, if it is an address.
+fn rightmost_stranger(headers: &HeaderMap, ours: &Trusted) -> Option<IpAddr> {
+    let read = |hop: &str| -> Option<IpAddr> {
+        let bracketed = || hop.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+        let with_port = || hop.parse().ok().map(|it: std::net::SocketAddr| it.ip());
+        hop.parse().ok().or_else(with_port).or_else(bracketed)
+    };
+    let fields: Vec<&[u8]> =
+        headers.get_all(forwarded::FOR).iter().map(HeaderValue::as_bytes).collect();
+    let all = String::from_utf8_lossy(&fields.join(&b","[..])).into_owned();
+    let hops = all.rsplit(',').map(|hop| read(hop.trim()));
+    let mut strangers = hops.filter(|hop| !hop.is_some_and(|address| ours.includes(address)));
+    strangers.next().flatten()
+}
+
+fn nothing_reserved_is_left(mut headers: HeaderMap, spelled: &[HeaderName]) {
     let custom = [HeaderName::from_static("remote-user")];
     Reserved::new(custom.iter(), Underscores::Pass).strip(&mut headers, false).unwrap();
     for name in spelled.iter().chain([&forwarded::FOR, &forwarded::PROTO, &header::FORWARDED]) {
@@ -243,11 +255,6 @@ pub fn forwarded(data: &[u8]) {
         if reserved.iter().any(|it| folded.starts_with(it)) || exact.contains(&&*folded) {
             assert!(!headers.contains_key(name), "{name}");
         }
-    }
-    if let Ok(authority) = std::str::from_utf8(data)
-        && let Some(host) = Host::parse(authority)
-    {
-        assert_eq!(Host::parse(host.as_str()).as_ref(), Some(&host), "a host has one form");
     }
 }
 
@@ -358,4 +365,31 @@ pub fn wechat(data: &[u8]) {
     assert!(sealed.len() <= crate::auth::token::LONGEST, "{} bytes", sealed.len());
     assert_eq!(Session::open(sealed.as_bytes(), keys()).as_ref(), Ok(&session));
     introduces_in_visible_ascii(session);
+}
+
+#[cfg(test)]
+mod tests {
+    /// What a run of the fuzzer found becomes a seed, and so a row of this test.
+    #[test]
+    fn whatever_the_seeds_say_holds() {
+        type Target = fn(&[u8]);
+        let targets: [(&str, Target); 8] = [
+            ("cookie", super::cookie),
+            ("state", super::state),
+            ("return_target", super::return_target),
+            ("forwarded", super::forwarded),
+            ("path", super::path),
+            ("jwt", super::jwt),
+            ("configuration", super::configuration),
+            ("wechat", super::wechat),
+        ];
+        for (name, target) in targets {
+            let mut seen = 0;
+            for seed in std::fs::read_dir(format!("fuzz/seeds/{name}")).unwrap() {
+                target(&std::fs::read(seed.unwrap().path()).unwrap());
+                seen += 1;
+            }
+            assert!(seen >= 5, "{name} has {seen} seeds");
+        }
+    }
 }

@@ -11,7 +11,7 @@
 //!
 //! | room         | owns                                                  | I/O                |
 //! |--------------|-------------------------------------------------------|--------------------|
-//! | `fuzzing`    | what `fuzz/` calls; not compiled otherwise            | none               |
+//! | `fuzzing`    | what `fuzz/` calls, and a test; in no other build     | none               |
 //! | [`cli`]      | the commands, signals, exit codes, logs               | process            |
 //! | [`demo`]     | gateway, emulated WeChat and a sample site, together  | starts the others  |
 //! | [`emulator`] | the emulated WeChat: pages, API, faults               | sockets in         |
@@ -46,7 +46,7 @@
 //! Each thread owns a runtime, its listeners, its upstream connections and its cache of verified
 //! cookies. Threads share nothing on this path but read-only snapshots.
 
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod cli;

@@ -115,7 +115,7 @@ mod tests {
     /// What attackers play with, in any order; most begin as a target does.
     fn targets() -> impl Strategy<Value = String> {
         let words = "/ // \\ %2f %2F %5c %252f %255C %25 % %09 %0a %00 . .. %2e : @ ? # \
-                     evil.example https: javascript: h5.example.com _wx callback ; é ／ 。";
+                     evil.example https: javascript: h5.example.com _wx /../_wx /./_wx/ callback ; é ／ 。";
         let pieces: Vec<&str> =
             words.split_whitespace().chain(["\t", "\n", "\r", " ", "\u{2028}"]).collect();
         let piece = prop_oneof![
