@@ -13,6 +13,7 @@ need python3 python3
 need node nodejs
 need npm npm
 need nginx nginx-light
+need redis-server redis-server
 need chromium chromium
 [ -e /usr/include/stdlib.h ] || missing="$missing libc6-dev"
 # Without a Chinese font the screenshots show boxes.

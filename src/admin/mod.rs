@@ -1,4 +1,5 @@
-//! The other listener, for machines that watch us: health. Never on the public one.
+//! The other listener, for machines that watch us and for the operator: health, and the end of
+//! sessions. Never on the public one.
 
 use std::{
     convert::Infallible,
@@ -15,9 +16,13 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
-use hyper::{server::conn::http1, service::service_fn};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
+
+use crate::gateway::{Gateway, Standing};
+
+mod revocations;
 
 /// How long a client of this listener may be quiet.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -48,12 +53,17 @@ impl Readiness {
 pub struct Admin {
     listener: TcpListener,
     readiness: Readiness,
+    gateway: Arc<Gateway>,
 }
 
 impl Admin {
     /// Takes the address.
-    pub async fn bind(settings: Settings, readiness: Readiness) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(settings.listen).await?, readiness })
+    pub async fn bind(
+        settings: Settings,
+        readiness: Readiness,
+        gateway: Arc<Gateway>,
+    ) -> io::Result<Self> {
+        Ok(Self { listener: TcpListener::bind(settings.listen).await?, readiness, gateway })
     }
 
     /// The address we got.
@@ -76,10 +86,10 @@ impl Admin {
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
-            let readiness = self.readiness.clone();
+            let (readiness, gateway) = (self.readiness.clone(), Arc::clone(&self.gateway));
             let service = service_fn(move |request| {
-                let response = answer(&request, &readiness);
-                async move { Ok::<_, Infallible>(response) }
+                let (readiness, gateway) = (readiness.clone(), Arc::clone(&gateway));
+                async move { Ok::<_, Infallible>(handle(request, &readiness, &gateway).await) }
             });
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
@@ -88,21 +98,53 @@ impl Admin {
     }
 }
 
+async fn handle(
+    request: Request<Incoming>,
+    readiness: &Readiness,
+    gateway: &Gateway,
+) -> Response<Full<Bytes>> {
+    if request.uri().path() == revocations::PATH {
+        return revocations::take(request, gateway).await;
+    }
+    answer(&request, readiness.is_ready().then(|| gateway.standing()))
+}
+
 /// Exact paths and methods only, so that nothing else can pass for health.
-fn answer<B>(request: &Request<B>, readiness: &Readiness) -> Response<Full<Bytes>> {
+fn answer<B>(request: &Request<B>, ready: Option<Standing>) -> Response<Full<Bytes>> {
     let get = matches!(*request.method(), Method::GET | Method::HEAD);
     let (status, text) = match (request.uri().path(), get) {
-        ("/healthz", true) => (StatusCode::OK, "ok\n"),
-        ("/readyz", true) if readiness.is_ready() => (StatusCode::OK, "ok\n"),
-        ("/readyz", true) => (StatusCode::SERVICE_UNAVAILABLE, "not ready: starting or draining\n"),
-        ("/healthz" | "/readyz", false) => (StatusCode::METHOD_NOT_ALLOWED, "GET only\n"),
-        _ => (StatusCode::NOT_FOUND, "here are /healthz and /readyz\n"),
+        ("/healthz", true) => (StatusCode::OK, "ok\n".to_owned()),
+        ("/readyz", true) => say_ready(ready),
+        ("/healthz" | "/readyz", false) => {
+            (StatusCode::METHOD_NOT_ALLOWED, "GET only\n".to_owned())
+        }
+        _ => (StatusCode::NOT_FOUND, "here are /healthz, /readyz and /revocations\n".to_owned()),
     };
     let mut response = Response::new(Full::from(text));
     *response.status_mut() = status;
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, plain);
     response
+}
+
+/// A replica that could serve no site is better left out; one that can serve some of them says how
+/// old its news is.
+fn say_ready(ready: Option<Standing>) -> (StatusCode, String) {
+    let no = |why: String| (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n"));
+    let Some(Standing { age, serves, shared }) = ready else {
+        return no("starting or draining".to_owned());
+    };
+    let Some(age) = age else {
+        return no("the store has not told yet which sessions were ended".to_owned());
+    };
+    match (serves, shared) {
+        (false, _) => no(format!("no news of ended sessions for {} s", age.as_secs())),
+        (true, false) => (StatusCode::OK, "ok\n".to_owned()),
+        (true, true) => {
+            let text = format!("ok\nnews of ended sessions: {:.1} s old\n", age.as_secs_f64());
+            (StatusCode::OK, text)
+        }
+    }
 }
 
 #[cfg(test)]
@@ -120,13 +162,25 @@ mod tests {
             (Method::GET, "/healthz/../x", 404),
             (Method::GET, "/", 404),
         ];
-        let readiness = Readiness::default();
         for (method, path, expected) in cases {
             let request = Request::builder().method(&method).uri(path).body(()).unwrap();
-            assert_eq!(answer(&request, &readiness).status(), expected, "{method} {path}");
+            assert_eq!(answer(&request, None).status(), expected, "{method} {path}");
         }
-        readiness.set(true);
-        let request = Request::get("/readyz").body(()).unwrap();
-        assert_eq!(answer(&request, &readiness).status(), 200);
+    }
+
+    #[test]
+    fn readiness_tells_how_old_the_news_is() {
+        let (ms, none) = (|ms| Some(Duration::from_millis(ms)), None);
+        let cases = [
+            (ms(0), true, false, 200, "ok\n"),
+            (ms(140), true, true, 200, "ok\nnews of ended sessions: 0.1 s old\n"),
+            (none, false, true, 503, "not ready: the store has not told yet"),
+            (ms(31_000), false, true, 503, "not ready: no news of ended sessions for 31 s\n"),
+        ];
+        for (age, serves, shared, status, start) in cases {
+            let (said, text) = say_ready(Some(Standing { age, serves, shared }));
+            assert_eq!(said, status, "{age:?}");
+            assert!(text.starts_with(start), "{text}");
+        }
     }
 }

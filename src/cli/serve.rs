@@ -59,7 +59,8 @@ async fn run(path: &Path, config: Config, log: AccessLog) -> Result<(), Failure>
     let certificates = config.server.tls.clone();
     let server = Server::bind(config.server)?;
     let readiness = Readiness::default();
-    let admin = Admin::bind(config.admin, readiness.clone()).await.map_err(|error| {
+    let admin = Admin::bind(config.admin, readiness.clone(), Arc::clone(&gateway)).await;
+    let admin = admin.map_err(|error| {
         format!("cannot listen on {} for the admin: {error}", config.admin.listen)
     })?;
     for address in server.addrs() {
@@ -147,7 +148,7 @@ impl Watch {
                 }
             }
         }
-        tracing::info!(target: "audit", "configuration reloaded; listeners, threads and limits change at a restart");
+        tracing::info!(target: "audit", "configuration reloaded; listeners, threads, limits and the store change at a restart");
     }
 
     /// What can be seen of the files without reading them.

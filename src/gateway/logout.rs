@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use url::form_urlencoded;
 
 use super::{Arrival, Asker, Body, Desk, Error, Worker, login};
-use crate::auth::{Keys, Session, token::Purpose};
+use crate::auth::{Keys, Revocation, Session, token::Purpose};
 
 /// The form has one field, which comes with the head or right after it.
 const LONGEST_FORM: usize = 4096;
@@ -53,7 +53,10 @@ impl Worker {
             return Err(Error::ForeignLogout);
         }
         if let Some(known) = known {
-            self.gateway.end(&known.session, arrival.now);
+            let order = Revocation::of(&known.session, arrival.now);
+            if let Err(error) = self.gateway.feed.give(order).await {
+                tracing::warn!(%error, "the other replicas hear of a logout later");
+            }
             tracing::info!(
                 target: "audit",
                 site = site.name,

@@ -75,7 +75,14 @@ impl Worker {
             desk.verified.borrow_mut().insert(cookie.into(), Rc::clone(&known));
             known
         };
-        if self.gateway.ended.load().includes(&known.session) {
+        // A `max` that was made shorter counts for those who are here already.
+        if known.session.auth_time.plus(desk.rules.session.max) <= arrival.now {
+            return Err(Stranger::Expired);
+        }
+        if self.unsure(arrival.site) {
+            return Err(Stranger::Unsure);
+        }
+        if self.gateway.feed.ends(&known.session) {
             return Err(Stranger::Ended);
         }
         Ok(known)

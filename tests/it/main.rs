@@ -11,7 +11,9 @@
 )]
 
 mod echo;
+mod fleet;
 mod harness;
+mod redis;
 mod visitor;
 
 mod decide;
@@ -20,6 +22,8 @@ mod hostile;
 mod hygiene;
 mod login;
 mod reload;
+mod replicas;
+mod silence;
 mod soak;
 mod tls;
 mod trouble;
