@@ -126,7 +126,7 @@ impl Error {
             | Self::Upstream(upstream::Error::Unreachable(_) | upstream::Error::Broken(_)) => {
                 Notice::SiteUnreachable
             }
-            Self::Unsure => Notice::Overloaded,
+            Self::Unsure => Notice::Unsure,
             Self::Token(_) => Notice::Internal,
         }
     }

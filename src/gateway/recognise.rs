@@ -11,9 +11,20 @@ use crate::{
 };
 
 impl Worker {
-    /// Who sent the request. Several cookies of our name are several claims: exactly one may be
-    /// good, or somebody planted one.
+    /// Who sent the request, unless nobody can say whether their session was ended elsewhere.
     pub(super) fn recognise<B>(
+        &self,
+        desk: &Desk,
+        request: &Request<B>,
+        arrival: &Arrival<'_>,
+    ) -> Result<Rc<Known>, Stranger> {
+        let known = self.recognise_unsure(desk, request, arrival)?;
+        if self.unsure(arrival.site) { Err(Stranger::Unsure) } else { Ok(known) }
+    }
+
+    /// Who sent the request, as far as we have heard: good enough for a logout. Several cookies of
+    /// our name are several claims: exactly one may be good, or somebody planted one.
+    pub(super) fn recognise_unsure<B>(
         &self,
         desk: &Desk,
         request: &Request<B>,
@@ -78,9 +89,6 @@ impl Worker {
         // A `max` that was made shorter counts for those who are here already.
         if known.session.auth_time.plus(desk.rules.session.max) <= arrival.now {
             return Err(Stranger::Expired);
-        }
-        if self.unsure(arrival.site) {
-            return Err(Stranger::Unsure);
         }
         if self.gateway.feed.ends(&known.session) {
             return Err(Stranger::Ended);

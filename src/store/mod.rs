@@ -5,7 +5,12 @@
 //! so that they are worth nothing to whoever reads them. Requests never wait for it, but for the
 //! callback of a login and a logout.
 
-use std::time::Duration;
+#![cfg_attr(
+    not(feature = "redis"),
+    expect(unused_variables, clippy::unused_async, reason = "memory is never far away")
+)]
+
+use std::{fmt, time::Duration};
 
 use crate::{auth::Revocation, secret::Secret};
 
@@ -62,6 +67,34 @@ impl Settings {
     /// Whether other replicas can see what is kept.
     pub fn is_shared(&self) -> bool {
         matches!(self, Self::Redis(_))
+    }
+}
+
+impl fmt::Display for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |nodes: &[(String, u16)]| {
+            let nodes = nodes.iter().map(|(host, port)| format!("{host}:{port}"));
+            nodes.collect::<Vec<_>>().join(", ")
+        };
+        match self {
+            Self::Memory => f.write_str("in memory: for a gateway that is alone"),
+            Self::Redis(remote) => match &remote.place {
+                Place::Url(url) => {
+                    // Host and port alone: the rest of it may be a password.
+                    let url = url::Url::parse(url.expose()).ok();
+                    let host = url.as_ref().and_then(url::Url::host_str);
+                    let port = url.as_ref().and_then(url::Url::port).unwrap_or(6_379);
+                    match host {
+                        Some(host) => write!(f, "Redis at {host}:{port}"),
+                        None => f.write_str("Redis at a unix socket"),
+                    }
+                }
+                Place::Sentinels { addresses, master } => {
+                    write!(f, "Redis, {master} as named by {}", list(addresses))
+                }
+                Place::Cluster(nodes) => write!(f, "Redis Cluster of {}", list(nodes)),
+            },
+        }
     }
 }
 
@@ -184,6 +217,29 @@ impl Store {
             }
             #[cfg(feature = "redis")]
             Self::Redis(redis) => redis.follow(mark).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_is_told_without_its_password() {
+        let cases = [
+            ("redis://10.0.0.1", "Redis at 10.0.0.1:6379"),
+            ("rediss://wxgate:hunter2@redis.internal:6380/2", "Redis at redis.internal:6380"),
+            ("redis://:hunter2@10.0.0.1/2", "Redis at 10.0.0.1:6379"),
+            ("unix:///run/redis.sock?pass=hunter2", "Redis at a unix socket"),
+        ];
+        for (url, expected) in cases {
+            let place = Place::Url(Secret::new(url));
+            let (username, password, ca) = (None, None, None);
+            let remote = Remote { place, username, password, tls: false, ca };
+            let settings = Settings::Redis(Box::new(remote));
+            assert_eq!(settings.to_string(), expected);
+            assert!(!format!("{settings:?}").contains("hunter2"));
         }
     }
 }

@@ -26,6 +26,7 @@ mod replicas;
 mod silence;
 mod soak;
 mod tls;
+mod topologies;
 mod trouble;
 mod upstreams;
 mod wechat;

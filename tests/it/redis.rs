@@ -13,6 +13,7 @@ use tokio::{
 /// A server, which ends with its owner.
 pub struct Redis {
     pub port: u16,
+    first: Vec<String>,
     arguments: Vec<String>,
     folder: Arc<tempfile::TempDir>,
     process: Option<Child>,
@@ -26,9 +27,19 @@ impl Redis {
 
     /// One server with these arguments.
     pub async fn with(arguments: &[&str]) -> Self {
+        Self::of(&[], arguments).await
+    }
+
+    /// A sentinel with this configuration.
+    pub async fn sentinel(file: &str) -> Self {
+        Self::of(&[file], &["--sentinel"]).await
+    }
+
+    async fn of(first: &[&str], arguments: &[&str]) -> Self {
+        let first = first.iter().map(|it| (*it).to_owned()).collect();
         let folder = Arc::new(tempfile::tempdir().unwrap());
         let arguments = arguments.iter().map(|it| (*it).to_owned()).collect();
-        let mut server = Self { port: free_port().await, arguments, folder, process: None };
+        let mut server = Self { port: free_port().await, arguments, first, folder, process: None };
         server.start_again().await;
         server
     }
@@ -36,6 +47,7 @@ impl Redis {
     /// Starts it on its old port with what it had written.
     pub async fn start_again(&mut self) {
         let child = Command::new("redis-server")
+            .args(&self.first)
             .args(["--bind", "127.0.0.1", "--protected-mode", "no"])
             .args(["--port", &self.port.to_string()])
             .arg("--dir")
