@@ -18,6 +18,11 @@ impl Timestamp {
         Self(self.0.saturating_add(span.as_secs()))
     }
 
+    /// Whether it is no moment at all.
+    pub fn is_zero(&self) -> bool {
+        self.0 == 0
+    }
+
     /// Seconds from `earlier` to this moment; zero when `earlier` lies ahead.
     pub fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)

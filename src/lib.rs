@@ -17,11 +17,11 @@
 //! | [`emulator`] | the emulated WeChat: pages, API, faults               | sockets in         |
 //! | [`config`]   | `config.toml` → the settings each room declares       | one file           |
 //! | [`server`]   | listeners, threads, TLS, connections, draining        | sockets in         |
-//! | [`admin`]    | the other listener: health, metrics                   | sockets in         |
+//! | [`admin`]    | the other listener: health, metrics, end of sessions  | sockets in         |
 //! | [`gateway`]  | one request from door to door; the login; our pages   | joins the others   |
 //! | [`wechat`]   | WeChat's OAuth API                                    | sockets out        |
 //! | [`upstream`] | the sites behind us: pools, forwarding, tunnels       | sockets out        |
-//! | [`store`]    | what outlives a request: refresh tokens, sealed       | memory             |
+//! | [`store`]    | what replicas share: codes, tokens, ended sessions    | memory, or Redis   |
 //! | [`metrics`]  | what is counted                                       | memory             |
 //! | [`auth`]     | sessions, logins, and who may pass                    | none               |
 //! | [`site`]     | which site, which route, what it asks for             | none               |
@@ -42,6 +42,9 @@
 //!    ├─ Login          gateway/login.rs      pending login → cookie + state → 302 to WeChat
 //!    └─ Refuse …       gateway/reply.rs      a page, or 401 for scripts
 //! ```
+//!
+//! What ends on one replica ends on all: `gateway/feed.rs` follows the store's log of ended sessions
+//! from a task of its own, and requests look at the snapshot it keeps.
 //!
 //! Each thread owns a runtime, its listeners, its upstream connections and its cache of verified
 //! cookies. Threads share nothing on this path but read-only snapshots.

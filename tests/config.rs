@@ -35,6 +35,8 @@ fn world() -> World {
         ("WXGATE_SESSION_KEY", SESSION_KEY),
         ("OLD_KEY", "9d0e7b1f46c2a8534f1c9a5be03d7628\n"),
         ("WXGATE_APP_SECRET", "0123456789abcdef0123456789abcdef"),
+        ("REDIS_PASSWORD", "hunter2"),
+        ("REDIS_URL", "redis://wxgate:hunter2@10.0.0.1:6379"),
         ("SHORT", "too short"),
         ("EMPTY", ""),
         ("PASTED", "WXGATE_SESSION_KEY=9d0e7b1f46c2a8534f1c9a5be03d7628\n# The line above\n"),
@@ -119,5 +121,5 @@ fn invalid_ones_are_answered_word_for_word() {
     }
 }
 
-const VALID: usize = 7;
-const INVALID: usize = 50;
+const VALID: usize = 11;
+const INVALID: usize = 56;

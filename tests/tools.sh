@@ -16,6 +16,7 @@ need npm npm
 need nginx nginx-light
 need caddy caddy
 need haproxy haproxy
+need redis-server redis-server
 need chromium chromium
 [ -e /usr/include/stdlib.h ] || missing="$missing libc6-dev"
 # Without a Chinese font the screenshots show boxes.

@@ -1,4 +1,5 @@
-//! The other listener, for machines that watch us: health and metrics. Never on the public one.
+//! The other listener, for machines that watch us and for the operator: health, metrics, and the
+//! end of sessions. Never on the public one.
 
 use std::{
     convert::Infallible,
@@ -15,11 +16,16 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
-use hyper::{server::conn::http1, service::service_fn};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
-use crate::metrics::Metrics;
+use crate::{
+    gateway::{Gateway, Standing},
+    metrics::Metrics,
+};
+
+mod revocations;
 
 /// How long a client of this listener may be quiet.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -50,7 +56,7 @@ impl Readiness {
 pub struct Admin {
     listener: TcpListener,
     readiness: Readiness,
-    metrics: Arc<Metrics>,
+    gateway: Arc<Gateway>,
 }
 
 impl Admin {
@@ -58,9 +64,9 @@ impl Admin {
     pub async fn bind(
         settings: Settings,
         readiness: Readiness,
-        metrics: Arc<Metrics>,
+        gateway: Arc<Gateway>,
     ) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(settings.listen).await?, readiness, metrics })
+        Ok(Self { listener: TcpListener::bind(settings.listen).await?, readiness, gateway })
     }
 
     /// The address we got.
@@ -83,10 +89,10 @@ impl Admin {
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
-            let (readiness, metrics) = (self.readiness.clone(), Arc::clone(&self.metrics));
+            let (readiness, gateway) = (self.readiness.clone(), Arc::clone(&self.gateway));
             let service = service_fn(move |request| {
-                let response = answer(&request, &readiness, &metrics);
-                async move { Ok::<_, Infallible>(response) }
+                let (readiness, gateway) = (readiness.clone(), Arc::clone(&gateway));
+                async move { Ok::<_, Infallible>(handle(request, &readiness, &gateway).await) }
             });
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
@@ -95,24 +101,34 @@ impl Admin {
     }
 }
 
-/// Exact paths and methods only, so that nothing else can pass for health.
-fn answer<B>(
-    request: &Request<B>,
+async fn handle(
+    request: Request<Incoming>,
     readiness: &Readiness,
-    metrics: &Metrics,
+    gateway: &Gateway,
 ) -> Response<Full<Bytes>> {
-    let get = matches!(*request.method(), Method::GET | Method::HEAD);
-    if get && request.uri().path() == "/metrics" {
-        return exposition(metrics);
+    if request.uri().path() == revocations::PATH {
+        return revocations::take(request, gateway).await;
     }
+    if request.uri().path() == "/metrics" && matches!(*request.method(), Method::GET | Method::HEAD)
+    {
+        return exposition(gateway.metrics());
+    }
+    answer(&request, readiness.is_ready().then(|| gateway.standing()))
+}
+
+/// Exact paths and methods only, so that nothing else can pass for health.
+fn answer<B>(request: &Request<B>, ready: Option<Standing>) -> Response<Full<Bytes>> {
+    let get = matches!(*request.method(), Method::GET | Method::HEAD);
     let (status, text) = match (request.uri().path(), get) {
-        ("/healthz", true) => (StatusCode::OK, "ok\n"),
-        ("/readyz", true) if readiness.is_ready() => (StatusCode::OK, "ok\n"),
-        ("/readyz", true) => (StatusCode::SERVICE_UNAVAILABLE, "not ready: starting or draining\n"),
+        ("/healthz", true) => (StatusCode::OK, "ok\n".to_owned()),
+        ("/readyz", true) => say_ready(ready),
         ("/healthz" | "/readyz" | "/metrics", false) => {
-            (StatusCode::METHOD_NOT_ALLOWED, "GET only\n")
+            (StatusCode::METHOD_NOT_ALLOWED, "GET only\n".to_owned())
         }
-        _ => (StatusCode::NOT_FOUND, "here are /healthz, /readyz and /metrics\n"),
+        _ => (
+            StatusCode::NOT_FOUND,
+            "here are /healthz, /readyz, /metrics and /revocations\n".to_owned(),
+        ),
     };
     let mut response = Response::new(Full::from(text));
     *response.status_mut() = status;
@@ -130,6 +146,26 @@ fn exposition(metrics: &Metrics) -> Response<Full<Bytes>> {
     response
 }
 
+/// A replica that could serve no site is better left out; one that can serve some of them says how
+/// old its news is.
+fn say_ready(ready: Option<Standing>) -> (StatusCode, String) {
+    let no = |why: String| (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n"));
+    let Some(Standing { age, serves, shared }) = ready else {
+        return no("starting or draining".to_owned());
+    };
+    let Some(age) = age else {
+        return no("the store has not told yet which sessions were ended".to_owned());
+    };
+    match (serves, shared) {
+        (false, _) => no(format!("no news of ended sessions for {} s", age.as_secs())),
+        (true, false) => (StatusCode::OK, "ok\n".to_owned()),
+        (true, true) => {
+            let text = format!("ok\nnews of ended sessions: {:.1} s old\n", age.as_secs_f64());
+            (StatusCode::OK, text)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,17 +181,25 @@ mod tests {
             (Method::GET, "/healthz/../x", 404),
             (Method::GET, "/", 404),
         ];
-        let readiness = Readiness::default();
         for (method, path, expected) in cases {
             let request = Request::builder().method(&method).uri(path).body(()).unwrap();
-            assert_eq!(
-                answer(&request, &readiness, &Metrics::default()).status(),
-                expected,
-                "{method} {path}"
-            );
+            assert_eq!(answer(&request, None).status(), expected, "{method} {path}");
         }
-        readiness.set(true);
-        let request = Request::get("/readyz").body(()).unwrap();
-        assert_eq!(answer(&request, &readiness, &Metrics::default()).status(), 200);
+    }
+
+    #[test]
+    fn readiness_tells_how_old_the_news_is() {
+        let (ms, none) = (|ms| Some(Duration::from_millis(ms)), None);
+        let cases = [
+            (ms(0), true, false, 200, "ok\n"),
+            (ms(140), true, true, 200, "ok\nnews of ended sessions: 0.1 s old\n"),
+            (none, false, true, 503, "not ready: the store has not told yet"),
+            (ms(31_000), false, true, 503, "not ready: no news of ended sessions for 31 s\n"),
+        ];
+        for (age, serves, shared, status, start) in cases {
+            let (said, text) = say_ready(Some(Standing { age, serves, shared }));
+            assert_eq!(said, status, "{age:?}");
+            assert!(text.starts_with(start), "{text}");
+        }
     }
 }

@@ -13,14 +13,18 @@ pub mod client;
 pub mod pending;
 pub mod proof;
 pub mod return_to;
+pub mod revocation;
 pub mod session;
 pub mod token;
+pub mod wanted;
 
 pub use client::{App, Client, Device};
 pub use pending::{Pending, SoFar, State};
 pub use return_to::ReturnTo;
+pub use revocation::{Revocation, View, Whom};
 pub use session::{Identity, Known, Session, Stranger};
 pub use token::Keys;
+pub use wanted::{Unclear, Wanted};
 
 /// How long sessions last and what signs them.
 #[derive(Clone, Debug)]

@@ -1,9 +1,6 @@
 //! A visitor we know, and the cookie that says so. Pure.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use http::{HeaderName, HeaderValue};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -76,6 +73,9 @@ pub struct Session {
     /// Openids at further accounts, by the names of those.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub also: BTreeMap<String, String>,
+    /// The last order to end sessions that whoever wrote this had heard of.
+    #[serde(default, skip_serializing_if = "Timestamp::is_zero")]
+    pub knows: Timestamp,
     /// Whether the identity is the virtual one of a snapshot page (快照页).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub snapshot: bool,
@@ -96,6 +96,9 @@ pub enum Stranger {
     Expired,
     /// Theirs was ended: a logout, or the operator.
     Ended,
+    /// Nobody can say whether theirs was ended: the other replicas have been silent for longer
+    /// than the site allows.
+    Unsure,
 }
 
 impl Stranger {
@@ -108,6 +111,7 @@ impl Stranger {
             Self::Elsewhere => Some("elsewhere"),
             Self::Expired => Some("expired"),
             Self::Ended => Some("ended"),
+            Self::Unsure => Some("unsure"),
         }
     }
 }
@@ -134,8 +138,16 @@ impl Session {
             max,
             appid: login.app_id,
             also: login.also,
+            knows: Timestamp::default(),
             snapshot: false,
         }
+    }
+
+    /// The same, begun when the order of that moment had been heard of.
+    #[must_use]
+    pub fn knowing(mut self, order: Timestamp) -> Self {
+        self.knows = order;
+        self
     }
 
     /// The same for the virtual identity of a snapshot page: short, and never renewed.
@@ -288,24 +300,4 @@ fn encode(text: &str) -> String {
     const KEPT: &percent_encoding::AsciiSet =
         &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
     utf8_percent_encode(text, KEPT).to_string()
-}
-
-/// Logins that were ended before their time, by id, each with the moment it would have ended
-/// anyway.
-#[derive(Clone, Debug, Default)]
-pub struct Ended(HashMap<String, Timestamp>);
-
-impl Ended {
-    /// The same list with one login more, and without those that time has ended since.
-    #[must_use]
-    pub fn with(&self, session: &Session, now: Timestamp) -> Self {
-        let current = self.0.iter().filter(|(_, until)| now < **until);
-        let current = current.map(|(sid, until)| (sid.clone(), *until));
-        Self(current.chain([(session.sid.clone(), session.max)]).collect())
-    }
-
-    /// Whether a login was ended.
-    pub fn includes(&self, session: &Session) -> bool {
-        !self.0.is_empty() && self.0.contains_key(&session.sid)
-    }
 }

@@ -12,7 +12,7 @@ use crate::{
     wire::{Host, Origin, cookie::Names, headers::Reserved, headers::Underscores},
 };
 
-fn site() -> Site {
+pub fn site() -> Site {
     Site {
         number: 0,
         name: "h5.example.com".to_owned(),
@@ -37,6 +37,7 @@ fn site() -> Site {
         snapshot: Snapshot::Page,
         also: Vec::new(),
         profile_refresh: None,
+        revocation: crate::site::Staleness::default(),
         fragment: Fragment::Drop,
         cors: Vec::new(),
         ambiguous_paths: Ambiguous::Refuse,
@@ -264,17 +265,70 @@ fn the_cookie_stays_small() {
     assert_eq!(Session::open(cookie.as_bytes(), &keys), Ok(session));
 }
 
+fn order(whom: Whom, at: u64) -> Revocation {
+    Revocation { whom, at: Timestamp(at), until: Timestamp(at + 100_000) }
+}
+
 #[test]
 fn e7_an_ended_session_stays_ended() {
-    let (ended, one) = (session::Ended::default(), session(Scope::Base));
-    assert!(!ended.includes(&one));
-    let ended = ended.with(&one, Timestamp(10_000));
-    assert!(ended.includes(&one));
-    assert!(ended.includes(&one.renewed(Timestamp(10_060), &settings()).unwrap()));
-    let other =
-        Session::begin(&site(), login(identity(Scope::Base)), 8, Timestamp(11_000), &settings());
-    let ended = ended.with(&other, Timestamp(11_000));
-    assert!(!ended.includes(&one), "time ended it: nothing is kept of it");
+    let (mut ended, one) = (View::default(), session(Scope::Base));
+    assert!(!ended.ends(&one));
+    let order = Revocation::of(&one, Timestamp(10_000));
+    ended.add(order.clone(), Timestamp(10_000));
+    assert!(ended.ends(&one) && ended.holds(&order));
+    assert!(ended.ends(&one.renewed(Timestamp(10_060), &settings()).unwrap()));
+    assert_eq!(ended.orders(Timestamp(10_001)).len(), 1);
+    assert_eq!(ended.orders(order.until), [], "time ended it: nothing is kept of it");
+    for number in 0..3_000 {
+        let other = Whom::Session(format!("{number:032x}"));
+        ended.add(self::order(other, 20_000), Timestamp(20_000));
+    }
+    let orders = ended.orders(Timestamp(20_001));
+    assert_eq!(orders.len(), 3_000, "those of before are gone");
+    let copy = orders.into_iter().fold(View::default(), |mut view, order| {
+        view.add(order, Timestamp(20_001));
+        view
+    });
+    assert!(copy.holds(&self::order(Whom::Session(format!("{:032x}", 2_999)), 0)));
+}
+
+#[test]
+fn an_order_ends_what_it_names_and_nothing_that_knew_of_it() {
+    let one = session(Scope::Base); // of openid o1 at 10_000
+    let person =
+        |openid: &str| Whom::Person { appid: one.appid.clone(), openid: openid.to_owned() };
+    let openid = one.identity.openid.clone();
+    let cases = [
+        // whom, at, what the session knew, ended
+        (Whom::All, 10_000, 0, true),
+        (Whom::All, 9_941, 0, true), // the replica's clock may be a minute ahead
+        (Whom::All, 9_939, 0, false), // but no more
+        (Whom::All, 10_000, 9_999, true),
+        (Whom::All, 10_000, 10_000, false),
+        (Whom::Account(one.appid.clone()), 10_000, 0, true),
+        (Whom::Account("wx-other".to_owned()), 10_000, 0, false),
+        (person(&openid), 10_000, 0, true),
+        (person(&openid), 10_000, 10_000, false),
+        (person("somebody"), 10_000, 0, false),
+        (Whom::Session(one.sid.clone()), 1, 99_999, true),
+        (Whom::Session("0".repeat(32)), 10_000, 0, false),
+    ];
+    for (whom, at, knew, expected) in cases {
+        let mut view = View::default();
+        view.add(order(whom.clone(), at), Timestamp(10_000));
+        let session = one.clone().knowing(Timestamp(knew));
+        assert_eq!(view.ends(&session), expected, "{whom:?} at {at}, knowing {knew}");
+    }
+    let mut view = View::default();
+    let max = Duration::from_mins(1);
+    for _ in 0..2 {
+        let order = Revocation::ordered(Whom::All, &view, Timestamp(10_000), max);
+        assert!(view.latest() < order.at, "no two at once");
+        view.add(order, Timestamp(10_000));
+    }
+    let text = serde_json::to_string(&order(person("o1"), 7)).unwrap();
+    let read: Revocation = serde_json::from_str(&text).unwrap();
+    assert_eq!(read, order(person("o1"), 7), "{text}");
 }
 
 #[test]

@@ -84,6 +84,7 @@ impl fmt::Display for Summary<'_> {
         }
         writeln!(f, "\n\nVisitors   {}", listeners(config).join(", "))?;
         writeln!(f, "Admin      http://{}", config.admin.listen)?;
+        writeln!(f, "Store      {}", config.gateway.store)?;
         for site in sites {
             writeln!(f, "\nSite {}", site.public_url)?;
             writeln!(f, "  hosts    {}", hosts(site).join(", "))?;
@@ -230,6 +231,7 @@ upstream = ["http://[fd00::5]:8000", "https://site.internal"]
         let expected = [
             "config.toml is good: 1 site, 1 account, 1 session key\n",
             "http://0.0.0.0:8080, unix:/run/wxgate.sock, https://0.0.0.0:8443\n",
+            "Store      in memory: for a gateway that is alone\n",
             "  hosts    h5.example.com, www.example.com\n",
             "  from     http://[fd00::5]:8000, https://site.internal:443\n",
             "网页授权域名 must hold: h5.example.com\n",

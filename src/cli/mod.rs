@@ -17,6 +17,7 @@ mod emulator;
 mod explain;
 mod keygen;
 mod logs;
+mod revoke;
 mod serve;
 mod signals;
 
@@ -96,6 +97,17 @@ enum Command {
         #[arg(long)]
         require_wechat: bool,
     },
+    /// Ends sessions on every replica, through the store.
+    #[command(
+        after_help = "Example:\n  wxgate revoke --session 0123456789abcdef0123456789abcdef\n  wxgate revoke --account main --openid oABC\n  wxgate revoke --account main\n  wxgate revoke --all\n\nExit code: 0 done, 1 the store or the gateway could not be reached, 64 usage, 78 configuration."
+    )]
+    Revoke {
+        #[command(flatten)]
+        whom: revoke::Whose,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Prints a fresh session key, ready to paste.
     #[command(after_help = "Example:\n  wxgate keygen > /etc/wxgate/session.env")]
     Keygen {
@@ -148,6 +160,7 @@ pub fn run() -> ExitCode {
         Command::Emulator { listen, users, require_wechat } => {
             emulator::run(listen, users.as_deref(), require_wechat)
         }
+        Command::Revoke { whom, json } => revoke::revoke(&file, whom, json),
         Command::Keygen { json } => answer(keygen::keygen(clock::system(), json), 1),
     }
 }

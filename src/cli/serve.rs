@@ -55,14 +55,14 @@ pub fn serve(path: &Path) -> ExitCode {
 }
 
 async fn run(path: &Path, config: Config, log: AccessLog) -> Result<(), Failure> {
+    let (certificates, fixed) = (config.server.tls.clone(), fixed(&config));
     let gateway = Arc::new(Gateway::new(config.gateway, clock::system, log)?);
-    let (certificates, fixed) = (config.server.tls.clone(), format!("{:?}", config.server));
     let server = Server::bind(config.server)?;
     let readiness = Readiness::default();
-    let admin =
-        Admin::bind(config.admin, readiness.clone(), Arc::clone(gateway.metrics())).await.map_err(
-            |error| format!("cannot listen on {} for the admin: {error}", config.admin.listen),
-        )?;
+    let admin = Admin::bind(config.admin, readiness.clone(), Arc::clone(&gateway)).await;
+    let admin = admin.map_err(|error| {
+        format!("cannot listen on {} for the admin: {error}", config.admin.listen)
+    })?;
     for address in server.addrs() {
         tracing::info!(%address, "listening");
     }
@@ -107,6 +107,11 @@ struct Watch {
     fixed: String,
 }
 
+/// What only a restart changes, in words that can be compared.
+fn fixed(config: &Config) -> String {
+    format!("{:?} {:?}", config.server, config.gateway.store)
+}
+
 impl Watch {
     async fn run(mut self) {
         let Ok(mut hangup) = signals::hangup() else { return };
@@ -148,7 +153,7 @@ impl Watch {
             }
         };
         warn(&config);
-        let fixed = format!("{:?}", config.server);
+        let fixed = fixed(&config);
         if let Err(error) = self.gateway.reload(config.gateway) {
             tracing::error!(target: "audit", %error, "the new configuration was refused; the old one stays");
             return false;
@@ -164,7 +169,7 @@ impl Watch {
         }
         tracing::info!(target: "audit", "configuration and certificates reloaded");
         if fixed != self.fixed {
-            tracing::warn!(target: "audit", "[server] has changed; its listeners, threads and limits need a restart");
+            tracing::warn!(target: "audit", "what only a restart changes has changed: [server] and [store]");
         }
         true
     }

@@ -105,8 +105,13 @@ pub const STORE: Section = Section {
         ("kind", r#"kind = "memory""#),
         ("path", r#"path = "/var/lib/wxgate/store""#),
         ("url", r#"url = "redis://127.0.0.1:6379""#),
-        ("sentinels", r#"sentinels = ["10.0.0.1:26379"]"#),
-        ("cluster", r#"cluster = ["10.0.0.1:6379"]"#),
+        ("sentinels", r#"sentinels = ["10.0.0.1:26379", "10.0.0.2:26379", "10.0.0.3:26379"]"#),
+        ("master", r#"master = "mymaster""#),
+        ("cluster", r#"cluster = ["10.0.0.1:6379", "10.0.0.2:6379"]"#),
+        ("username", r#"username = "wxgate""#),
+        ("password", r#"password = { env = "REDIS_PASSWORD" }"#),
+        ("tls", "tls = true"),
+        ("ca", r#"ca = "/etc/wxgate/redis-ca.pem""#),
     ],
 };
 
@@ -149,7 +154,7 @@ pub const SITE: Section = Section {
         ("also", r#"also = ["pay"]"#),
         ("cors", "[site.cors]"),
         ("profile_refresh", r#"profile_refresh = "24h""#),
-        ("revocation", "revocation"),
+        ("revocation", r#"revocation = "bounded:30s""#),
     ],
 };
 

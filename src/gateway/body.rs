@@ -9,7 +9,8 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::Full;
 
-use crate::upstream::Streamed;
+use super::vigil::Vigil;
+use crate::{upstream::Streamed, wire::BoxError};
 
 /// The body of every response.
 pub enum Body {
@@ -17,6 +18,8 @@ pub enum Body {
     Own(Full<Bytes>),
     /// A site's.
     Site(Streamed),
+    /// A site's to a visitor we know, which breaks off when their session is ended.
+    Watched(Streamed, Vigil),
 }
 
 impl Body {
@@ -26,31 +29,49 @@ impl Body {
     }
 }
 
+impl Body {
+    /// A site's body, watched over where there is a session that could be ended.
+    pub fn site(body: Streamed, vigil: Option<Vigil>) -> Self {
+        match vigil {
+            Some(vigil) if !body.is_end_stream() => Self::Watched(body, vigil),
+            Some(_) | None => Self::Site(body),
+        }
+    }
+}
+
 impl HttpBody for Body {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.get_mut() {
             Self::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
-            Self::Site(body) => Pin::new(body).poll_frame(cx),
+            Self::Site(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Self::Watched(body, vigil) => {
+                let frame = Pin::new(body).poll_frame(cx).map_err(Into::into);
+                let ended = if frame.is_pending() { vigil.poll_ended(cx) } else { vigil.passed() };
+                if ended {
+                    return Poll::Ready(Some(Err("the session was ended".into())));
+                }
+                frame
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Own(body) => body.is_end_stream(),
-            Self::Site(body) => body.is_end_stream(),
+            Self::Site(body) | Self::Watched(body, _) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Own(body) => body.size_hint(),
-            Self::Site(body) => body.size_hint(),
+            Self::Site(body) | Self::Watched(body, _) => body.size_hint(),
         }
     }
 }

@@ -74,6 +74,9 @@ pub enum Error {
         /// What WeChat said.
         source: wechat::Error,
     },
+    /// For too long nobody has told us which sessions were ended.
+    #[error("the store has been away for longer than the site allows")]
+    Unsure,
     /// The site switched to a protocol that nobody asked for.
     #[error("the site answered 101 to a request that asked for no upgrade")]
     UnaskedSwitch,
@@ -118,6 +121,7 @@ impl Error {
             | Self::Upstream(upstream::Error::Unreachable(_) | upstream::Error::Broken(_)) => {
                 StatusCode::BAD_GATEWAY
             }
+            Self::Unsure => StatusCode::SERVICE_UNAVAILABLE,
             Self::Token(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -146,6 +150,7 @@ impl Error {
             | Self::Upstream(upstream::Error::Unreachable(_) | upstream::Error::Broken(_)) => {
                 Notice::SiteUnreachable
             }
+            Self::Unsure => Notice::Unsure,
             Self::Token(_) => Notice::Internal,
         }
     }
@@ -180,6 +185,7 @@ impl Error {
             | Self::ForeignLogout
             | Self::ForeignVerify(_)
             | Self::BehindProxy(_)
+            | Self::Unsure
             | Self::UnaskedSwitch
             | Self::Upstream(_)
             | Self::Token(_) => None,

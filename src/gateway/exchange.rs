@@ -1,4 +1,5 @@
-//! One exchange per code: repeats of a callback wait for the first and get its answer.
+//! One exchange per code: repeats of a callback wait for the first and get its answer, on whatever
+//! replica they arrive.
 //!
 //! Exchanges run on the runtime that built the gateway, not on the visitor's: a visitor who hangs
 //! up would otherwise take the answer to a spent code with them.
@@ -11,10 +12,16 @@ use std::{
 
 use tokio::{runtime::Handle, sync::OnceCell, time::Instant};
 
+use super::rules::Rules;
 use crate::{
     site::Account,
+    store::Store,
     wechat::{Error, Person, WeChat},
 };
+
+mod shared;
+
+use shared::Claim;
 
 /// How long an answer is kept for repeats of the callback.
 const KEPT: Duration = Duration::from_mins(2);
@@ -34,6 +41,7 @@ type Answer = Result<Person, Error>;
 /// The exchanges under way and the answers of the last ones.
 pub struct Exchanges {
     wechat: WeChat,
+    store: Arc<Store>,
     runtime: Handle,
     recent: Mutex<Recent>,
 }
@@ -43,18 +51,31 @@ type Recent = HashMap<Key, (Instant, Arc<OnceCell<Answer>>)>;
 
 impl Exchanges {
     /// None yet.
-    pub fn new(wechat: WeChat, runtime: Handle) -> Self {
-        Self { wechat, runtime, recent: Mutex::default() }
+    pub fn new(wechat: WeChat, store: Arc<Store>, runtime: Handle) -> Self {
+        Self { wechat, store, runtime, recent: Mutex::default() }
     }
 
     /// Who comes back with `code` from the login numbered `login`.
-    pub async fn identify(&self, account: &Arc<Account>, code: &str, login: u128) -> Answer {
+    pub async fn identify(
+        &self,
+        rules: &Arc<Rules>,
+        account: &Arc<Account>,
+        code: &str,
+        login: u128,
+    ) -> Answer {
         let key = Key { app_id: account.app_id.clone(), code: code.to_owned(), login };
         let cell = self.cell(&key);
         let (wechat, account) = (self.wechat.clone(), Arc::clone(account));
         let code = code.to_owned();
+        let claim = self.store.is_shared().then(|| Claim::new(&key, &self.store, rules));
         let exchange = self.runtime.spawn(async move {
-            let answer = cell.get_or_init(|| async { wechat.identify(&account, &code).await });
+            let answer = cell.get_or_init(|| async {
+                let ask = wechat.identify(&account, &code);
+                match claim {
+                    Some(claim) => claim.once(ask).await,
+                    None => ask.await,
+                }
+            });
             answer.await.clone()
         });
         let answer =

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use tokio::time::Instant;
 
-use super::{Arrival, Body, Desk, Error, Worker};
+use super::{Arrival, Body, Desk, Error, Worker, vigil::Vigil};
 use crate::{
     auth::Known,
     site::ASSERTION,
@@ -51,7 +51,7 @@ impl Worker {
         let began = Instant::now();
         let response = self.upstream.send(request, group, &site.upstream).await?;
         desk.counters(Some(site)).upstream(began.elapsed());
-        let mut response = self.answer_with(response, arrival, tunnel)?;
+        let mut response = self.answer_with(response, arrival, (tunnel, known.as_ref()))?;
         if let Some(known) = known
             && renew(&mut response, desk, arrival, &known)?
         {
@@ -65,22 +65,30 @@ impl Worker {
         &self,
         response: Response<upstream::Streamed>,
         arrival: &Arrival<'_>,
-        tunnel: Option<OnUpgrade>,
+        (tunnel, known): (Option<OnUpgrade>, Option<&Rc<Known>>),
     ) -> Result<Response<Body>, Error> {
         let mut response = response;
+        let vigil = known.map(|known| Vigil::over(known, &self.gateway.feed));
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         headers::end_hop(response.headers_mut());
         arrival.site.cookies.protect(response.headers_mut());
         match tunnel {
             Some(visitor) if switched => {
-                let place = Rc::clone(arrival.peer);
-                self.tunnels.join(visitor, hyper::upgrade::on(&mut response), place);
+                let (place, vigil) = (Rc::clone(arrival.peer), vigil);
+                let end = async move {
+                    let _place = place;
+                    match vigil {
+                        Some(vigil) => vigil.ended().await,
+                        None => std::future::pending().await,
+                    }
+                };
+                self.tunnels.join(visitor, hyper::upgrade::on(&mut response), end);
                 response.headers_mut().insert(header::CONNECTION, UPGRADE);
                 response.headers_mut().insert(header::UPGRADE, WEBSOCKET);
             }
             // The visitor asked for no other protocol, so the site's answer makes no sense.
             None if switched => return Err(Error::UnaskedSwitch),
-            Some(_) | None => (),
+            Some(_) | None => return Ok(response.map(|body| Body::site(body, vigil))),
         }
         Ok(response.map(Body::Site))
     }

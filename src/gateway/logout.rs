@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use url::form_urlencoded;
 
 use super::{Arrival, Asker, Body, Desk, Error, Worker, login};
-use crate::auth::{Keys, Session, token::Purpose};
+use crate::auth::{Keys, Revocation, Session, token::Purpose};
 
 /// The form has one field, which comes with the head or right after it.
 const LONGEST_FORM: usize = 4096;
@@ -26,7 +26,7 @@ impl Worker {
         arrival: &Arrival<'_>,
     ) -> Response<Body> {
         let (rules, asker) = (&*desk.rules, Asker::of(request));
-        match self.recognise(desk, request, arrival) {
+        match self.recognise_unsure(desk, request, arrival) {
             Ok(known) => rules.voice.ask_logout(&token(&rules.keys, &known.session), &asker),
             Err(_) => rules.voice.goodbye(&asker),
         }
@@ -40,7 +40,7 @@ impl Worker {
         arrival: &Arrival<'_>,
     ) -> Result<Response<Body>, Error> {
         let (rules, site, asker) = (&*desk.rules, arrival.site, Asker::of(&request));
-        let known = self.recognise(desk, &request, arrival).ok();
+        let known = self.recognise_unsure(desk, &request, arrival).ok();
         let (head, body) = request.into_parts();
         let form = timeout(FORM_TIME, Limited::new(body, LONGEST_FORM).collect()).await;
         let form = form.ok().and_then(Result::ok).map(Collected::to_bytes).unwrap_or_default();
@@ -53,7 +53,10 @@ impl Worker {
             return Err(Error::ForeignLogout);
         }
         if let Some(known) = known {
-            self.gateway.end(&known.session, arrival.now);
+            let order = Revocation::of(&known.session, arrival.now);
+            if let Err(error) = self.gateway.feed.give(order).await {
+                tracing::warn!(%error, "the other replicas hear of a logout later");
+            }
             tracing::info!(
                 target: "audit",
                 site = site.name,

@@ -17,11 +17,11 @@ use hyper::body::Incoming;
 use tokio::runtime::Handle;
 
 use crate::{
-    auth::{self, Decision, ReturnTo, Session, Stranger, Visit, session::Ended},
+    auth::{self, Decision, ReturnTo, Stranger, Visit},
     clock::{Clock, Timestamp},
     metrics::{Connected, Metrics, Thread},
     site::{Access, Fragment, Sites},
-    store::Store,
+    store::{self, Store},
     upstream::{self, Upstream},
     wechat::WeChat,
     wire::forwarded::Trusted,
@@ -32,6 +32,7 @@ mod body;
 mod cors;
 mod error;
 mod exchange;
+mod feed;
 mod forward;
 mod login;
 mod logout;
@@ -41,8 +42,10 @@ mod receive;
 mod recognise;
 mod refresh;
 mod reply;
+mod revoke;
 mod rules;
 mod verify;
+mod vigil;
 mod voice;
 
 pub use access_log::{AccessLog, Form};
@@ -50,10 +53,12 @@ pub use body::Body;
 pub use error::Error;
 pub use peer::Peer;
 pub use reply::too_many_headers;
+pub use revoke::{Given, Standing};
 pub use upstream::Tunnels;
 
 use access_log::{Entry, Lines};
 use exchange::Exchanges;
+use feed::Feed;
 use receive::{Arrival, Door, Landing};
 use refresh::Refreshes;
 use reply::Asker;
@@ -72,6 +77,8 @@ pub struct Settings {
     pub prefix: String,
     /// The largest request body, in bytes; zero is no limit.
     pub body_size: u64,
+    /// What the replicas share; a reload leaves it as it is.
+    pub store: store::Settings,
     /// The operator's own templates, which replace ours by name.
     pub pages: Option<PathBuf>,
 }
@@ -81,7 +88,7 @@ pub struct Gateway {
     rules: arc_swap::ArcSwap<Rules>,
     /// Counts reloads, so that a thread sees one without touching the snapshot's counter.
     edition: AtomicU64,
-    ended: arc_swap::ArcSwap<Ended>,
+    feed: Arc<Feed>,
     tls: Arc<rustls::ClientConfig>,
     exchanges: Exchanges,
     refreshes: Arc<Refreshes>,
@@ -99,6 +106,9 @@ pub enum SetupError {
     /// A session key cannot be used.
     #[error("cannot use the session keys")]
     Keys(#[from] auth::token::Unusable),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] store::Unusable),
     /// The operator's templates cannot be read.
     #[error("cannot read the templates in {0}")]
     ReadPages(PathBuf, #[source] std::io::Error),
@@ -114,13 +124,17 @@ impl Gateway {
         let tls = upstream::tls::client();
         let metrics = Arc::new(Metrics::default());
         let wechat = WeChat::new(&tls, Arc::clone(&metrics))?;
+        let runtime = Handle::current();
+        let store = Arc::new(Store::new(&settings.store)?);
+        let feed = Feed::new(Arc::clone(&store), runtime.clone(), clock);
+        feed.keep_for(settings.session.max);
         Ok(Self {
             rules: arc_swap::ArcSwap::from_pointee(Rules::new(settings)?),
             edition: AtomicU64::new(0),
-            ended: arc_swap::ArcSwap::default(),
+            feed,
             tls,
-            exchanges: Exchanges::new(wechat.clone(), Handle::current()),
-            refreshes: Arc::new(Refreshes::new(wechat, Store::default(), Handle::current())),
+            exchanges: Exchanges::new(wechat.clone(), Arc::clone(&store), runtime.clone()),
+            refreshes: Arc::new(Refreshes::new(wechat, store, runtime)),
             clock,
             log,
             metrics,
@@ -129,6 +143,7 @@ impl Gateway {
 
     /// Puts new settings in force between two requests. On an error the old ones stay.
     pub fn reload(&self, settings: Settings) -> Result<(), SetupError> {
+        self.feed.keep_for(settings.session.max);
         self.rules.store(Arc::new(Rules::new(settings)?));
         self.edition.fetch_add(1, Ordering::Release);
         Ok(())
@@ -137,11 +152,6 @@ impl Gateway {
     /// What is counted.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
-    }
-
-    /// Ends a login before its time, on this replica.
-    fn end(&self, session: &Session, now: Timestamp) {
-        self.ended.rcu(|ended| ended.with(session, now));
     }
 }
 
@@ -244,6 +254,7 @@ impl Worker {
         }
         let known = match access {
             Access::None => Err(Stranger::New),
+            Access::Required(..) if self.unsure(site) => return Err(Error::Unsure),
             Access::Optional | Access::Required(..) => {
                 let known = self.recognise(desk, &request, arrival);
                 known.and_then(|known| self.brought_up_to_date(desk, &request, arrival, known))

@@ -11,24 +11,27 @@ use crate::{
 };
 
 impl Worker {
-    /// Who sent the request. Several cookies of our name are several claims: exactly one may be
-    /// good, or somebody planted one.
+    /// Who sent the request, unless nobody can say whether their session was ended elsewhere.
     pub(super) fn recognise<B>(
         &self,
         desk: &Desk,
         request: &Request<B>,
         arrival: &Arrival<'_>,
     ) -> Result<Rc<Known>, Stranger> {
-        let found = self.search(desk, request, arrival);
-        if let Err(why) = &found
+        let known = self.recognise_unsure(desk, request, arrival);
+        let known =
+            if known.is_ok() && self.unsure(arrival.site) { Err(Stranger::Unsure) } else { known };
+        if let Err(why) = &known
             && let Some(reason) = why.refused()
         {
             self.gateway.metrics.session("refused", reason);
         }
-        found
+        known
     }
 
-    fn search<B>(
+    /// Who sent the request, as far as we have heard: good enough for a logout. Several cookies of
+    /// our name are several claims: exactly one may be good, or somebody planted one.
+    pub(super) fn recognise_unsure<B>(
         &self,
         desk: &Desk,
         request: &Request<B>,
@@ -90,7 +93,11 @@ impl Worker {
             desk.verified.borrow_mut().insert(cookie.into(), Rc::clone(&known));
             known
         };
-        if self.gateway.ended.load().includes(&known.session) {
+        // A `max` that was made shorter counts for those who are here already.
+        if known.session.auth_time.plus(desk.rules.session.max) <= arrival.now {
+            return Err(Stranger::Expired);
+        }
+        if self.gateway.feed.ends(&known.session) {
             return Err(Stranger::Ended);
         }
         Ok(known)

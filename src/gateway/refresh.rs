@@ -43,24 +43,27 @@ type UnderWay = HashMap<(String, String), Option<News>>;
 /// Asks WeChat for profiles.
 pub struct Refreshes {
     wechat: WeChat,
-    store: Store,
+    store: Arc<Store>,
     runtime: Handle,
     under_way: Mutex<UnderWay>,
 }
 
 impl Refreshes {
     /// Nothing under way.
-    pub fn new(wechat: WeChat, store: Store, runtime: Handle) -> Self {
+    pub fn new(wechat: WeChat, store: Arc<Store>, runtime: Handle) -> Self {
         Self { wechat, store, runtime, under_way: Mutex::default() }
     }
 
     /// Keeps the refresh token of a visitor who has just logged in.
-    pub fn remember(&self, rules: &Rules, account: &Account, openid: &str, token: &Secret) {
+    pub async fn remember(&self, rules: &Rules, account: &Account, openid: &str, token: &Secret) {
         let key = key(account, openid);
         let sealed =
             rules.keys.seal(token.expose().as_bytes(), &key, rand::random::<[u8; NONCE]>());
         if let Ok(sealed) = sealed {
-            self.store.put(&key, sealed.into_bytes(), TOKEN_LIFE);
+            let kept = self.store.put(&key, sealed.into_bytes(), TOKEN_LIFE).await;
+            if let Err(error) = kept {
+                tracing::warn!(%error, "a profile will not be renewed before the next login");
+            }
         }
     }
 
@@ -89,12 +92,12 @@ impl Refreshes {
 
     async fn ask(&self, rules: &Rules, account: &Account, openid: &str) -> News {
         let key = key(account, openid);
-        let Some(sealed) = self.store.get(&key) else { return News::Same };
+        let Ok(Some(sealed)) = self.store.get(&key).await else { return News::Same };
         let token = rules.keys.open(&sealed, &key).ok().and_then(|it| String::from_utf8(it).ok());
         let Some(token) = token.map(Secret::new) else { return News::Same };
         match self.wechat.refresh(account, &token).await {
             Ok((profile, token)) => {
-                self.remember(rules, account, openid, &token);
+                self.remember(rules, account, openid, &token).await;
                 News::Fresh(profile)
             }
             Err(Error::Refused(refusal)) if refusal.ends_refreshing() => News::Gone,

@@ -76,6 +76,8 @@ pub struct Site {
     pub snapshot: Snapshot,
     /// How old a nickname and a picture may grow before they are asked for again.
     pub profile_refresh: Option<Duration>,
+    /// What becomes of sessions when nobody can say whether they were ended.
+    pub revocation: Staleness,
     /// What happens to the `#/route` of a page that needs a login.
     pub fragment: Fragment,
     /// Other origins whose scripts may read what the gateway answers.
@@ -141,6 +143,34 @@ pub enum Fragment {
     Drop,
     /// A small page remembers it and goes on to WeChat.
     Keep,
+}
+
+/// How long a replica may go on without news of the sessions that were ended elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Staleness {
+    /// For ever.
+    Open,
+    /// For this long; then pages that need a session are refused.
+    Bounded(Duration),
+    /// Not at all.
+    Strict,
+}
+
+impl Default for Staleness {
+    fn default() -> Self {
+        Self::Bounded(Duration::from_secs(30))
+    }
+}
+
+impl Staleness {
+    /// The bound, if there is one. News that is a second old is no silence yet.
+    pub fn allowed(self) -> Option<Duration> {
+        match self {
+            Self::Open => None,
+            Self::Bounded(bound) => Some(bound.max(Duration::from_secs(1))),
+            Self::Strict => Some(Duration::from_secs(1)),
+        }
+    }
 }
 
 /// What visitors of a WeChat snapshot page (快照页) meet: their openid is a virtual one.

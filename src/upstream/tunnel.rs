@@ -1,6 +1,6 @@
 //! WebSocket: after 101 the gateway is only a pipe.
 
-use std::{io, time::Duration};
+use std::{future::Future, io, time::Duration};
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -27,15 +27,15 @@ impl Tunnels {
         Self { open, close }
     }
 
-    /// Joins the two ends once both have switched, and keeps `place` until they part.
-    pub fn join(&self, visitor: OnUpgrade, site: OnUpgrade, place: impl Sized + 'static) {
+    /// Joins the two ends once both have switched. They part, at the latest, when `end` completes.
+    pub fn join(&self, visitor: OnUpgrade, site: OnUpgrade, end: impl Future + 'static) {
         let close = self.close.clone();
         self.open.spawn_local(async move {
-            let _place = place;
             let (Ok(visitor), Ok(site)) = (visitor.await, site.await) else { return };
             tokio::select! {
                 () = pipe(TokioIo::new(visitor), TokioIo::new(site)) => (),
                 () = close.cancelled() => (),
+                _ = end => (),
             }
         });
     }

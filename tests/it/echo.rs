@@ -119,7 +119,7 @@ async fn special(stream: &mut TcpStream, path: &str, head: &str, seen: &mut Vec<
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nbye").await;
             true
         }
-        "/static/events" => {
+        "/static/events" | "/events" => {
             let _ = stream
                 .write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
                 .await;

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use tokio::{sync::oneshot, task::JoinHandle};
 use wxgate::{
+    admin::{self, Admin, Readiness},
     clock::{self, Clock},
     config::{Config, File, Sources},
     emulator::{self, Emulator},
@@ -190,6 +191,17 @@ impl Street {
         let text = plan
             .text(plan.wechat.unwrap_or(self.wechat), &format!("\"http://{}\"", self.site.addr));
         self.shared.reload(read(&text).gateway).unwrap();
+    }
+
+    /// Opens the gateway's admin listener.
+    pub async fn admin(&self) -> SocketAddr {
+        let readiness = Readiness::default();
+        readiness.set(true);
+        let settings = admin::Settings { listen: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        let admin = Admin::bind(settings, readiness, Arc::clone(&self.shared)).await.unwrap();
+        let addr = admin.addr().unwrap();
+        tokio::spawn(admin.serve(std::future::pending()));
+        addr
     }
 
     /// Asks the gateway to stop, and waits until it has.

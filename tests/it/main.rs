@@ -11,7 +11,9 @@
 )]
 
 mod echo;
+mod fleet;
 mod harness;
+mod redis;
 mod visitor;
 
 mod decide;
@@ -23,9 +25,12 @@ mod promises;
 mod proof;
 mod proxies;
 mod reload;
+mod replicas;
 mod rfc;
+mod silence;
 mod soak;
 mod tls;
+mod topologies;
 mod trouble;
 mod upstreams;
 mod verify;

@@ -10,8 +10,13 @@ use crate::{
     site::Fact,
 };
 
-/// The identity headers a site gets beyond `X-WeChat-…`, aliases first.
-pub fn extras(table: &Table<'_>) -> Vec<(HeaderName, Fact)> {
+/// What a site gets beyond `X-WeChat-…`: further identity headers, and whether the assertion.
+pub fn headers(table: &Table<'_>) -> (Vec<(HeaderName, Fact)>, bool) {
+    (extras(table), table.boolean("assertion", false))
+}
+
+/// Further identity headers, aliases first.
+fn extras(table: &Table<'_>) -> Vec<(HeaderName, Fact)> {
     let mut found: Vec<(HeaderName, Fact)> = Vec::new();
     for word in table.words("aliases").unwrap_or_default() {
         let known = |(_, name): &&(Fact, HeaderName)| word.text.eq_ignore_ascii_case(name.as_str());

@@ -22,6 +22,7 @@ mod route;
 mod secret;
 mod session;
 mod site;
+mod store;
 mod upstream;
 
 /// The settings of every room.
@@ -42,7 +43,9 @@ pub fn check<'a>(document: &'a DeTable<'a>, desk: &'a Desk<'a>) -> Option<Checke
     let file = Table::file(&raw::FILE, document, desk);
     let front = listener::front(&file);
     let session = session::settings(&file.table("session", &raw::SESSION));
-    store(&file.table("store", &raw::STORE));
+    let shelf = file.table("store", &raw::STORE);
+    let store = store::settings(&shelf);
+    let kind = shelf.value("kind").and_then(|kind| kind.get_ref().as_str());
     let pages = place::pages(&file.table("pages", &raw::PAGES));
     if let Some(at) = file.place("broker") {
         file.unsupported(at, "the code broker", "remove [broker] and its clients");
@@ -53,6 +56,7 @@ pub fn check<'a>(document: &'a DeTable<'a>, desk: &'a Desk<'a>) -> Option<Checke
         prefix: &front.prefix,
         cookie: session.as_ref().map_or("wxgate", |session| &session.cookie),
         listeners: &front.listeners,
+        replicas: kind.is_some_and(|kind| kind != "memory"),
     };
     let (sites, used) = site::sites(&file, &plan);
     account::unused(desk, &accounts, &used);
@@ -66,31 +70,8 @@ pub fn check<'a>(document: &'a DeTable<'a>, desk: &'a Desk<'a>) -> Option<Checke
             trusted: front.trusted,
             prefix: front.prefix,
             body_size: front.body_size,
+            store,
             pages,
         },
     })
-}
-
-fn store(store: &Table<'_>) {
-    let Some(kind) = store.word("kind") else {
-        return only_with_other_stores(store);
-    };
-    match kind.text {
-        "memory" => only_with_other_stores(store),
-        "file" | "redis" => {
-            let what = format!("a store of kind \"{}\"", kind.text);
-            let help = "write `kind = \"memory\"`, and run a single gateway";
-            store.unsupported(kind.at, &what, help);
-        }
-        _ => store.not_one_of("kind", &kind, &["memory"]),
-    }
-}
-
-fn only_with_other_stores(store: &Table<'_>) {
-    for key in ["path", "url", "sentinels", "cluster"] {
-        if let Some(at) = store.place(key) {
-            let message = format!("`{key}` means nothing to a store of kind \"memory\"");
-            store.desk.error(at, message, "remove it: other kinds of store are not yet supported");
-        }
-    }
 }

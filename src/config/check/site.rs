@@ -1,6 +1,12 @@
 //! `[[site]]`. Pure.
 
-use std::{collections::HashMap, net::SocketAddr, ops::Range, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    ops::{Range, RangeInclusive},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{account::Listed, address, headers, route, upstream};
 use crate::{
@@ -10,7 +16,7 @@ use crate::{
         reader::{Desk, Table, Word},
         words,
     },
-    site::{Account, Ambiguous, Fragment, Kind, Outside, Scope, Site, Snapshot},
+    site::{Account, Ambiguous, Fragment, Kind, Outside, Scope, Site, Snapshot, Staleness},
     wire::{
         Host, Origin,
         cookie::Names,
@@ -28,6 +34,8 @@ pub struct Plan<'a> {
     pub cookie: &'a str,
     /// Where the gateway itself is.
     pub listeners: &'a [SocketAddr],
+    /// Whether there may be other gateways, which end sessions that live here, too.
+    pub replicas: bool,
 }
 
 /// Reads every site, and which accounts they name.
@@ -78,10 +86,8 @@ fn site(
     let profile_refresh = profile_refresh(table);
     let also = also(table, plan);
     let cors = cors(&table.table("cors", &raw::CORS));
-    later(table);
-    let extra = table.table("headers", &raw::HEADERS);
-    let extra_headers = headers::extras(&extra);
-    let assertion = extra.boolean("assertion", false);
+    let revocation = revocation(table, plan);
+    let (extra_headers, assertion) = headers::headers(&table.table("headers", &raw::HEADERS));
     let reserved = headers::reserved(&extra_headers);
     let routes = route::routes(table, scope, plan.prefix);
     let public_url = public_url?;
@@ -92,6 +98,7 @@ fn site(
         account: account?,
         also,
         profile_refresh,
+        revocation,
         fragment: fragment.unwrap_or_default(),
         cors,
         upstream: upstream?,
@@ -288,9 +295,31 @@ fn cors(table: &Table<'_>) -> Vec<Origin> {
     words.into_iter().filter_map(read).collect()
 }
 
-/// Keys that a later version will know.
-fn later(table: &Table<'_>) {
-    if let Some(at) = table.place("revocation") {
-        table.unsupported(at, "`revocation`", "remove it");
+/// How long to go on without news of ended sessions.
+fn revocation(table: &Table<'_>, plan: &Plan<'_>) -> Staleness {
+    const CHOICES: [&str; 3] = ["open", "bounded:30s", "strict"];
+    let Some(word) = table.word("revocation") else { return Staleness::default() };
+    if !plan.replicas {
+        let help = "remove it, or let replicas share a [store] of kind \"redis\"";
+        table.desk.warn(word.at.clone(), "`revocation` means nothing to a gateway alone", help);
     }
+    let bound = word.text.strip_prefix("bounded:").map(words::duration);
+    match (word.text, bound) {
+        ("open", _) => return Staleness::Open,
+        ("strict", _) => return Staleness::Strict,
+        (_, Some(Ok(bound))) if BOUNDS.contains(&bound) => return Staleness::Bounded(bound),
+        (_, Some(Ok(_))) => {
+            let help =
+                format!("from {} to {}", words::long(*BOUNDS.start()), words::long(*BOUNDS.end()));
+            table.desk.error(word.at, "the bound of `revocation` is out of range", help);
+        }
+        (_, Some(Err(help))) => {
+            table.desk.error(word.at, "the bound of `revocation` is no duration", help);
+        }
+        (_, None) => table.not_one_of("revocation", &word, &CHOICES),
+    }
+    Staleness::default()
 }
+
+/// Under a second no news is no silence yet; after a day it is "open" by another name.
+const BOUNDS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);

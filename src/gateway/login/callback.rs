@@ -10,6 +10,7 @@ use http::{Request, Response};
 use super::{Field, Wish, relay::Ticket, set, start};
 use crate::{
     auth::{Pending, ReturnTo, Session, SoFar, State, pending::RESTARTS},
+    clock::Timestamp,
     gateway::{Arrival, Asker, Body, Desk, Error, Worker, reply, rules::Rules},
     site::{Account, Kind, Scope, Site},
     wechat::{self, protocol::Fault},
@@ -140,7 +141,7 @@ impl Worker {
                 return again(rules, request, arrival, state, Wish::first(return_to, scope));
             }
         };
-        match self.ask_wechat(rules, words.code, arrival, &back).await {
+        match self.ask_wechat(&desk.rules, words.code, arrival, &back).await {
             Leg::Ended(login) => match next_account(arrival.site, &back.pending) {
                 Some(account)
                     if !login.snapshot && login.so_far.identity.scope >= back.state.scope =>
@@ -174,7 +175,7 @@ impl Worker {
     /// account does not say is simply missing.
     async fn ask_wechat(
         &self,
-        rules: &Rules,
+        rules: &Arc<Rules>,
         code: Code,
         arrival: &Arrival<'_>,
         back: &Back,
@@ -184,30 +185,32 @@ impl Worker {
         let answer = match (code, account) {
             (Code::Some(code), Some(account)) => {
                 let exchanges = &self.gateway.exchanges;
-                exchanges.identify(account, &code, back.state.nonce).await.map(|it| (account, it))
+                let answer = exchanges.identify(rules, account, &code, back.state.nonce);
+                answer.await.map(|it| (account, it))
             }
             (Code::Absent, _) if pending.so_far.is_none() => return Leg::Declined,
             (Code::Unusable, _) if pending.so_far.is_none() => return Leg::Garbled,
             (Code::Absent | Code::Unusable, _) => Err(silent("no code came back")),
             (Code::Some(_), None) => Err(silent("the account is no longer the site's")),
         };
+        let knows = self.gateway.feed.latest();
         match (answer, pending.so_far.clone()) {
             (Ok((account, person)), None) => {
                 if let (Some(token), Some(_)) = (&person.refresh_token, site.profile_refresh) {
                     let (refreshes, openid) = (&self.gateway.refreshes, &person.identity.openid);
-                    refreshes.remember(rules, account, openid, token);
+                    refreshes.remember(rules, account, openid, token).await;
                 }
                 let app_id = account.app_id.clone();
                 let so_far = SoFar { identity: person.identity, app_id, also: [].into() };
-                Leg::Ended(Login { so_far, snapshot: person.snapshot })
+                Leg::Ended(Login { so_far, snapshot: person.snapshot, knows })
             }
             (Ok((account, person)), Some(mut so_far)) => {
                 so_far.also.insert(account.name.to_ascii_lowercase(), person.identity.openid);
-                Leg::Ended(Login { so_far, snapshot: false })
+                Leg::Ended(Login { so_far, snapshot: false, knows })
             }
             (Err(error), Some(so_far)) => {
                 tracing::warn!(site = site.name, app_id = pending.app_id, %error, "no openid of this account");
-                Leg::Ended(Login { so_far, snapshot: false })
+                Leg::Ended(Login { so_far, snapshot: false, knows })
             }
             (Err(error), None) if is_spent(&error) => Leg::Spent(error),
             (Err(error), None) => Leg::Failed(error),
@@ -234,6 +237,8 @@ struct Login {
     so_far: SoFar,
     /// Whether theirs is the virtual identity of a snapshot page.
     snapshot: bool,
+    /// The last order to end sessions that they come after.
+    knows: Timestamp,
 }
 
 impl Back {
@@ -296,7 +301,7 @@ fn welcome(
 ) -> Result<Response<Body>, Error> {
     let (site, now, pending) = (arrival.site, arrival.now, &back.pending);
     let sid = back.state.sid(&rules.keys, &login.so_far.identity.openid);
-    let fresh = Session::begin(site, login.so_far, sid, now, &rules.session);
+    let fresh = Session::begin(site, login.so_far, sid, now, &rules.session).knowing(login.knows);
     let session = if login.snapshot { fresh.of_snapshot() } else { fresh };
     let names = &site.cookies;
     let cookie = names.set(names.session(), &session.seal(&rules.keys)?, session.age(now));

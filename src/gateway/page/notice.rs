@@ -43,13 +43,15 @@ pub enum Notice {
     HeadersTooLarge,
     /// More visitors than we can serve.
     Overloaded,
+    /// Nobody can say right now whether the visitor's session was ended elsewhere.
+    Unsure,
     /// A mistake of ours.
     Internal,
 }
 
 impl Notice {
     /// All of them, for metrics, documents and tests.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::LoginExpired,
         Self::CookiesLost,
         Self::Declined,
@@ -70,6 +72,7 @@ impl Notice {
         Self::TooLarge,
         Self::HeadersTooLarge,
         Self::Overloaded,
+        Self::Unsure,
         Self::Internal,
     ];
 
@@ -96,6 +99,7 @@ impl Notice {
             Self::TooLarge => "too_large",
             Self::HeadersTooLarge => "headers_too_large",
             Self::Overloaded => "overloaded",
+            Self::Unsure => "unsure",
             Self::Internal => "internal",
         }
     }
@@ -103,9 +107,11 @@ impl Notice {
     /// The drawing above the title: what kind of trouble it is, at a glance.
     pub(super) fn icon(self) -> Icon {
         match self {
-            Self::LoginExpired | Self::WeChatBusy | Self::SiteSlow | Self::Overloaded => {
-                Icon::Clock
-            }
+            Self::LoginExpired
+            | Self::WeChatBusy
+            | Self::SiteSlow
+            | Self::Overloaded
+            | Self::Unsure => Icon::Clock,
             Self::Declined | Self::ConsentNeeded => Icon::Person,
             Self::NotAllowed | Self::Forbidden | Self::MethodNotAllowed => Icon::Stop,
             Self::WeChatOnly => Icon::Phone,
@@ -172,7 +178,7 @@ mod tests {
     #[test]
     fn words_are_distinct_and_plain() {
         let words: HashSet<_> = Notice::ALL.iter().map(|notice| notice.word()).collect();
-        assert_eq!(words.len(), 21, "two notices share a word");
+        assert_eq!(words.len(), 22, "two notices share a word");
         for word in words {
             assert!(word.bytes().all(|b| b == b'_' || b.is_ascii_lowercase()), "{word}");
         }

@@ -92,6 +92,7 @@ struct Notices {
     too_large: Text,
     headers_too_large: Text,
     overloaded: Text,
+    unsure: Text,
     internal: Text,
 }
 
@@ -135,6 +136,7 @@ impl Language {
             Notice::TooLarge => &all.too_large,
             Notice::HeadersTooLarge => &all.headers_too_large,
             Notice::Overloaded => &all.overloaded,
+            Notice::Unsure => &all.unsure,
             Notice::Internal => &all.internal,
         }
     }

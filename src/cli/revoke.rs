@@ -1,0 +1,145 @@
+//! `wxgate revoke`: ends sessions on every replica.
+//!
+//! Where replicas share a store, the order goes there and a gateway need not even run. A gateway
+//! that is alone keeps its list in its own memory: it is asked over its admin listener.
+
+use std::{net::SocketAddr, path::Path, process::ExitCode, time::Duration};
+
+use bytes::Bytes;
+use clap::Args;
+use http::{Request, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::{net::TcpStream, time::timeout};
+
+use super::{EX_USAGE, complain, refuse, say};
+use crate::{
+    auth::{Revocation, View, Wanted, Whom},
+    clock,
+    config::Config,
+    store::{Heard, Mark, Store},
+};
+
+/// How long the store or the gateway may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Whose sessions.
+#[derive(Args)]
+#[command(group(clap::ArgGroup::new("whose").required(true).args(["session", "account", "all"])))]
+pub struct Whose {
+    /// One session, by the id that sites receive as X-WeChat-Session.
+    #[arg(long, value_name = "SID")]
+    session: Option<String>,
+    /// Everybody of an account, or with --openid one person of it.
+    #[arg(long, value_name = "NAME")]
+    account: Option<String>,
+    /// A person.
+    #[arg(long, value_name = "OPENID", requires = "account")]
+    openid: Option<String>,
+    /// Everybody.
+    #[arg(long)]
+    all: bool,
+}
+
+/// Ends them, and says so.
+pub fn revoke(path: &Path, whose: Whose, json: bool) -> ExitCode {
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(complaints) => return refuse(&complaints),
+    };
+    let Whose { session, account, openid, all } = whose;
+    let wanted = Wanted { session, account, openid, all };
+    let whom = match wanted.whom(config.accounts.iter().map(|account| &**account)) {
+        Ok(whom) => whom,
+        Err(unclear) => {
+            complain(&format!("wxgate: {unclear}"));
+            return ExitCode::from(EX_USAGE);
+        }
+    };
+    let text = tell(&whom, config.gateway.store.is_shared());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let outcome = runtime.map_err(|error| error.to_string()).and_then(|runtime| {
+        runtime.block_on(async {
+            let done = async {
+                if config.gateway.store.is_shared() {
+                    over_the_store(&config, whom).await
+                } else {
+                    ask_the_gateway(config.admin.listen, &wanted).await
+                }
+            };
+            timeout(PATIENCE, done).await.unwrap_or_else(|_| Err("no answer".to_owned()))
+        })
+    });
+    match outcome {
+        Ok(order) if json => say(&order.to_string()),
+        Ok(_) => say(&text),
+        Err(why) => {
+            complain(&format!("wxgate: {why}"));
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn tell(whom: &Whom, shared: bool) -> String {
+    let whose = match whom {
+        Whom::Session(sid) => format!("The session {sid}"),
+        Whom::Person { appid, openid } => format!("Every session of {openid} ({appid})"),
+        Whom::Account(appid) => format!("Every session of the account {appid}"),
+        Whom::All => "Every session".to_owned(),
+    };
+    let when = if shared { "on every replica within a second" } else { "in the running gateway" };
+    format!("{whose} that began before now is ended {when}.")
+}
+
+/// Reads what was ordered before, so that this order comes after it, and adds to it.
+async fn over_the_store(config: &Config, whom: Whom) -> Result<Value, String> {
+    let store = Store::new(&config.gateway.store).map_err(|error| error.to_string())?;
+    let (mut view, mut mark, now) = (View::default(), Mark::default(), clock::system());
+    loop {
+        match store.follow(&mark).await.map_err(|error| error.to_string())? {
+            Heard::Another => mark = Mark::default(),
+            Heard::Next { orders, mark: next, more } => {
+                mark = next;
+                for order in orders {
+                    view.add(order, now);
+                }
+                if !more {
+                    break;
+                }
+            }
+        }
+    }
+    let max = config.gateway.session.max;
+    let order = Revocation::ordered(whom, &view, now, max);
+    let handed = store.revoke(std::slice::from_ref(&order), Revocation::kept_for(max)).await;
+    handed.map(|()| json!(order)).map_err(|error| error.to_string())
+}
+
+async fn ask_the_gateway(admin: SocketAddr, wanted: &Wanted) -> Result<Value, String> {
+    let nobody = |error: std::io::Error| {
+        format!(
+            "this store of kind \"memory\" is inside the running gateway, whose admin listener \
+             {admin} cannot be reached: {error}"
+        )
+    };
+    let broken = |error: hyper::Error| format!("the admin listener {admin} broke off: {error}");
+    let stream = TcpStream::connect(admin).await.map_err(nobody)?;
+    let http = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = http.map_err(broken)?;
+    tokio::spawn(connection);
+    let request = Request::post("/revocations")
+        .header(header::HOST, admin.to_string())
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::<Bytes>::from(json!(wanted).to_string()))
+        .map_err(|error| error.to_string())?;
+    let (head, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
+    let body = Limited::new(body, 64 * 1024).collect().await;
+    let body = body.map_err(|error| format!("the admin listener {admin} broke off: {error}"))?;
+    let text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+    if head.status != StatusCode::ACCEPTED {
+        return Err(format!("the gateway at {admin} refused: {} {}", head.status, text.trim()));
+    }
+    serde_json::from_str(&text).map_err(|error| error.to_string())
+}

@@ -1,0 +1,172 @@
+//! `[store]`: what replicas share, and where. Pure.
+
+use std::ops::Range;
+
+use super::{place, secret::secret};
+use crate::{
+    config::{
+        reader::{Table, Word},
+        words,
+    },
+    secret::Secret,
+    store::{Place, Remote, Settings},
+};
+
+/// Every key but `kind`.
+const KEYS: [&str; 9] =
+    ["path", "url", "sentinels", "master", "cluster", "username", "password", "tls", "ca"];
+
+/// Reads `[store]`. What cannot be used is complained about and taken for the default.
+pub fn settings(store: &Table<'_>) -> Settings {
+    let Some(kind) = store.word("kind") else {
+        foreign(store, "memory", &[]);
+        return Settings::Memory;
+    };
+    match kind.text {
+        "memory" => foreign(store, "memory", &[]),
+        "redis" if cfg!(feature = "redis") => {
+            foreign(store, "redis", KEYS.split_first().map_or(&[], |(_path, others)| others));
+            if let Some(remote) = redis(store, &kind) {
+                return Settings::Redis(Box::new(remote));
+            }
+        }
+        "redis" => {
+            let message = "this wxgate was built without Redis";
+            store.desk.error(kind.at, message, "build it with `--features redis`");
+        }
+        "file" => {
+            let help = "write `kind = \"memory\"` for a single gateway, or `kind = \"redis\"`";
+            store.unsupported(kind.at, "a store of kind \"file\"", help);
+        }
+        _ => store.not_one_of("kind", &kind, &["memory", "redis"]),
+    }
+    Settings::Memory
+}
+
+/// Complains of keys that a store of this kind does not know.
+fn foreign(store: &Table<'_>, kind: &str, known: &[&str]) {
+    for key in KEYS.iter().filter(|key| !known.contains(key)) {
+        if let Some(at) = store.place(key) {
+            let message = format!("`{key}` means nothing to a store of kind \"{kind}\"");
+            let help = match (kind, *key) {
+                (_, "path") => "remove it: a store of kind \"file\" is not yet supported",
+                ("memory", _) => "remove it, or write `kind = \"redis\"`",
+                (_, _) => "remove it",
+            };
+            store.desk.error(at, message, help);
+        }
+    }
+}
+
+fn redis(store: &Table<'_>, kind: &Word<'_>) -> Option<Remote> {
+    let ways: Vec<&str> = ["url", "sentinels", "cluster"]
+        .into_iter()
+        .filter(|key| store.value(key).is_some())
+        .collect();
+    let place = match ways.as_slice() {
+        ["url"] => url(store).map(Place::Url),
+        ["sentinels"] => sentinels(store),
+        ["cluster"] => Some(Place::Cluster(nodes(store, "cluster", 6_379))),
+        [] => {
+            let message = "a store of kind \"redis\" does not say where it is";
+            let help = "add one of `url`, `sentinels` and `cluster`, as in \
+                        `url = \"redis://127.0.0.1:6379\"`";
+            store.desk.error(kind.at.clone(), message, help);
+            None
+        }
+        [first, .., last] => {
+            let message = format!(
+                "{} and {} exclude each other",
+                words::list(&[first]),
+                words::list(&[last])
+            );
+            store.desk.error(store.place(last), message, "keep one of them");
+            None
+        }
+        [_] => None,
+    };
+    if let (Some(at), false) = (store.place("master"), ways.contains(&"sentinels")) {
+        store.desk.error(at, "`master` is for `sentinels`", "remove it");
+    }
+    if let (Some(at), true) = (store.place("tls"), ways.contains(&"url")) {
+        store.desk.error(at, "the URL says whether to speak TLS", "write \"rediss://…\" there");
+    }
+    let username = store.word("username").map(|word| word.text.to_owned());
+    let password = store.value("password").and_then(|_| secret(store, "password"));
+    let tls = store.boolean("tls", false);
+    let ca = store.word("ca").and_then(|word| authority(store, &word));
+    let password = password.map(|found| found.secret);
+    Some(Remote { place: place?, username, password, tls, ca })
+}
+
+/// A URL may hold a password, and then it is a secret like any other.
+fn url(store: &Table<'_>) -> Option<Secret> {
+    let value = store.value("url")?;
+    let (url, at): (Secret, Range<usize>) = match value.get_ref().as_str() {
+        Some(text) if has_password(text) => {
+            let found = secret(store, "url")?;
+            (found.secret, found.at)
+        }
+        Some(text) => (Secret::new(text), value.span()),
+        None => {
+            let found = secret(store, "url")?;
+            (found.secret, found.at)
+        }
+    };
+    let good = ["redis://", "rediss://", "unix:///", "redis+unix:///"];
+    let parsed = url::Url::parse(url.expose()).ok();
+    let placed = parsed.is_some_and(|url| {
+        url.host_str().is_some_and(|it| !it.is_empty()) || url.scheme().ends_with("unix")
+    });
+    if !placed || !good.iter().any(|start| url.expose().starts_with(start)) {
+        let help = "write \"redis://10.0.0.1:6379\", or \"rediss://…\" for TLS; a user and a \
+                    password go before an `@`, percent-encoded";
+        store.desk.error(at, "`url` is no address of a Redis", help);
+        return None;
+    }
+    Some(url)
+}
+
+fn has_password(url: &str) -> bool {
+    url::Url::parse(url).map_or_else(|_| url.contains('@'), |url| url.password().is_some())
+}
+
+fn sentinels(store: &Table<'_>) -> Option<Place> {
+    let addresses = nodes(store, "sentinels", 26_379);
+    let master = store.required("master")?.text.to_owned();
+    Some(Place::Sentinels { addresses, master })
+}
+
+/// Hosts with ports.
+fn nodes(store: &Table<'_>, key: &str, port: u16) -> Vec<(String, u16)> {
+    if store.empty_array(key).is_some() {
+        store.missing(key);
+    }
+    let read = |word: Word<'_>| {
+        let url = url::Url::parse(&format!("redis://{}", word.text)).ok();
+        let plain = |url: &url::Url| {
+            url.username().is_empty() && matches!(url.path(), "" | "/") && url.query().is_none()
+        };
+        let node = url.filter(plain).and_then(|url| {
+            let host = url.host_str()?.trim_matches(['[', ']']).to_owned();
+            Some((host, url.port().unwrap_or(port)))
+        });
+        if node.is_none() {
+            if word.text.contains('@') {
+                store.desk.hide(word.at.clone());
+            }
+            let help = format!(
+                "write a host and a port, as in \"10.0.0.1:{port}\"; who we are is said by \
+                 `username` and `password`"
+            );
+            store.desk.error(word.at, format!("an entry of `{key}` is no host"), help);
+        }
+        node
+    };
+    store.words(key).unwrap_or_default().into_iter().filter_map(read).collect()
+}
+
+fn authority(store: &Table<'_>, word: &Word<'_>) -> Option<Vec<u8>> {
+    let path = place::file(store, word, false);
+    Some(store.desk.sources.file(&path).ok()?.content.to_vec())
+}

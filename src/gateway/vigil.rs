@@ -1,0 +1,62 @@
+//! Answers that go on for long, WebSocket and server-sent events, end with the session that they
+//! were begun with.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::time::{Sleep, sleep};
+
+use super::feed::Feed;
+use crate::auth::Known;
+
+/// How often to look. An order takes half a second to come here at most.
+const LOOK: Duration = Duration::from_millis(400);
+
+/// Watches over one answer to a visitor we know.
+pub struct Vigil {
+    known: Rc<Known>,
+    feed: Arc<Feed>,
+    /// Pieces that came without a pause.
+    passed: u8,
+    /// Only for answers that make somebody wait: most never do.
+    next: Option<Pin<Box<Sleep>>>,
+}
+
+impl Vigil {
+    /// Over an answer to `known`.
+    pub fn over(known: &Rc<Known>, feed: &Arc<Feed>) -> Self {
+        Self { known: Rc::clone(known), feed: Arc::clone(feed), passed: 0, next: None }
+    }
+
+    /// Completes when the session has been ended.
+    pub async fn ended(self) {
+        while !self.feed.ends(&self.known.session) {
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Whether the session has been ended, looked at each few pieces: an answer that never pauses
+    /// never waits for a clock.
+    pub fn passed(&mut self) -> bool {
+        self.passed = self.passed.wrapping_add(1) % 64;
+        self.passed == 0 && self.feed.ends(&self.known.session)
+    }
+
+    /// Whether the session has been ended, looked at from time to time while nothing comes.
+    pub fn poll_ended(&mut self, cx: &mut Context<'_>) -> bool {
+        loop {
+            let next = self.next.get_or_insert_with(|| Box::pin(sleep(LOOK)));
+            match next.as_mut().poll(cx) {
+                Poll::Pending => return false,
+                Poll::Ready(()) if self.feed.ends(&self.known.session) => return true,
+                Poll::Ready(()) => self.next = None,
+            }
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! What outlives a request and belongs to no visitor's cookie: small values that expire, and the
+//! log of sessions that were ended.
+//!
+//! A flood of anonymous visitors puts nothing in it. Values are sealed by whoever puts them here,
+//! so that they are worth nothing to whoever reads them. Requests never wait for it, but for the
+//! callback of a login and a logout.
+
+#![cfg_attr(
+    not(feature = "redis"),
+    expect(unused_variables, clippy::unused_async, reason = "memory is never far away")
+)]
+
+use std::{fmt, time::Duration};
+
+use crate::{auth::Revocation, secret::Secret};
+
+mod memory;
+#[cfg(feature = "redis")]
+mod redis;
+
+use memory::Memory;
+#[cfg(feature = "redis")]
+use redis::Redis;
+
+/// Who keeps it.
+#[derive(Clone, Debug, Default)]
+pub enum Settings {
+    /// This process, for itself.
+    #[default]
+    Memory,
+    /// A Redis that the replicas share.
+    Redis(Box<Remote>),
+}
+
+/// A Redis and how we introduce ourselves to it.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    /// Where it is.
+    pub place: Place,
+    /// An ACL user, where the URL does not name one.
+    pub username: Option<String>,
+    /// Their password.
+    pub password: Option<Secret>,
+    /// Whether to speak TLS, where no URL says so.
+    pub tls: bool,
+    /// The authority that signed its certificate, as PEM, where that is not a public one.
+    pub ca: Option<Vec<u8>>,
+}
+
+/// Where a Redis is.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// One server, by URL.
+    Url(Secret),
+    /// Whatever these sentinels say.
+    Sentinels {
+        /// Hosts and ports.
+        addresses: Vec<(String, u16)>,
+        /// Which of the masters they watch.
+        master: String,
+    },
+    /// A cluster that these nodes belong to.
+    Cluster(Vec<(String, u16)>),
+}
+
+impl Settings {
+    /// Whether other replicas can see what is kept.
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Self::Redis(_))
+    }
+}
+
+impl fmt::Display for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |nodes: &[(String, u16)]| {
+            let nodes = nodes.iter().map(|(host, port)| format!("{host}:{port}"));
+            nodes.collect::<Vec<_>>().join(", ")
+        };
+        match self {
+            Self::Memory => f.write_str("in memory: for a gateway that is alone"),
+            Self::Redis(remote) => match &remote.place {
+                Place::Url(url) => {
+                    // Host and port alone: the rest of it may be a password.
+                    let url = url::Url::parse(url.expose()).ok();
+                    let host = url.as_ref().and_then(url::Url::host_str);
+                    let port = url.as_ref().and_then(url::Url::port).unwrap_or(6_379);
+                    match host {
+                        Some(host) => write!(f, "Redis at {host}:{port}"),
+                        None => f.write_str("Redis at a unix socket"),
+                    }
+                }
+                Place::Sentinels { addresses, master } => {
+                    write!(f, "Redis, {master} as named by {}", list(addresses))
+                }
+                Place::Cluster(nodes) => write!(f, "Redis Cluster of {}", list(nodes)),
+            },
+        }
+    }
+}
+
+/// Nobody answered, or not in time.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the store cannot be reached: {0}")]
+pub struct Away(pub String);
+
+/// A keeper that cannot be used at all.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the store cannot be used: {0}")]
+pub struct Unusable(String);
+
+/// How far the log has been read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mark(Option<String>);
+
+/// What the log says after a mark.
+#[derive(Debug)]
+pub enum Heard {
+    /// What followed, and how far it has now been read; `more` when that is not all.
+    Next {
+        /// In their order.
+        orders: Vec<Revocation>,
+        /// Where to go on.
+        mark: Mark,
+        /// Whether to go on at once.
+        more: bool,
+    },
+    /// This is not the log that was being read: it was emptied, or restored from an older copy.
+    Another,
+}
+
+/// One of the keepers.
+#[derive(Debug)]
+pub enum Store {
+    /// This process.
+    Memory(Memory),
+    /// Redis.
+    #[cfg(feature = "redis")]
+    Redis(Box<Redis>),
+}
+
+impl Store {
+    /// Prepares a keeper; nothing is opened yet.
+    pub fn new(settings: &Settings) -> Result<Self, Unusable> {
+        match settings {
+            Settings::Memory => Ok(Self::Memory(Memory::default())),
+            #[cfg(feature = "redis")]
+            Settings::Redis(remote) => {
+                let redis = Redis::new(remote).map_err(|error| Unusable(error.to_string()))?;
+                Ok(Self::Redis(Box::new(redis)))
+            }
+            #[cfg(not(feature = "redis"))]
+            Settings::Redis(_) => {
+                Err(Unusable("this wxgate was built without the feature `redis`".to_owned()))
+            }
+        }
+    }
+
+    /// Whether other replicas can see what is kept.
+    pub fn is_shared(&self) -> bool {
+        !matches!(self, Self::Memory(_))
+    }
+
+    /// Keeps a value for `age`.
+    pub async fn put(&self, key: &str, value: Vec<u8>, age: Duration) -> Result<(), Away> {
+        match self {
+            Self::Memory(memory) => {
+                memory.put(key, value, age);
+                Ok(())
+            }
+            #[cfg(feature = "redis")]
+            Self::Redis(redis) => redis.put(key, value, age).await,
+        }
+    }
+
+    /// Keeps a value for `age` unless there is one of that name already; whether it was kept.
+    pub async fn put_new(&self, key: &str, value: Vec<u8>, age: Duration) -> Result<bool, Away> {
+        match self {
+            Self::Memory(memory) => Ok(memory.put_new(key, value, age)),
+            #[cfg(feature = "redis")]
+            Self::Redis(redis) => redis.put_new(key, value, age).await,
+        }
+    }
+
+    /// The value, if it has not expired.
+    pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Away> {
+        match self {
+            Self::Memory(memory) => Ok(memory.get(key)),
+            #[cfg(feature = "redis")]
+            Self::Redis(redis) => redis.get(key).await,
+        }
+    }
+
+    /// The value, which is then gone: of two who ask, one gets it.
+    pub async fn take(&self, key: &str) -> Result<Option<Vec<u8>>, Away> {
+        match self {
+            Self::Memory(memory) => Ok(memory.take(key)),
+            #[cfg(feature = "redis")]
+            Self::Redis(redis) => redis.take(key).await,
+        }
+    }
+
+    /// Adds to the log. Orders are forgotten once the last of them is older than `age`.
+    pub async fn revoke(&self, orders: &[Revocation], age: Duration) -> Result<(), Away> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            #[cfg(feature = "redis")]
+            Self::Redis(redis) => redis.revoke(orders, age).await,
+        }
+    }
+
+    /// Reads on in the log. Every answer, an empty one too, says that the keeper is there and that
+    /// nothing else has been added.
+    pub async fn follow(&self, mark: &Mark) -> Result<Heard, Away> {
+        match self {
+            Self::Memory(_) => {
+                Ok(Heard::Next { orders: Vec::new(), mark: Mark::default(), more: false })
+            }
+            #[cfg(feature = "redis")]
+            Self::Redis(redis) => redis.follow(mark).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_is_told_without_its_password() {
+        let cases = [
+            ("redis://10.0.0.1", "Redis at 10.0.0.1:6379"),
+            ("rediss://wxgate:hunter2@redis.internal:6380/2", "Redis at redis.internal:6380"),
+            ("redis://:hunter2@10.0.0.1/2", "Redis at 10.0.0.1:6379"),
+            ("unix:///run/redis.sock?pass=hunter2", "Redis at a unix socket"),
+        ];
+        for (url, expected) in cases {
+            let place = Place::Url(Secret::new(url));
+            let (username, password, ca) = (None, None, None);
+            let remote = Remote { place, username, password, tls: false, ca };
+            let settings = Settings::Redis(Box::new(remote));
+            assert_eq!(settings.to_string(), expected);
+            assert!(!format!("{settings:?}").contains("hunter2"));
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Redis goes away, forgets, and comes back; nobody restarts anything.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::{
+    fleet::{Fleet, sid, store},
+    redis::{Redis, Wire},
+    visitor::Visitor,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_stops_and_starts_and_nothing_is_lost() {
+    let mut redis = Redis::start().await;
+    let mut fleet = Fleet::at(&redis.url(), 3).await;
+    let (inside, leaving) = (fleet.somebody().await, fleet.somebody().await);
+    redis.kill().await;
+
+    assert_eq!(fleet.statuses(&inside).await, [200; 3], "good sessions go on");
+    for _ in 0..10 {
+        let begun = Instant::now();
+        let _ = fleet.somebody().await;
+        assert!(begun.elapsed() < Duration::from_secs(3), "logins go on: {:?}", begun.elapsed());
+    }
+    let given = fleet.revoke(1, &format!(r#"{{"session":"{}"}}"#, sid(&leaving).await)).await;
+    assert!(given.contains("\"handed_over\":false"), "{given}");
+    assert_eq!(fleet.statuses(&leaving).await, [200, 302, 200], "known where it was ordered");
+    assert!(fleet.ready(0).await.contains("news of ended sessions"), "{}", fleet.ready(0).await);
+
+    redis.start_again().await;
+    let since = Instant::now();
+    let refused = fleet.refused_after(&leaving, since).await;
+    println!("Redis back: the order of meanwhile is known after {refused:?}");
+    assert!(refused.iter().all(|wait| *wait < Duration::from_secs(3)), "{refused:?}");
+    assert_eq!(fleet.statuses(&inside).await, [200; 3]);
+    // The fleet works as one again.
+    let visitor = fleet.somebody().await;
+    let since = Instant::now();
+    fleet.revoke(2, &format!(r#"{{"session":"{}"}}"#, sid(&visitor).await)).await;
+    let refused = fleet.refused_after(&visitor, since).await;
+    assert!(refused.iter().all(|wait| *wait < Duration::from_secs(1)), "{refused:?}");
+    fleet.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_has_forgotten_is_told_again() {
+    let redis = Redis::start().await;
+    let mut fleet = Fleet::at(&redis.url(), 2).await;
+    let visitor = fleet.somebody().await;
+    fleet.revoke(0, &format!(r#"{{"session":"{}"}}"#, sid(&visitor).await)).await;
+    let _ = fleet.refused_after(&visitor, Instant::now()).await;
+    assert!(redis.ask("FLUSHALL").await.starts_with("+OK"));
+    let begun = Instant::now();
+    while redis.ask("XLEN wxgate:revocations").await.starts_with(":0") {
+        assert!(begun.elapsed() < Duration::from_secs(5), "nobody told it");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    fleet.join(&store(&redis.url()), "").await;
+    fleet.wait_until_ready(2).await;
+    assert_eq!(fleet.statuses(&visitor).await, [302; 3]);
+    // And its numbers may begin anew: what comes next is not missed.
+    let visitor = fleet.somebody().await;
+    let since = Instant::now();
+    fleet.revoke(1, &format!(r#"{{"session":"{}"}}"#, sid(&visitor).await)).await;
+    let refused = fleet.refused_after(&visitor, since).await;
+    assert!(refused.iter().all(|wait| *wait < Duration::from_secs(1)), "{refused:?}");
+    fleet.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_was_cut_off_hears_what_it_missed() {
+    let redis = Redis::start().await;
+    let wire = Wire::to(redis.addr()).await;
+    let mut fleet =
+        Fleet::open(&[store(&redis.url()), store(&redis.url()), store(&wire.url())], "").await;
+    let visitor = fleet.somebody().await;
+    wire.set(false);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    fleet.revoke(0, &format!(r#"{{"session":"{}"}}"#, sid(&visitor).await)).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(fleet.statuses(&visitor).await, [302, 302, 200], "bounded: it goes on for a while");
+    wire.set(true);
+    let refused = fleet.refused_after(&visitor, Instant::now()).await;
+    println!("the wire is whole again: the order arrives after {:?}", refused[2]);
+    assert!(refused[2] < Duration::from_secs(3), "{refused:?}");
+    fleet.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g6_silence_is_answered_as_each_site_wants_it() {
+    let mut redis = Redis::start().await;
+    let cases = [
+        ("revocation = \"open\"", Duration::MAX),
+        ("revocation = \"bounded:2s\"", Duration::from_secs(2)),
+        ("revocation = \"strict\"", Duration::from_secs(1)),
+    ];
+    let mut fleets = Vec::new();
+    for (line, bound) in cases {
+        let mut fleet = Fleet::open(&[store(&redis.url())], line).await;
+        let visitor = fleet.somebody().await;
+        fleets.push((fleet, visitor, bound));
+    }
+    redis.kill().await;
+    let since = Instant::now();
+    for (fleet, visitor, bound) in &fleets {
+        let mut visitor = visitor.clone();
+        while since.elapsed() < Duration::from_millis(2_500) {
+            let page = visitor.get("/orders").await;
+            let (late, early) = (since.elapsed() > *bound, since.elapsed() < *bound / 2);
+            assert!(page.status == 200 || (page.status == 503 && !early), "{bound:?}: {page:?}");
+            if page.status == 503 {
+                assert!(page.header("retry-after").is_some());
+                break;
+            }
+            assert!(!late || since.elapsed() < bound.saturating_add(Duration::from_millis(500)));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let open = *bound == Duration::MAX;
+        assert_eq!(visitor.get("/orders").await.status, if open { 200 } else { 503 });
+        // Nobody is named who may have been logged out; nobody is kept from what is public.
+        let news = visitor.get("/news/1").await;
+        assert_eq!((news.status, news.received("x-wechat-openid").len()), (200, usize::from(open)));
+        assert_eq!(Visitor::desktop(fleet.gateway(0)).get("/static/a").await.status, 200);
+        let ready = fleet.ready(0).await;
+        assert_eq!(ready.starts_with("HTTP/1.1 200"), open, "{ready}");
+    }
+    redis.start_again().await;
+    for (fleet, visitor, _) in fleets {
+        let back = fleet.wait_until_ready(0).await;
+        assert!(back < Duration::from_secs(3), "{back:?}");
+        assert_eq!(fleet.statuses(&visitor).await, [200], "the session is still good");
+        fleet.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_starts_without_redis_and_waits_for_it() {
+    let mut redis = Redis::start().await;
+    let mut fleet = Fleet::at(&redis.url(), 1).await;
+    let visitor = fleet.somebody().await;
+    redis.kill().await;
+    fleet.join(&store(&redis.url()), "").await;
+    let ready = fleet.ready(1).await;
+    assert!(ready.starts_with("HTTP/1.1 503"), "{ready}");
+    assert_eq!(fleet.statuses(&visitor).await, [200, 503], "it does not know who was logged out");
+    redis.start_again().await;
+    let _ = fleet.wait_until_ready(1).await;
+    assert_eq!(fleet.statuses(&visitor).await, [200, 200]);
+    fleet.close().await;
+}
