@@ -91,6 +91,7 @@ fn the_defaults_it_shows_are_the_defaults() {
         "certificates",
         "profile_refresh",
         "origins",
+        "path",
         "url",
         "sentinels",
         "master",

@@ -61,6 +61,7 @@ use receive::{Arrival, Door, Landing};
 use refresh::Refreshes;
 use reply::Asker;
 use rules::{Desk, Rules};
+use vigil::Post;
 
 /// What the gateway needs to know.
 #[derive(Clone, Debug)]
@@ -150,6 +151,7 @@ pub struct Worker {
     desk: RefCell<Rc<Desk>>,
     upstream: Upstream,
     tunnels: Tunnels,
+    post: Rc<Post>,
     lines: Lines,
 }
 
@@ -159,7 +161,8 @@ impl Worker {
         let desk = Rc::new(Desk::new(gateway.rules.load_full(), 0));
         let upstream = Upstream::new(Arc::clone(&gateway.tls));
         let lines = Lines::new(gateway.log.clone());
-        Self { gateway, desk: RefCell::new(desk), upstream, tunnels, lines }
+        let post = Post::new(&gateway.feed);
+        Self { gateway, desk: RefCell::new(desk), upstream, tunnels, post, lines }
     }
 
     /// Answers a request. Whatever happens inside, the visitor gets a response.
