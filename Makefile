@@ -3,12 +3,15 @@
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: test tools format lint unit doc browser demo clean
+FUZZ_SECONDS ?= 60
+
+.PHONY: test tools format lint unit doc browser demo bench fuzz deny clean
 
 test: tools format lint unit doc browser
 	@echo "everything passed"
 
-# The real programs the tests run against: sites in PHP, Node and Python, and a browser.
+# The real programs the tests run against: sites in PHP, Node and Python, three proxies, JOSE
+# libraries, and a browser.
 tools:
 	sh tests/tools.sh
 
@@ -31,9 +34,29 @@ browser:
 	node tests/browser/demo.mjs target/debug/wxgate artifacts
 	node tests/browser/wechat.mjs target/debug/wxgate artifacts
 
+# The gateway beside nginx and HAProxy from the distribution: CPU per request, on this machine.
+bench:
+	$(CARGO) build --locked --release
+	python3 bench/bench.py
+
 demo:
 	$(CARGO) run --release -- demo
 
+# Every fuzz target for so many seconds. Needs a nightly compiler; see deploy/SECURITY.md.
+fuzz:
+	sh fuzz/run.sh $(FUZZ_SECONDS)
+
+# Licences, bans, sources and advisories of every dependency. Building cargo-deny takes minutes, so
+# it is not part of `make test`, where tests/supply.rs looks at what can be seen without it.
+deny:
+	command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --locked
+	cargo deny --locked check --hide-inclusion-graph licenses bans sources
+	if cargo deny fetch db; then \
+		cargo deny --locked check --hide-inclusion-graph advisories; \
+	else \
+		echo "advisories NOT checked: there is no way to their database" >&2; \
+	fi
+
 clean:
 	$(CARGO) clean
-	rm -rf artifacts tests/browser/node_modules
+	rm -rf artifacts tests/browser/node_modules tests/proof/node_modules tests/proof/venv

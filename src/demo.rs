@@ -31,6 +31,17 @@ struct Addresses {
     site: SocketAddr,
 }
 
+impl Addresses {
+    /// Where visitors find the gateway: one that listens everywhere is found on this machine.
+    fn visited(&self) -> SocketAddr {
+        let SocketAddr::V4(everywhere) = self.gateway else { return self.gateway };
+        if everywhere.ip().is_unspecified() {
+            return SocketAddr::from(([127, 0, 0, 1], everywhere.port()));
+        }
+        self.gateway
+    }
+}
+
 /// Why the demo could not start.
 pub type Failure = Box<dyn std::error::Error>;
 
@@ -64,7 +75,7 @@ impl Demo {
 
     /// What to open in a browser.
     pub fn url(&self) -> String {
-        format!("http://{}/", self.addresses.gateway)
+        format!("http://{}/", self.addresses.visited())
     }
 
     /// Where the emulated WeChat is.
@@ -107,7 +118,7 @@ api_urls = ["http://{wechat}"]
 
 [[site]]
 hosts = ["{host}", "localhost"]
-public_url = "http://{gateway}"
+public_url = "http://{visited}"
 account = "demo"
 upstream = ["http://{site}"]
 outside_wechat = "login:demo"
@@ -125,7 +136,8 @@ path = "/member/*"
 scope = "snsapi_userinfo"
 prompt = "button"
 "#,
-        host = gateway.ip(),
+        visited = addresses.visited(),
+        host = addresses.visited().ip(),
     )
 }
 

@@ -11,6 +11,7 @@
 //!
 //! | room         | owns                                                  | I/O                |
 //! |--------------|-------------------------------------------------------|--------------------|
+//! | `fuzzing`    | what `fuzz/` calls, and a test; in no other build     | none               |
 //! | [`cli`]      | the commands, signals, exit codes, logs               | process            |
 //! | [`demo`]     | gateway, emulated WeChat and a sample site, together  | starts the others  |
 //! | [`emulator`] | the emulated WeChat: pages, API, faults               | sockets in         |
@@ -20,7 +21,8 @@
 //! | [`gateway`]  | one request from door to door; the login; our pages   | joins the others   |
 //! | [`wechat`]   | WeChat's OAuth API                                    | sockets out        |
 //! | [`upstream`] | the sites behind us: pools, forwarding, tunnels       | sockets out        |
-//! | [`store`]    | what replicas share: codes, tokens, ended sessions    | memory, or Redis   |
+//! | [`store`]    | what replicas share: codes, tokens, ended sessions    | one file, or Redis |
+//! | [`metrics`]  | what is counted                                       | memory             |
 //! | [`auth`]     | sessions, logins, and who may pass                    | none               |
 //! | [`site`]     | which site, which route, what it asks for             | none               |
 //! | [`wire`]     | HTTP manners: hosts, paths, headers, cookies          | none               |
@@ -47,6 +49,9 @@
 //! Each thread owns a runtime, its listeners, its upstream connections and its cache of verified
 //! cookies. Threads share nothing on this path but read-only snapshots.
 
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod cli;
 pub mod demo;
 pub mod emulator;
@@ -57,6 +62,7 @@ pub mod gateway;
 mod wechat;
 mod upstream;
 mod store;
+mod metrics;
 mod auth;
 mod site;
 mod wire;

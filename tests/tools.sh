@@ -10,20 +10,36 @@ need() { # command, package
 need cc gcc
 need php php-cli
 need python3 python3
+python3 -c "import ensurepip" 2>/dev/null || missing="$missing python3-venv"
 need node nodejs
 need npm npm
 need nginx nginx-light
 need redis-server redis-server
+need caddy caddy
+need haproxy haproxy
 need chromium chromium
 [ -e /usr/include/stdlib.h ] || missing="$missing libc6-dev"
 # Without a Chinese font the screenshots show boxes.
 fc-list :lang=zh 2>/dev/null | grep -q . || missing="$missing fontconfig fonts-noto-cjk"
 
-[ -z "$missing" ] && exit 0
-echo "installing:$missing"
-sudo=""
-[ "$(id -u)" = 0 ] || sudo="sudo"
-export DEBIAN_FRONTEND=noninteractive
-$sudo apt-get update -q
-# shellcheck disable=SC2086
-$sudo apt-get install -y -q --no-install-recommends $missing
+if [ -n "$missing" ]; then
+    echo "installing:$missing"
+    sudo=""
+    [ "$(id -u)" = 0 ] || sudo="sudo"
+    export DEBIAN_FRONTEND=noninteractive
+    $sudo apt-get update -q
+    # shellcheck disable=SC2086
+    $sudo apt-get install -y -q --no-install-recommends $missing
+fi
+
+# JOSE libraries that know nothing of us, to check our assertions.
+cd "$(dirname "$0")/proof"
+if ! cmp -s requirements.txt venv/installed; then
+    python3 -m venv venv
+    venv/bin/pip install -q --disable-pip-version-check -r requirements.txt
+    cp requirements.txt venv/installed
+fi
+if ! cmp -s package-lock.json node_modules/installed; then
+    npm ci --no-audit --no-fund
+    cp package-lock.json node_modules/installed
+fi

@@ -1,5 +1,5 @@
-//! The other listener, for machines that watch us and for the operator: health, and the end of
-//! sessions. Never on the public one.
+//! The other listener, for machines that watch us and for the operator: health, metrics, and the
+//! end of sessions. Never on the public one.
 
 use std::{
     convert::Infallible,
@@ -20,7 +20,10 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
-use crate::gateway::{Gateway, Standing};
+use crate::{
+    gateway::{Gateway, Standing},
+    metrics::Metrics,
+};
 
 mod revocations;
 
@@ -106,24 +109,45 @@ async fn handle(
     if request.uri().path() == revocations::PATH {
         return revocations::take(request, gateway).await;
     }
-    answer(&request, readiness.is_ready().then(|| gateway.standing()))
+    gateway.metrics().news(gateway.standing().age);
+    let ready = readiness.is_ready().then(|| gateway.standing());
+    answer(&request, ready, gateway.metrics())
 }
 
 /// Exact paths and methods only, so that nothing else can pass for health.
-fn answer<B>(request: &Request<B>, ready: Option<Standing>) -> Response<Full<Bytes>> {
+fn answer<B>(
+    request: &Request<B>,
+    ready: Option<Standing>,
+    metrics: &Metrics,
+) -> Response<Full<Bytes>> {
     let get = matches!(*request.method(), Method::GET | Method::HEAD);
+    if get && request.uri().path() == "/metrics" {
+        return exposition(metrics);
+    }
     let (status, text) = match (request.uri().path(), get) {
         ("/healthz", true) => (StatusCode::OK, "ok\n".to_owned()),
         ("/readyz", true) => say_ready(ready),
-        ("/healthz" | "/readyz", false) => {
+        ("/healthz" | "/readyz" | "/metrics", false) => {
             (StatusCode::METHOD_NOT_ALLOWED, "GET only\n".to_owned())
         }
-        _ => (StatusCode::NOT_FOUND, "here are /healthz, /readyz and /revocations\n".to_owned()),
+        _ => (
+            StatusCode::NOT_FOUND,
+            "here are /healthz, /readyz, /metrics and /revocations\n".to_owned(),
+        ),
     };
     let mut response = Response::new(Full::from(text));
     *response.status_mut() = status;
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    response
+}
+
+/// Everything that is counted, as Prometheus reads it.
+fn exposition(metrics: &Metrics) -> Response<Full<Bytes>> {
+    const OPEN_METRICS: HeaderValue =
+        HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    let mut response = Response::new(Full::from(metrics.text().unwrap_or_default()));
+    response.headers_mut().insert(header::CONTENT_TYPE, OPEN_METRICS);
     response
 }
 
@@ -164,7 +188,11 @@ mod tests {
         ];
         for (method, path, expected) in cases {
             let request = Request::builder().method(&method).uri(path).body(()).unwrap();
-            assert_eq!(answer(&request, None).status(), expected, "{method} {path}");
+            assert_eq!(
+                answer(&request, None, &Metrics::default()).status(),
+                expected,
+                "{method} {path}"
+            );
         }
     }
 

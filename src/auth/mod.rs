@@ -11,6 +11,7 @@ use crate::{
 
 pub mod client;
 pub mod pending;
+pub mod proof;
 pub mod return_to;
 pub mod revocation;
 pub mod session;

@@ -215,6 +215,8 @@ fn place(audience: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::auth::token::tests::keys;
 
@@ -293,5 +295,80 @@ mod tests {
         assert_eq!(Pending::open(sealed.as_bytes(), &keys, SITE, "/_wx"), Some(pending));
         assert_eq!(Pending::open(sealed.as_bytes(), &keys, "https://x", "/_wx"), None);
         assert_eq!(Pending::open(b"garbage", &keys, SITE, "/_wx"), None);
+    }
+
+    fn a_state() -> impl Strategy<Value = State> {
+        (any::<u128>(), any::<u32>(), any::<u8>(), any::<bool>()).prop_map(
+            |(nonce, issued, restarts, more)| State {
+                nonce,
+                issued: Timestamp(issued.into()),
+                restarts,
+                scope: if more { Scope::UserInfo } else { Scope::Base },
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn f3_no_byte_of_a_state_can_be_another(state in a_state(), bit in 0..7_u32) {
+            let keys = keys(&[("a", "0123456789abcdef0123456789abcdef")]);
+            let text = state.seal(&keys, SITE);
+            prop_assert_eq!(State::open(&text, &keys, SITE, state.issued), Ok(state));
+            for at in 0..text.len() {
+                let mut bytes = text.clone().into_bytes();
+                bytes[at] ^= 1 << bit;
+                let flipped = String::from_utf8(bytes).unwrap();
+                let opened = State::open(&flipped, &keys, SITE, state.issued);
+                prop_assert_eq!(opened, Err(StateError::Forged), "{}", flipped);
+            }
+        }
+
+        #[test]
+        fn f3_no_byte_moves_from_one_field_to_the_next(
+            state in a_state(),
+            origin in "https://[a-z]{1,9}[.]example",
+            cut in 1..12_usize,
+        ) {
+            // The message that is vouched for ends in the origin. A body that takes the origin's
+            // first bytes in, or gives its last bytes away, would be the same message.
+            let keys = keys(&[("a", "0123456789abcdef0123456789abcdef")]);
+            let text = state.seal(&keys, &origin);
+            let (taken, left) = origin.split_at(cut);
+            for other in [left, &format!("{taken}{origin}"), &format!("{origin}{taken}"), ""] {
+                let opened = State::open(&text, &keys, other, state.issued);
+                prop_assert_eq!(opened, Err(StateError::Forged), "{}", other);
+            }
+        }
+
+        #[test]
+        fn any_text_is_a_state_or_none(text in ".{0,100}", hex in "[0-9a-f]{84}") {
+            let keys = keys(&[("a", "0123456789abcdef0123456789abcdef")]);
+            for text in [text, hex] {
+                let _ = State::site(&text);
+                let opened = State::open(&text, &keys, SITE, Timestamp(0));
+                prop_assert_eq!(opened, Err(StateError::Forged));
+            }
+        }
+    }
+
+    #[test]
+    fn f3_no_byte_of_a_flow_cookie_can_be_another() {
+        let keys = keys(&[("a", "0123456789abcdef0123456789abcdef")]);
+        let return_to = ReturnTo::parse("/a", "/_wx").unwrap();
+        let app_id = "wx1".to_owned();
+        let pending = Pending { nonce: 7, return_to, scope: Scope::Base, app_id, so_far: None };
+        let sealed = pending.seal(&keys, SITE, [1; NONCE]).unwrap();
+        let mut seen = 0;
+        for at in 0..sealed.len() {
+            for bit in 0..8 {
+                let mut bytes = sealed.clone().into_bytes();
+                bytes[at] ^= 1 << bit;
+                assert_eq!(Pending::open(&bytes, &keys, SITE, "/_wx"), None, "{at} {bit}");
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, sealed.len() * 8);
     }
 }

@@ -1,6 +1,7 @@
 //! Where a visitor goes after login: always a path on the site they came from. Pure.
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+use url::Url;
 
 /// Longer than this does not fit a cookie.
 const LONGEST: usize = 1536;
@@ -24,9 +25,7 @@ impl ReturnTo {
         let once = percent_decode_str(target).decode_utf8_lossy();
         let twice = percent_decode_str(&once).decode_utf8_lossy();
         let stays = [target, &*once, &*twice].into_iter().all(stays_here);
-        let own = target
-            .strip_prefix(prefix)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']));
+        let own = [target, &*resolved(target)].into_iter().any(|it| is_below(it, prefix));
         let plain = !target.chars().any(|c| c.is_control() || c == '\\');
         if !(stays && plain && !own && target.len() <= LONGEST) {
             return None;
@@ -49,10 +48,20 @@ fn stays_here(target: &str) -> bool {
     seen.next() == Some('/') && !matches!(seen.next(), Some('/' | '\\'))
 }
 
+/// The target's path as a browser asks for it: without dot segments, so `/a/../_wx/x` is `/_wx/x`.
+fn resolved(target: &str) -> String {
+    let url = Url::parse("https://site.invalid").and_then(|site| site.join(target));
+    url.map_or_else(|_| String::new(), |url| url.path().to_owned())
+}
+
+fn is_below(target: &str, prefix: &str) -> bool {
+    let rest = target.strip_prefix(prefix);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use url::Url;
 
     use super::*;
 
@@ -90,6 +99,10 @@ mod tests {
             ("/_wx/callback?code=1", None),
             ("/_wx", None),
             ("/_wx?x", None),
+            ("/a/../_wx/callback?code=1", None),
+            ("/./_wx", None),
+            ("/%2e%2e/_wx/login", None),
+            ("/a/../b", Some("/a/../b")),
             (long.as_str(), None),
             (chinese.as_str(), None),
         ];
@@ -99,15 +112,56 @@ mod tests {
         }
     }
 
+    /// What attackers play with, in any order; most begin as a target does.
+    fn targets() -> impl Strategy<Value = String> {
+        let words = "/ // \\ %2f %2F %5c %252f %255C %25 % %09 %0a %00 . .. %2e : @ ? # \
+                     evil.example https: javascript: h5.example.com _wx /../_wx /./_wx/ callback ; é ／ 。";
+        let pieces: Vec<&str> =
+            words.split_whitespace().chain(["\t", "\n", "\r", " ", "\u{2028}"]).collect();
+        let piece = prop_oneof![
+            9 => proptest::sample::select(pieces).prop_map(str::to_owned),
+            1 => any::<char>().prop_map(String::from),
+        ];
+        let tail = proptest::collection::vec(piece, 0..9).prop_map(|pieces| pieces.concat());
+        (proptest::bool::weighted(0.8), tail)
+            .prop_map(|(slash, tail)| if slash { format!("/{tail}") } else { tail })
+    }
+
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        /// The judge is the parser of a browser (WHATWG), not a rule of our own.
         #[test]
-        fn d1_whatever_is_given_stays_on_our_origin(target in "[/\\\\%25a-f09.:@?#\t\r\n é]{0,24}") {
+        fn d1_whatever_is_given_stays_on_our_origin(target in targets()) {
             let base = Url::parse("https://h5.example.com/x/y").unwrap();
             if let Some(to) = ReturnTo::parse(&target, "/_wx") {
-                let resolved = base.join(to.as_str()).unwrap();
-                prop_assert_eq!(resolved.origin(), base.origin());
                 prop_assert!(to.as_str().bytes().all(|b| b.is_ascii_graphic()));
+                let once = percent_decode_str(to.as_str()).decode_utf8_lossy();
+                let twice = percent_decode_str(&once).decode_utf8_lossy();
+                for location in [to.as_str(), &format!("{}#", to.as_str()), &once, &twice] {
+                    let resolved = base.join(location).unwrap();
+                    prop_assert_eq!(resolved.origin(), base.origin(), "{:?}", location);
+                }
+                // As it stands behind an origin, where a login moves to the site's own host.
+                let whole = Url::parse(&format!("https://h5.example.com{}", to.as_str())).unwrap();
+                prop_assert_eq!(whole.origin(), base.origin());
+                let path = base.join(to.as_str()).unwrap().path().to_owned();
+                prop_assert!(path != "/_wx" && !path.starts_with("/_wx/"), "{}", path);
+                // What was accepted once is accepted again, as a flow cookie needs.
+                prop_assert_eq!(ReturnTo::parse(to.as_str(), "/_wx"), Some(to));
             }
+        }
+
+        #[test]
+        fn d2_what_a_browser_asked_for_comes_back_as_it_was(
+            path in "(/[A-Za-z0-9_~é中-]{1,8}){1,4}",
+            query in "([?][a-z]{1,4}=(https://x[.]com/y|%2F%2Fc|[A-Za-z0-9&=:@+]{0,20}))?",
+        ) {
+            let base = Url::parse("https://h5.example.com/").unwrap();
+            let asked = base.join(&format!("{path}{query}")).unwrap();
+            let target = asked.as_str().strip_prefix("https://h5.example.com").unwrap();
+            let to = ReturnTo::parse(target, "/_wx");
+            prop_assert_eq!(to.as_ref().map(ReturnTo::as_str), Some(target));
         }
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Settings, SoFar,
     pending::SKEW,
+    proof::Proof,
     token::{Keys, Unusable},
 };
 use crate::{
@@ -98,6 +99,21 @@ pub enum Stranger {
     /// Nobody can say whether theirs was ended: the other replicas have been silent for longer
     /// than the site allows.
     Unsure,
+}
+
+impl Stranger {
+    /// The word for a session that was refused; somebody new brought none.
+    pub fn refused(self) -> Option<&'static str> {
+        match self {
+            Self::New => None,
+            Self::Forged => Some("forged"),
+            Self::Several => Some("several"),
+            Self::Elsewhere => Some("elsewhere"),
+            Self::Expired => Some("expired"),
+            Self::Ended => Some("ended"),
+            Self::Unsure => Some("unsure"),
+        }
+    }
 }
 
 impl Session {
@@ -232,6 +248,8 @@ pub struct Known {
     pub session: Session,
     /// What the site is told, ready to be sent.
     pub introduction: Vec<(HeaderName, HeaderValue)>,
+    /// The last assertion about them.
+    pub proof: Proof,
     /// Whether the visitor's cookie does not say this yet.
     pub is_news: bool,
 }
@@ -239,7 +257,8 @@ pub struct Known {
 impl Known {
     /// Prepares the introduction of a visitor to `site`.
     pub fn new(session: Session, site: &Site) -> Self {
-        Self { introduction: introduction(&session, site), session, is_news: false }
+        let introduction = introduction(&session, site);
+        Self { introduction, session, proof: Proof::default(), is_news: false }
     }
 }
 
@@ -251,8 +270,7 @@ fn introduction(session: &Session, site: &Site) -> Vec<(HeaderName, HeaderValue)
     let extra = site.extra_headers.iter().map(|(name, fact)| (name, *fact));
     let facts = standard.chain(extra).filter_map(|(name, fact)| Some((name.clone(), told(fact)?)));
     let also = session.also.iter().filter_map(|(account, openid)| {
-        let name = HeaderName::try_from(format!("x-wechat-openid-{account}")).ok()?;
-        Some((name, HeaderValue::try_from(visible(openid)?).ok()?))
+        Some((Site::also_name(account)?, HeaderValue::try_from(visible(openid)?).ok()?))
     });
     let snapshot = session.snapshot.then(|| (SNAPSHOT, HeaderValue::from_static("1")));
     facts.chain(also).chain(snapshot).collect()

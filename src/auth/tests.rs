@@ -43,6 +43,7 @@ pub fn site() -> Site {
         ambiguous_paths: Ambiguous::Refuse,
         underscores: Underscores::Drop,
         extra_headers: vec![("remote-user".parse().unwrap(), Fact::OpenId)],
+        assertion: false,
         routes: Routes::new(Vec::new(), Access::None),
         cookies: Names::new("wxgate", true),
         reserved: Reserved::default(),
@@ -328,4 +329,33 @@ fn an_order_ends_what_it_names_and_nothing_that_knew_of_it() {
     let text = serde_json::to_string(&order(person("o1"), 7)).unwrap();
     let read: Revocation = serde_json::from_str(&text).unwrap();
     assert_eq!(read, order(person("o1"), 7), "{text}");
+}
+
+#[test]
+fn f2_an_assertion_is_the_same_on_every_replica_and_opens_no_door() {
+    let ring =
+        [("a", "0123456789abcdef0123456789abcdef"), ("b", "fedcba9876543210fedcba9876543210")];
+    let keys = keys(&ring);
+    // Whoever changes how the key is derived locks out every site that has kept the old one.
+    let expected = r#"{"keys":[{"alg":"ES256","crv":"P-256","kid":"a","kty":"EC","use":"sig","x":"6PFAmwGfzz-XgHEPuc8Qc4tD8-fWljSr9tZM0Z1xtp8","y":"tiK_BLD-wrXTclBqiGak8_YQQeM0pYgNHImWZQiHODo"},{"alg":"ES256","crv":"P-256","kid":"b","kty":"EC","use":"sig","x":"kuPBHn0RcjpYEtGO5Gr8Oy_2BXu6FQuaYiGjzOwqe1E","y":"yfn1G1fKdbRYKW2cuAnkpq7Qvv9zBfN3mtuV6KvrGOk"}]}"#;
+    assert_eq!(keys.public().json, expected);
+    let mut site = site();
+    let known = Known::new(session(Scope::Base), &site);
+    let at = |site: &Site, now| known.assertion(site, &keys, Timestamp(now), || 1).unwrap();
+    assert_eq!(at(&site, 10_000), None, "off unless asked for");
+    site.assertion = true;
+    let first = at(&site, 10_000).unwrap();
+    for (now, same) in [(10_000, true), (10_179, true), (10_180, false), (9_999, false)] {
+        let known = Known::new(session(Scope::Base), &site);
+        let _ = known.assertion(&site, &keys, Timestamp(10_000), || 1).unwrap();
+        let again = known.assertion(&site, &keys, Timestamp(now), || 2).unwrap().unwrap();
+        let id = again.to_str().unwrap().split('.').nth(1).unwrap().to_owned();
+        assert_eq!(id == first.to_str().unwrap().split('.').nth(1).unwrap(), same, "{now}");
+    }
+    assert!(first.to_str().unwrap().bytes().all(|b| b.is_ascii_graphic()));
+    assert_eq!(keys.verify::<Value>(first.as_bytes()), Err(token::Forged));
+    assert_eq!(keys.open(first.as_bytes(), "here"), Err(token::Forged));
+    assert_eq!(Session::open(first.as_bytes(), &keys), Err(Stranger::Forged));
+    let parts: Vec<&str> = first.to_str().unwrap().split('.').collect();
+    assert_eq!((parts.len(), parts[2].len()), (3, 86), "64 bytes of signature");
 }

@@ -13,7 +13,10 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::KeySettings;
+use super::{
+    KeySettings,
+    proof::{PublicKeys, Signer},
+};
 
 /// Longer than any token of ours; nothing longer is looked at.
 pub const LONGEST: usize = 4096;
@@ -48,6 +51,7 @@ pub struct Keys {
     newest: Key,
     older: Vec<Key>,
     rules: Validation,
+    public: PublicKeys,
 }
 
 struct Key {
@@ -58,6 +62,7 @@ struct Key {
     state: hmac::Key,
     logout: hmac::Key,
     session: hmac::Key,
+    assertion: Signer,
 }
 
 impl std::fmt::Debug for Key {
@@ -79,7 +84,8 @@ impl Keys {
         rules.validate_exp = false;
         rules.validate_aud = false;
         rules.required_spec_claims.clear();
-        Ok(Self { newest: keys.remove(0), older: keys, rules })
+        let public = PublicKeys::of(keys.iter().map(|key| &key.assertion));
+        Ok(Self { newest: keys.remove(0), older: keys, rules, public })
     }
 
     /// Signs `claims` as a JWT (HS256) that names its key.
@@ -88,6 +94,16 @@ impl Keys {
         let mut header = Header::new(Algorithm::HS256);
         header.kid = Some(self.newest.id.clone());
         jsonwebtoken::encode(&header, claims, &self.newest.sign).map_err(|_| Unusable)
+    }
+
+    /// Signs `claims` as a JWT (ES256) that anybody can check with [`Keys::public`].
+    pub fn prove<T: Serialize>(&self, claims: &T) -> Result<String, Unusable> {
+        self.newest.assertion.sign(claims)
+    }
+
+    /// What checks the signatures of [`Keys::prove`], whichever key of the ring made them.
+    pub fn public(&self) -> &PublicKeys {
+        &self.public
     }
 
     /// The claims of a JWT signed by a key of the ring, and by the one it names.
@@ -183,6 +199,7 @@ impl Key {
             state: hmac::Key::new(hmac::HMAC_SHA256, &derive("state")?),
             logout: hmac::Key::new(hmac::HMAC_SHA256, &derive("logout")?),
             session: hmac::Key::new(hmac::HMAC_SHA256, &derive("session id")?),
+            assertion: Signer::new(&settings.id, derive)?,
         })
     }
 
@@ -280,5 +297,43 @@ pub(super) mod tests {
         let token = keys.sign(&json!({})).unwrap();
         assert_eq!(keys.open(token.as_bytes(), "here"), Err(Forged));
         assert_eq!(keys.open(b"", "here"), Err(Forged));
+    }
+
+    #[test]
+    fn f3_no_byte_of_a_token_can_be_another_or_stand_elsewhere() {
+        let keys = keys(&[A, B]);
+        let token = keys.sign(&json!({ "sub": "o1", "n": 12 })).unwrap();
+        assert!(keys.verify::<Value>(token.as_bytes()).is_ok());
+        for at in 0..token.len() {
+            for bit in 0..8 {
+                let mut bytes = token.clone().into_bytes();
+                bytes[at] ^= 1 << bit;
+                assert_eq!(keys.verify::<Value>(&bytes), Err(Forged), "{at} {bit}");
+            }
+            let mut swapped = token.clone().into_bytes();
+            swapped.swap(at, (at + 1) % token.len());
+            if swapped != token.as_bytes() {
+                assert_eq!(keys.verify::<Value>(&swapped), Err(Forged), "{at} swapped");
+            }
+            assert_eq!(keys.verify::<Value>(&token.as_bytes()[..at]), Err(Forged), "{at} cut");
+        }
+        // White space, padding and a second token are no part of one.
+        for odd in [format!(" {token}"), format!("{token}="), format!("{token}.{token}")] {
+            assert_eq!(keys.verify::<Value>(odd.as_bytes()), Err(Forged), "{odd}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_a_token_or_none(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+            parts in "[A-Za-z0-9_-]{0,40}[.][A-Za-z0-9_-]{0,40}[.][A-Za-z0-9_-]{0,43}",
+        ) {
+            let keys = keys(&[A]);
+            for bytes in [bytes.as_slice(), parts.as_bytes()] {
+                proptest::prop_assert_eq!(keys.verify::<Value>(bytes), Err(Forged));
+                proptest::prop_assert_eq!(keys.open(bytes, "here"), Err(Forged));
+            }
+        }
     }
 }

@@ -24,21 +24,33 @@ pub struct Question<'a> {
     pub url: &'a str,
 }
 
-/// Explains a URL: what to print, and whether the question made sense.
-pub fn explain(path: &Path, question: Question<'_>, json: bool) -> (String, bool) {
+/// What became of a question.
+pub enum Outcome {
+    /// An answer.
+    Answer(String),
+    /// The question is none.
+    Usage(String),
+    /// The configuration cannot be used.
+    Configuration(String),
+}
+
+/// Explains a URL: what to print.
+pub fn explain(path: &Path, question: Question<'_>, json: bool) -> Outcome {
     let config = match Config::load_with(path, &NoSecrets) {
         Ok(config) => config,
         Err(complaints) if json => {
             let complaints = serde_json::json!({ "complaints": complaints.to_json() });
-            return (format!("{complaints:#}\n"), false);
+            return Outcome::Configuration(format!("{complaints:#}"));
         }
-        Err(complaints) => return (format!("{complaints}\n"), false),
+        Err(complaints) => return Outcome::Configuration(complaints.to_string()),
     };
     match (answer(&config, question), json) {
-        (Ok(answer), true) => (format!("{:#}\n", answer.to_json()), true),
-        (Ok(answer), false) => (answer.to_string(), true),
-        (Err(error), true) => (format!("{:#}\n", serde_json::json!({ "error": error })), false),
-        (Err(error), false) => (format!("{error}\n"), false),
+        (Ok(answer), true) => Outcome::Answer(format!("{:#}", answer.to_json())),
+        (Ok(answer), false) => Outcome::Answer(answer.to_string()),
+        (Err(error), true) => {
+            Outcome::Usage(format!("{:#}", serde_json::json!({ "error": error })))
+        }
+        (Err(error), false) => Outcome::Usage(error),
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::io::IsTerminal;
 
-use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
 use crate::gateway::{AccessLog, Form};
 
-/// Batches of access lines that may wait for a slow reader, of some 16 KiB each.
+/// Lines, and batches of access lines of some 16 KiB, that may wait for a slow reader. What comes
+/// after them is dropped. The places are allocated at once, so a large number costs memory.
 const WAITING: usize = 1024;
 
 /// Starts logging. Lines are written by a thread of its own, so a slow reader holds up nobody;
@@ -15,7 +16,8 @@ const WAITING: usize = 1024;
 ///
 /// `RUST_LOG` chooses levels, by default `info`.
 pub fn start() -> (AccessLog, [WorkerGuard; 2]) {
-    let (writer, guard) = NonBlocking::new(std::io::stdout());
+    let (writer, guard) =
+        NonBlockingBuilder::default().buffered_lines_limit(8 * WAITING).finish(std::io::stdout());
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let lines = tracing_subscriber::fmt().with_env_filter(careful(filter)).with_writer(writer);
     if std::io::stdout().is_terminal() {

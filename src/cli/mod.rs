@@ -147,7 +147,14 @@ pub fn run() -> ExitCode {
         }
         Command::Explain { method, json, url } => {
             let question = explain::Question { method: &method, url: &url };
-            answer(explain::explain(&file, question, json), EX_CONFIG)
+            match explain::explain(&file, question, json) {
+                explain::Outcome::Answer(text) => answer((text, true), 0),
+                explain::Outcome::Configuration(text) => answer((text, false), EX_CONFIG),
+                explain::Outcome::Usage(text) => {
+                    complain(&text);
+                    ExitCode::from(EX_USAGE)
+                }
+            }
         }
         Command::Demo { listen } => demo::run(listen),
         Command::Emulator { listen, users, require_wechat } => {

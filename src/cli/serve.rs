@@ -56,7 +56,7 @@ pub fn serve(path: &Path) -> ExitCode {
 
 async fn run(path: &Path, config: Config, log: AccessLog) -> Result<(), Failure> {
     let gateway = Arc::new(Gateway::new(config.gateway, clock::system, log)?);
-    let certificates = config.server.tls.clone();
+    let (certificates, fixed) = (config.server.tls.clone(), format!("{:?}", config.server));
     let server = Server::bind(config.server)?;
     let readiness = Readiness::default();
     let admin = Admin::bind(config.admin, readiness.clone(), Arc::clone(&gateway)).await;
@@ -80,6 +80,7 @@ async fn run(path: &Path, config: Config, log: AccessLog) -> Result<(), Failure>
         gateway: Arc::clone(&gateway),
         certificates: server.certificates(),
         files: certificates,
+        fixed,
     };
     tokio::spawn(watch.run());
     tokio::spawn(admin.serve(ended.clone().cancelled_owned()));
@@ -102,28 +103,40 @@ struct Watch {
     gateway: Arc<Gateway>,
     certificates: Option<Arc<tls::Certificates>>,
     files: Option<tls::Settings>,
+    /// The part of the configuration that changes at a restart, as it was when we started.
+    fixed: String,
 }
 
 impl Watch {
     async fn run(mut self) {
         let Ok(mut hangup) = signals::hangup() else { return };
-        let mut seen = self.look();
+        let (mut seen, mut changing) = (self.look(), false);
         loop {
             let asked = tokio::select! {
                 _ = hangup.recv() => true,
                 () = tokio::time::sleep(LOOK) => false,
             };
+            // A renewal writes two files, one after the other: what has changed is read when it
+            // has stopped changing.
             let now = self.look();
-            if asked || now != seen {
+            let settled = changing && now == seen;
+            changing = !asked && now != seen;
+            seen = now;
+            if asked || settled {
                 self.reload();
+                seen = self.look();
             }
-            seen = self.look();
         }
     }
 
     /// The new file is checked whole, then put in force between two requests; a bad one changes
     /// nothing.
     fn reload(&mut self) {
+        let accepted = self.try_reload();
+        self.gateway.metrics().reload(accepted);
+    }
+
+    fn try_reload(&mut self) -> bool {
         let config = match Config::load(&self.path) {
             Ok(config) => config,
             Err(complaints) => {
@@ -131,13 +144,14 @@ impl Watch {
                     tracing::error!(target: "audit", "{}", complaints.line(complaint));
                 }
                 tracing::error!(target: "audit", "the new configuration was refused; the old one stays");
-                return;
+                return false;
             }
         };
         warn(&config);
+        let fixed = format!("{:?}", config.server);
         if let Err(error) = self.gateway.reload(config.gateway) {
             tracing::error!(target: "audit", %error, "the new configuration was refused; the old one stays");
-            return;
+            return false;
         }
         if let (Some(certificates), Some(settings)) = (&self.certificates, config.server.tls) {
             match certificates.reload(&settings) {
@@ -148,7 +162,11 @@ impl Watch {
                 }
             }
         }
-        tracing::info!(target: "audit", "configuration reloaded; listeners, threads, limits and the store change at a restart");
+        tracing::info!(target: "audit", "configuration and certificates reloaded");
+        if fixed != self.fixed {
+            tracing::warn!(target: "audit", "[server] has changed; its listeners, threads and limits need a restart");
+        }
+        true
     }
 
     /// What can be seen of the files without reading them.

@@ -170,6 +170,7 @@ pub const HEADERS: Section = Section {
     keys: &[
         ("aliases", r#"aliases = ["X-WX-OPENID"]"#),
         ("extra", r#"extra = { "Remote-User" = "openid" }"#),
+        ("assertion", "assertion = false"),
     ],
 };
 

@@ -13,8 +13,13 @@ use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use tokio::time::Instant;
 use tracing_appender::non_blocking::NonBlocking;
 
-use super::Peer;
-use crate::{clock::Timestamp, site::Site, wire::forwarded::REQUEST_ID};
+use super::{Peer, rules::Desk};
+use crate::{
+    clock::Timestamp,
+    metrics::Class,
+    site::{Access, Site},
+    wire::forwarded::REQUEST_ID,
+};
 
 /// Bytes of lines that a thread gathers before it hands them over.
 const BATCH: usize = 16 * 1024;
@@ -125,6 +130,7 @@ pub struct Entry<'a> {
     uri: Uri,
     peer: &'a HeaderValue,
     site: Option<&'a Site>,
+    class: Class,
     since: Instant,
 }
 
@@ -140,6 +146,7 @@ impl<'a> Entry<'a> {
             uri: request.uri().clone(),
             peer: &peer.text,
             site: None,
+            class: Class::Own,
             since: Instant::now(),
         }
     }
@@ -154,9 +161,19 @@ impl<'a> Entry<'a> {
         self.site = Some(site);
     }
 
-    /// Writes the line. The query may hold a code, so it is left out.
-    pub fn close(self, status: StatusCode, now: Timestamp, lines: &Lines) {
+    /// Notes what its route asks.
+    pub fn routed(&mut self, access: Access) {
+        self.class = match access {
+            Access::None => Class::Public,
+            Access::Optional => Class::Optional,
+            Access::Required(..) => Class::Required,
+        };
+    }
+
+    /// Writes the line, and counts it. The query may hold a code, so it is left out.
+    pub fn close(self, status: StatusCode, now: Timestamp, lines: &Lines, desk: &Desk) {
         lines.add(&self, status, now);
+        desk.counters(self.site).count(self.class, status.as_u16(), self.since.elapsed());
     }
 
     fn site(&self) -> &str {
@@ -206,7 +223,7 @@ mod tests {
         let peer = Peer::new([192, 0, 2, 1].into(), false, place);
         let request = Request::get(uri).header("x-request-id", "abc\"").body(()).unwrap();
         let entry = Entry::open(&request, &peer, true);
-        entry.close(StatusCode::OK, Timestamp(1_795_501_895), &lines);
+        lines.add(&entry, StatusCode::OK, Timestamp(1_795_501_895));
         lines.flush();
         drop((lines, guard));
         String::from_utf8(page.0.lock().unwrap().clone()).unwrap()

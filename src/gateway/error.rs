@@ -1,5 +1,7 @@
 //! Everything that can stop a request, whose doing it is, and what we call it.
 
+use std::net::IpAddr;
+
 use http::{HeaderValue, StatusCode};
 
 use super::page::Notice;
@@ -25,6 +27,9 @@ pub enum Error {
     /// A header with an underscore, on a site that refuses those.
     #[error("a header name with an underscore")]
     Underscore,
+    /// A header that says who a visitor is, from a visitor.
+    #[error("a header that only the gateway may set")]
+    Impersonation,
     /// No site answers to that host.
     #[error("no site for this host")]
     UnknownHost,
@@ -40,6 +45,12 @@ pub enum Error {
     /// Another site sent the visitor here to log them out.
     #[error("a logout that does not come from the site")]
     ForeignLogout,
+    /// A proxy asks about a request that we would not take ourselves.
+    #[error("the request that a proxy asked about")]
+    BehindProxy(#[source] Box<Self>),
+    /// The word of whoever asked about another's request is not taken.
+    #[error("verify was asked by {0}, which is not in trusted_proxies")]
+    ForeignVerify(IpAddr),
     /// The state is not ours, or ten minutes old.
     #[error("no login under way that this callback could belong to")]
     LoginExpired,
@@ -78,6 +89,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// The same about a request that a proxy asks about: a refusal that all of them understand.
+    #[must_use]
+    pub fn behind_proxy(self) -> Self {
+        Self::BehindProxy(Box::new(self))
+    }
+
     /// What the visitor's browser is told. Every variant is named, so a new one cannot be
     /// forgotten.
     pub fn status(&self) -> StatusCode {
@@ -85,13 +102,18 @@ impl Error {
             Self::BadRequest(_)
             | Self::AmbiguousPath(_)
             | Self::Underscore
+            | Self::Impersonation
             | Self::Upstream(upstream::Error::Garbled)
             | Self::LoginExpired
             | Self::CookiesLost { .. } => StatusCode::BAD_REQUEST,
             Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::WeChatOnly | Self::ForeignLogout | Self::Declined { .. } => StatusCode::FORBIDDEN,
+            Self::WeChatOnly
+            | Self::ForeignLogout
+            | Self::BehindProxy(_)
+            | Self::ForeignVerify(_)
+            | Self::Declined { .. } => StatusCode::FORBIDDEN,
             Self::Login { source, .. } => login_status(source),
             Self::Upstream(upstream::Error::Slow(_)) => StatusCode::GATEWAY_TIMEOUT,
             Self::Upstream(upstream::Error::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -110,12 +132,14 @@ impl Error {
             Self::BadRequest(_)
             | Self::AmbiguousPath(_)
             | Self::Underscore
+            | Self::Impersonation
             | Self::Upstream(upstream::Error::Garbled) => Notice::BadRequest,
             Self::UnknownHost => Notice::UnknownHost,
             Self::NotFound => Notice::NotFound,
             Self::MethodNotAllowed => Notice::MethodNotAllowed,
             Self::WeChatOnly => Notice::WeChatOnly,
-            Self::ForeignLogout => Notice::Forbidden,
+            Self::ForeignLogout | Self::ForeignVerify(_) => Notice::Forbidden,
+            Self::BehindProxy(cause) => cause.notice(),
             Self::LoginExpired => Notice::LoginExpired,
             Self::CookiesLost { .. } => Notice::CookiesLost,
             Self::Declined { .. } => Notice::Declined,
@@ -131,6 +155,18 @@ impl Error {
         }
     }
 
+    /// Why a login failed, if it is one that did.
+    pub fn failed_login(&self) -> Option<&'static str> {
+        let is_login = matches!(
+            self,
+            Self::LoginExpired
+                | Self::CookiesLost { .. }
+                | Self::Declined { .. }
+                | Self::Login { .. }
+        );
+        is_login.then(|| self.notice().word())
+    }
+
     /// Where the button of the page leads.
     pub fn retry(&self) -> Option<&str> {
         match self {
@@ -141,12 +177,15 @@ impl Error {
             Self::BadRequest(_)
             | Self::AmbiguousPath(_)
             | Self::Underscore
+            | Self::Impersonation
             | Self::UnknownHost
             | Self::NotFound
             | Self::MethodNotAllowed
             | Self::WeChatOnly
             | Self::ForeignLogout
             | Self::Unsure
+            | Self::ForeignVerify(_)
+            | Self::BehindProxy(_)
             | Self::UnaskedSwitch
             | Self::Upstream(_)
             | Self::Token(_) => None,
@@ -156,6 +195,9 @@ impl Error {
     /// Whether nothing more can be read from a connection that brought this: its client and we
     /// may disagree on where the request ends.
     pub fn ends_connection(&self) -> bool {
+        if let Self::BehindProxy(cause) = self {
+            return cause.ends_connection();
+        }
         let garbled = matches!(self, Self::Upstream(upstream::Error::Garbled));
         garbled || matches!(self, Self::BadRequest(_) | Self::MethodNotAllowed)
     }

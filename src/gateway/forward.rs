@@ -4,10 +4,12 @@ use std::rc::Rc;
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
+use tokio::time::Instant;
 
 use super::{Arrival, Body, Desk, Error, Worker, vigil::Vigil};
 use crate::{
     auth::Known,
+    site::ASSERTION,
     upstream::{self, Outgoing},
     wire::{Scheme, forwarded, headers},
 };
@@ -35,7 +37,10 @@ impl Worker {
         let tunnel = wants_websocket(&request).then(|| hyper::upgrade::on(&mut request));
         *request.uri_mut() = target(request.uri());
         *request.version_mut() = Version::HTTP_11;
-        edit(request.headers_mut(), arrival, known.as_deref())?;
+        edit(request.headers_mut(), arrival)?;
+        if let Some(known) = known.as_deref() {
+            introduce(request.headers_mut(), desk, arrival, known)?;
+        }
         if tunnel.is_some() {
             request.headers_mut().insert(header::CONNECTION, UPGRADE);
             request.headers_mut().insert(header::UPGRADE, WEBSOCKET);
@@ -43,10 +48,14 @@ impl Worker {
         let request = request.map(|body| Outgoing::new(body, limit));
         let request = framed(request);
         let group = desk.group(site, &self.upstream).ok_or(Error::UnknownHost)?;
+        let began = Instant::now();
         let response = self.upstream.send(request, group, &site.upstream).await?;
+        desk.counters(Some(site)).upstream(began.elapsed());
         let mut response = self.answer_with(response, arrival, (tunnel, known.as_ref()))?;
-        if let Some(known) = known {
-            renew(&mut response, desk, arrival, &known)?;
+        if let Some(known) = known
+            && renew(&mut response, desk, arrival, &known)?
+        {
+            self.gateway.metrics.session("renewed", "");
         }
         Ok(response)
     }
@@ -86,11 +95,7 @@ impl Worker {
 }
 
 /// The order is the requirement (B1): hop-by-hop headers and our families go, then ours are set.
-fn edit(
-    headers: &mut HeaderMap,
-    arrival: &Arrival<'_>,
-    known: Option<&Known>,
-) -> Result<(), Error> {
+fn edit(headers: &mut HeaderMap, arrival: &Arrival<'_>) -> Result<(), Error> {
     let (site, origin) = (arrival.site, &arrival.origin);
     site.reserved.strip(headers, origin.trusted).map_err(|headers::Refused| Error::Underscore)?;
     site.cookies.withhold(headers);
@@ -106,30 +111,44 @@ fn edit(
         },
     );
     headers.insert(forwarded::REQUEST_ID, origin.request_id.clone());
-    for (name, value) in known.into_iter().flat_map(|known| &known.introduction) {
-        headers.insert(name.clone(), value.clone());
-    }
     Ok(())
 }
 
-/// Starts the idle time of a session anew, once half of it has passed.
-fn renew(
-    response: &mut Response<Body>,
+/// Says who a visitor is.
+pub fn introduce(
+    headers: &mut HeaderMap,
     desk: &Desk,
     arrival: &Arrival<'_>,
     known: &Known,
 ) -> Result<(), Error> {
+    for (name, value) in &known.introduction {
+        headers.insert(name.clone(), value.clone());
+    }
+    let proof = known.assertion(arrival.site, &desk.rules.keys, arrival.now, rand::random)?;
+    if let Some(proof) = proof {
+        headers.insert(ASSERTION, proof);
+    }
+    Ok(())
+}
+
+/// Starts the idle time of a session anew, once half of it has passed; whether it did.
+pub fn renew(
+    response: &mut Response<Body>,
+    desk: &Desk,
+    arrival: &Arrival<'_>,
+    known: &Known,
+) -> Result<bool, Error> {
     let rules = &desk.rules;
     let renewed = known.session.renewed(arrival.now, &rules.session);
     let news = || known.is_news.then(|| known.session.clone());
-    let Some(session) = renewed.or_else(news) else { return Ok(()) };
+    let Some(session) = renewed.or_else(news) else { return Ok(false) };
     let names = &arrival.site.cookies;
     let cookie = names.set(names.session(), &session.seal(&rules.keys)?, session.age(arrival.now));
     if let Some(cookie) = cookie {
         response.headers_mut().append(header::SET_COOKIE, cookie);
         keep_private(response.headers_mut());
     }
-    Ok(())
+    Ok(true)
 }
 
 /// A response with a cookie of ours is for one visitor only, whatever the site said of it.

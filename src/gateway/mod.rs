@@ -19,6 +19,7 @@ use tokio::runtime::Handle;
 use crate::{
     auth::{self, Decision, ReturnTo, Stranger, Visit},
     clock::{Clock, Timestamp},
+    metrics::{Connected, Metrics, Thread},
     site::{Access, Fragment, Sites},
     store::{self, Store},
     upstream::{self, Upstream},
@@ -43,6 +44,7 @@ mod refresh;
 mod reply;
 mod revoke;
 mod rules;
+mod verify;
 mod vigil;
 mod voice;
 
@@ -93,6 +95,7 @@ pub struct Gateway {
     refreshes: Arc<Refreshes>,
     clock: Clock,
     log: AccessLog,
+    metrics: Arc<Metrics>,
 }
 
 /// Why a gateway could not be built.
@@ -120,8 +123,9 @@ impl Gateway {
     /// that shall do the work that is no request, such as calls to WeChat.
     pub fn new(settings: Settings, clock: Clock, log: AccessLog) -> Result<Self, SetupError> {
         let tls = upstream::tls::client();
-        let (wechat, runtime) = (WeChat::new(&tls)?, Handle::current());
-        let store = Arc::new(Store::new(&settings.store)?);
+        let metrics = Arc::new(Metrics::default());
+        let wechat = WeChat::new(&tls, Arc::clone(&metrics))?;
+        let (runtime, store) = (Handle::current(), Arc::new(Store::new(&settings.store)?));
         let feed = Feed::new(Arc::clone(&store), runtime.clone(), clock);
         feed.keep_for(settings.session.max);
         Ok(Self {
@@ -133,6 +137,7 @@ impl Gateway {
             refreshes: Arc::new(Refreshes::new(wechat, store, runtime)),
             clock,
             log,
+            metrics,
         })
     }
 
@@ -142,6 +147,11 @@ impl Gateway {
         self.rules.store(Arc::new(Rules::new(settings)?));
         self.edition.fetch_add(1, Ordering::Release);
         Ok(())
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 }
 
@@ -153,16 +163,18 @@ pub struct Worker {
     tunnels: Tunnels,
     post: Rc<Post>,
     lines: Lines,
+    counters: Arc<Thread>,
 }
 
 impl Worker {
     /// A thread's part, with no connections and an empty cache.
     pub fn new(gateway: Arc<Gateway>, tunnels: Tunnels) -> Self {
-        let desk = Rc::new(Desk::new(gateway.rules.load_full(), 0));
+        let counters = gateway.metrics.thread();
+        let desk = Rc::new(Desk::new(gateway.rules.load_full(), 0, &counters));
         let upstream = Upstream::new(Arc::clone(&gateway.tls));
         let lines = Lines::new(gateway.log.clone());
         let post = Post::new(&gateway.feed);
-        Self { gateway, desk: RefCell::new(desk), upstream, tunnels, post, lines }
+        Self { gateway, desk: RefCell::new(desk), upstream, tunnels, post, lines, counters }
     }
 
     /// Answers a request. Whatever happens inside, the visitor gets a response.
@@ -175,14 +187,22 @@ impl Worker {
             Ok(response) => response,
             Err(error) => {
                 error.log(entry.request_id());
+                if let Some(reason) = error.failed_login() {
+                    self.gateway.metrics.login("failed", reason);
+                }
                 let sorry = desk.rules.voice.apologise(&error, &asker, entry.request_id());
                 // HTTP/2 frames its requests, and knows no such header.
                 let last = error.ends_connection() && version != Version::HTTP_2;
                 if last { reply::last(sorry) } else { sorry }
             }
         };
-        entry.close(response.status(), now, &self.lines);
+        entry.close(response.status(), now, &self.lines, &desk);
         response
+    }
+
+    /// Counts a visitor's connection while it lasts.
+    pub fn connection(&self) -> Connected {
+        self.gateway.metrics.connection()
     }
 
     /// Hands the access lines over that have been gathered.
@@ -206,13 +226,19 @@ impl Worker {
         if let Some(content) = rules.verify_file(&request) {
             return Ok(reply::text(content));
         }
+        if let Some(rest) = verify::asked(rules, &request) {
+            return self.verify(desk, (&request, rest), (peer, now), entry);
+        }
         if let Some(relayed) = login::relay(rules, &request, now) {
             return relayed;
         }
         let arrival = receive::receive(rules, &request, peer, entry, now)?;
         match arrival.landing {
             Landing::Door(door) => self.open(door, desk, request, &arrival).await,
-            Landing::Route(access) => self.visit(access, desk, request, &arrival).await,
+            Landing::Route(access) => {
+                entry.routed(access);
+                self.visit(access, desk, request, &arrival).await
+            }
         }
     }
 
@@ -251,6 +277,7 @@ impl Worker {
             }
             Decision::Login(scope) => {
                 let going = rules.going(&request);
+                self.gateway.metrics.login("started", "");
                 login::start(rules, &request, arrival, login::Wish::first(going, scope))?
             }
             Decision::OfferLogin(scope) => {
@@ -287,6 +314,9 @@ impl Worker {
             Door::Callback if get => self.callback(desk, &request, arrival).await,
             Door::Accept if get => self.accept(desk, &request, arrival).await,
             Door::Client if get => Ok(reply::client(&desk.rules.prefix)),
+            Door::PublicKeys if get && arrival.site.assertion => {
+                Ok(reply::public_keys(desk.rules.keys.public(), request.headers()))
+            }
             Door::Logout if get => Ok(self.ask_logout(desk, &request, arrival)),
             Door::Logout if request.method() == Method::POST => {
                 self.logout(desk, request, arrival).await
@@ -298,13 +328,15 @@ impl Worker {
                 };
                 Ok(cors::readable(arrival.site, request.headers(), answer))
             }
+            Door::PublicKeys if get => Err(Error::NotFound),
             Door::Unknown => Err(Error::NotFound),
             Door::Login
             | Door::Callback
             | Door::Accept
             | Door::Logout
             | Door::Session
-            | Door::Client => Err(Error::MethodNotAllowed),
+            | Door::Client
+            | Door::PublicKeys => Err(Error::MethodNotAllowed),
         }
     }
 
@@ -313,7 +345,7 @@ impl Worker {
         let edition = self.gateway.edition.load(Ordering::Acquire);
         if self.desk.borrow().edition != edition {
             let rules = self.gateway.rules.load_full();
-            self.desk.replace(Rc::new(Desk::new(rules, edition)));
+            self.desk.replace(Rc::new(Desk::new(rules, edition, &self.counters)));
         }
         Rc::clone(&self.desk.borrow())
     }

@@ -53,6 +53,8 @@ pub enum Door {
     Session,
     /// A script that turns a 401 into a login.
     Client,
+    /// What checks our assertions.
+    PublicKeys,
     /// No such thing, and never the site's either.
     Unknown,
 }
@@ -196,6 +198,7 @@ impl Door {
             "/client.js" => Some(Self::Client),
             "/logout" => Some(Self::Logout),
             "/session" => Some(Self::Session),
+            "/jwks.json" => Some(Self::PublicKeys),
             "" => Some(Self::Unknown),
             _ if rest.starts_with('/') => Some(Self::Unknown),
             _ => None,
@@ -216,6 +219,7 @@ mod tests {
             ("/_wx/client.js", Some(Door::Client)),
             ("/_wx/logout", Some(Door::Logout)),
             ("/_wx/session", Some(Door::Session)),
+            ("/_wx/jwks.json", Some(Door::PublicKeys)),
             ("/_wx/", Some(Door::Unknown)),
             ("/_wx", Some(Door::Unknown)),
             ("/_wx/login/", Some(Door::Unknown)),

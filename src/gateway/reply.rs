@@ -7,7 +7,10 @@ use super::{
     Body,
     page::{self, Lang},
 };
-use crate::{auth::Session, site::Site};
+use crate::{
+    auth::{Session, proof::PublicKeys},
+    site::Site,
+};
 
 /// What an answer of ours has to know of who asks.
 pub struct Asker {
@@ -74,6 +77,31 @@ pub fn client(prefix: &str) -> Response<Body> {
     let kind = HeaderValue::from_static("text/javascript; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
+}
+
+/// The keys that check our assertions: the one answer of ours that may be kept, for five minutes.
+pub fn public_keys(keys: &PublicKeys, headers: &HeaderMap) -> Response<Body> {
+    let known = headers.get_all(header::IF_NONE_MATCH).iter().any(|tags| names(tags, &keys.tag));
+    let mut response = if known {
+        answer(StatusCode::NOT_MODIFIED, Body::own(""))
+    } else {
+        answer(StatusCode::OK, Body::own(keys.json.clone()))
+    };
+    let headers = response.headers_mut();
+    if !known {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
+    }
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
+    if let Ok(tag) = HeaderValue::try_from(&keys.tag) {
+        headers.insert(header::ETAG, tag);
+    }
+    response
+}
+
+/// Whether a list of entity tags has this one; a weak one will do (RFC 9110, section 13.1.2).
+fn names(tags: &HeaderValue, tag: &str) -> bool {
+    let mut tags = tags.to_str().unwrap_or_default().split(',').map(str::trim);
+    tags.any(|it| it == "*" || it.strip_prefix("W/").unwrap_or(it) == tag)
 }
 
 /// A status alone.

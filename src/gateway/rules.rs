@@ -15,6 +15,7 @@ use quick_cache::unsync::Cache;
 use super::{Settings, SetupError, page::Pages, voice::Voice};
 use crate::{
     auth::{self, Keys, Known, ReturnTo},
+    metrics::{SiteCounters, Thread},
     site::{Scope, Site, Sites},
     upstream::{Group, Upstream},
     wire::forwarded::Trusted,
@@ -123,13 +124,29 @@ pub struct Desk {
     pub verified: RefCell<Cache<Box<[u8]>, Rc<Known>>>,
     /// The servers of each site, by the site's number, once a request has gone there.
     groups: Vec<OnceCell<Group>>,
+    /// This thread's counters of each site, and of what is for none.
+    counters: Vec<Arc<SiteCounters>>,
+    stray: Arc<SiteCounters>,
 }
 
 impl Desk {
     /// A desk with nothing remembered.
-    pub fn new(rules: Arc<Rules>, edition: u64) -> Self {
+    pub fn new(rules: Arc<Rules>, edition: u64, thread: &Thread) -> Self {
+        let counters = rules.sites.all().iter().map(|site| thread.site(&site.name)).collect();
         let groups = rules.sites.all().iter().map(|_| OnceCell::new()).collect();
-        Self { rules, edition, verified: RefCell::new(Cache::new(REMEMBERED)), groups }
+        Self {
+            rules,
+            edition,
+            verified: RefCell::new(Cache::new(REMEMBERED)),
+            groups,
+            counters,
+            stray: thread.site("-"),
+        }
+    }
+
+    /// This thread's counters of a site.
+    pub fn counters(&self, site: Option<&Site>) -> &SiteCounters {
+        site.and_then(|site| self.counters.get(site.number)).unwrap_or(&self.stray)
     }
 
     /// The servers of a site of these rules.

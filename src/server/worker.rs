@@ -130,11 +130,13 @@ impl Shared {
             };
             let peer = Rc::new(peer(address, encrypted, place));
             let connection = Connection { peer, shared: Rc::clone(&self) };
+            let counted = self.gateway.connection();
             self.open.spawn_local(async move {
                 match stream {
                     Stream::Tcp(stream) => connection.serve(stream).await,
                     Stream::Unix(stream) => connection.serve(stream).await,
                 }
+                drop(counted);
             });
         }
     }

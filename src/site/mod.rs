@@ -88,6 +88,8 @@ pub struct Site {
     pub underscores: Underscores,
     /// Identity headers under further names.
     pub extra_headers: Vec<(HeaderName, Fact)>,
+    /// Whether it is given a proof of who a visitor is ([`ASSERTION`]).
+    pub assertion: bool,
     /// What each path asks.
     pub routes: Routes,
     /// The names of its cookies.
@@ -241,7 +243,25 @@ impl Fact {
 /// `1` on what a snapshot visitor sends.
 pub const SNAPSHOT: HeaderName = HeaderName::from_static("x-wechat-snapshot");
 
+/// A signed proof of the same facts.
+pub const ASSERTION: HeaderName = HeaderName::from_static("x-wechat-assertion");
+
 impl Site {
+    /// Every header that may speak of a visitor: what a proxy has to overwrite, so that nobody
+    /// can send one of their own.
+    pub fn identity_names(&self) -> impl Iterator<Item = HeaderName> {
+        let standard = Fact::ALL.into_iter().map(|(_, name, _)| name);
+        let tencent = Fact::TENCENT.into_iter().map(|(_, name)| name);
+        let extra = self.extra_headers.iter().map(|(name, _)| name.clone());
+        let also = self.also.iter().filter_map(|account| Self::also_name(&account.name));
+        standard.chain([SNAPSHOT, ASSERTION]).chain(tencent).chain(extra).chain(also)
+    }
+
+    /// The header with the openid at a further account.
+    pub fn also_name(account: &str) -> Option<HeaderName> {
+        HeaderName::try_from(format!("x-wechat-openid-{account}")).ok()
+    }
+
     /// The accounts that visitors log in with: the site's own, and the one for other browsers.
     pub fn login_accounts(&self) -> impl Iterator<Item = &Arc<Account>> {
         let outside = match &self.outside_wechat {

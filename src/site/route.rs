@@ -206,6 +206,8 @@ impl Routes {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -273,6 +275,54 @@ mod tests {
         for (path, method, expected) in cases {
             let found = routes.find(Path::parse(path).unwrap(), &method);
             assert_eq!(found.access, expected, "{method} {path}");
+        }
+    }
+
+    /// One path in two spellings: what may stand plain or escaped is spelled by lot.
+    fn spellings() -> impl Strategy<Value = (String, String)> {
+        let signs = "@:!$&'()*+,= é中<>\"^|{}";
+        let letters: Vec<char> = "//abZ09-._~".chars().chain(signs.chars()).collect();
+        let one = (proptest::sample::select(letters), any::<[u8; 2]>());
+        proptest::collection::vec(one, 0..12).prop_map(move |letters| {
+            let spell = |which: usize| {
+                let spelled = letters.iter().map(|(letter, lots)| {
+                    let plain = !signs.contains(*letter);
+                    match lots[which] % 3 {
+                        0 => letter.to_string(),
+                        _ if plain => letter.to_string(),
+                        1 => escaped(*letter, |b| format!("%{b:02x}")),
+                        _ => escaped(*letter, |b| format!("%{b:02X}")),
+                    }
+                });
+                format!("/{}", spelled.collect::<String>())
+            };
+            (spell(0), spell(1))
+        })
+    }
+
+    fn escaped(letter: char, escape: impl Fn(u8) -> String) -> String {
+        letter.to_string().bytes().map(escape).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn a1_a_pattern_matches_every_spelling_of_a_path_or_none((one, other) in spellings()) {
+            let (Ok(first), Ok(second)) = (Path::parse(&one), Path::parse(&other)) else {
+                return Ok(());
+            };
+            prop_assert_eq!(first.decoded(), second.decoded());
+            let rule = |text: &str| {
+                let pattern = Pattern::parse(text).ok()?;
+                Some(Route { pattern, methods: Vec::new(), access: Access::None })
+            };
+            let exact = Routes::new(rule(&one).into_iter().collect(), Access::Optional);
+            let below = Routes::new(rule(&format!("{one}/*")).into_iter().collect(), Access::Optional);
+            for routes in [&exact, &below] {
+                let find = |path| routes.find(path, &Method::GET).access;
+                prop_assert_eq!(find(first), find(second));
+            }
         }
     }
 }

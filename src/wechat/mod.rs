@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use crate::{
     auth::Identity,
+    metrics::Metrics,
     secret::Secret,
     site::{Account, Scope},
 };
@@ -54,11 +55,12 @@ pub struct Person {
 pub struct WeChat {
     client: reqwest::Client,
     breaker: Arc<Breaker>,
+    metrics: Arc<Metrics>,
 }
 
 impl WeChat {
     /// The only client, with every limit set. Fails when TLS cannot be set up.
-    pub fn new(tls: &Arc<ClientConfig>) -> Result<Self, reqwest::Error> {
+    pub fn new(tls: &Arc<ClientConfig>, metrics: Arc<Metrics>) -> Result<Self, reqwest::Error> {
         let mut tls = ClientConfig::clone(tls);
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let client = reqwest::Client::builder()
@@ -70,13 +72,14 @@ impl WeChat {
             .timeout(DEADLINE)
             .pool_idle_timeout(Duration::from_mins(1))
             .build()?;
-        Ok(Self { client, breaker: Arc::default() })
+        Ok(Self { client, breaker: Arc::default(), metrics })
     }
 
     /// Exchanges a code, and asks for the profile when the visitor granted it. A code is sent
     /// once: only a connection that was never made leads to the next host.
     pub async fn identify(&self, account: &Account, code: &str) -> Result<Person, Error> {
-        let exchange = self.grant(account, |api| protocol::token_url(api, account, code));
+        let url = |api: &str| protocol::token_url(api, account, code);
+        let exchange = self.grant("access_token", account, url);
         let (grant, api) = tokio::time::timeout(DEADLINE, exchange)
             .await
             .map_err(|_| Error::Silent("deadline passed".to_owned()))??;
@@ -86,13 +89,7 @@ impl WeChat {
             let identity = grant.identity(Profile::default());
             return Ok(Person { identity, snapshot, refresh_token: None });
         }
-        let url = protocol::userinfo_url(api, &grant);
-        let profile = match tokio::time::timeout(PROFILE, self.get(&url)).await {
-            Ok(Ok(body)) => protocol::read_profile(&body).map_err(Error::Refused),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(Error::Silent("deadline passed".to_owned())),
-        };
-        match profile {
+        match self.profile(api, &grant).await {
             Ok(profile) => {
                 Ok(Person { identity: grant.identity(profile), snapshot, refresh_token })
             }
@@ -118,13 +115,12 @@ impl WeChat {
         let mut tries = 0;
         loop {
             let url = |api: &str| protocol::refresh_url(api, account, &token);
-            let (grant, api) = self.grant(account, url).await?;
+            let (grant, api) = self.grant("refresh_token", account, url).await?;
             token = grant.refresh_token.clone().unwrap_or(token);
-            let body = self.get(&protocol::userinfo_url(api, &grant)).await?;
-            match protocol::read_profile(&body) {
+            match self.profile(api, &grant).await {
                 Ok(profile) => return Ok((profile, token)),
-                Err(refusal) if refusal.wants_refresh() && tries == 0 => tries += 1,
-                Err(refusal) => return Err(refusal.into()),
+                Err(Error::Refused(refusal)) if refusal.wants_refresh() && tries == 0 => tries += 1,
+                Err(error) => return Err(error),
             }
         }
     }
@@ -132,6 +128,7 @@ impl WeChat {
     /// A token of the account's first API host that takes the connection.
     async fn grant<'a>(
         &self,
+        endpoint: &'static str,
         account: &'a Account,
         url: impl Fn(&str) -> Secret,
     ) -> Result<(protocol::Grant, &'a str), Error> {
@@ -141,16 +138,44 @@ impl WeChat {
                 continue;
             }
             let asked = Asked { breaker: &self.breaker, api, answered: false };
-            match self.get(&url(api)).await {
+            let answer = match self.get(&url(api)).await {
                 Ok(body) => {
                     asked.answered();
-                    return Ok((protocol::read_grant(&body)?, api));
+                    protocol::read_grant(&body).map_err(Error::Refused)
                 }
+                Err(error) => Err(error),
+            };
+            self.count(endpoint, &answer);
+            match answer {
                 Err(error @ Error::Unreachable(_)) => last = error,
-                Err(error) => return Err(error),
+                answer => return answer.map(|grant| (grant, api.as_str())),
             }
         }
         Err(last)
+    }
+
+    /// What the visitor shows of themselves, if that is quickly said.
+    async fn profile(&self, api: &str, grant: &protocol::Grant) -> Result<Profile, Error> {
+        let url = protocol::userinfo_url(api, grant);
+        let profile = match tokio::time::timeout(PROFILE, self.get(&url)).await {
+            Ok(Ok(body)) => protocol::read_profile(&body).map_err(Error::Refused),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(Error::Silent("deadline passed".to_owned())),
+        };
+        self.count("userinfo", &profile);
+        profile
+    }
+
+    fn count<T>(&self, endpoint: &'static str, answer: &Result<T, Error>) {
+        self.metrics.call(
+            endpoint,
+            match answer {
+                Ok(_) => "ok".to_owned(),
+                Err(Error::Refused(refusal)) => refusal.label(),
+                Err(Error::Unreachable(_)) => "unreachable".to_owned(),
+                Err(Error::Silent(_)) => "silent".to_owned(),
+            },
+        );
     }
 
     /// One call, read to its end or to the limit. Errors leave without the URL, which holds

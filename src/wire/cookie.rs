@@ -81,7 +81,7 @@ impl Names {
         let mut fields = headers.get_all(header::COOKIE).iter();
         let (first, more) = (fields.next(), fields.next().is_some());
         let Some(first) = first else { return };
-        if !more && memchr::memmem::find(first.as_bytes(), self.base.as_bytes()).is_none() {
+        if !more && !mentions(first.as_bytes(), &self.base) {
             return;
         }
         let mut kept = Vec::with_capacity(first.len());
@@ -118,6 +118,15 @@ impl Names {
     }
 }
 
+/// Whether `word` stands anywhere in `text`, in any case: a site that folds the case of cookie
+/// names would take `WXGATE` for ours.
+fn mentions(text: &[u8], word: &str) -> bool {
+    let Some(&first) = word.as_bytes().first() else { return true };
+    let (lower, upper) = (first.to_ascii_lowercase(), first.to_ascii_uppercase());
+    memchr::memchr2_iter(lower, upper, text)
+        .any(|at| text.get(at..).is_some_and(|rest| strip_ignoring_case(rest, word).is_some()))
+}
+
 fn strip_ignoring_case<'a>(name: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
     let (head, rest) = name.split_at_checked(prefix.len())?;
     head.eq_ignore_ascii_case(prefix.as_bytes()).then_some(rest)
@@ -141,9 +150,25 @@ fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
 fn segments(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let fields = headers.get_all(header::COOKIE).iter();
     fields
-        .flat_map(|value| value.as_bytes().split(|b| *b == b';'))
+        .flat_map(|value| Split(Some(value.as_bytes())))
         .map(<[u8]>::trim_ascii)
         .filter(|segment| !segment.is_empty())
+}
+
+/// What stands between semicolons. A session cookie is most of a header, and `memchr` strides over
+/// it where a closure would walk.
+struct Split<'a>(Option<&'a [u8]>);
+
+impl<'a> Iterator for Split<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let rest = self.0?;
+        let end = memchr::memchr(b';', rest).unwrap_or(rest.len());
+        let (segment, after) = rest.split_at(end);
+        self.0 = after.get(1..);
+        Some(segment)
+    }
 }
 
 /// The name in `name=value; …`. A browser sends the nameless cookie `=wxgate=x` back as
@@ -157,6 +182,8 @@ fn name_of(segment: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn header(values: &[&str]) -> HeaderMap {
@@ -169,7 +196,7 @@ mod tests {
 
     #[test]
     fn c2_withhold_keeps_their_cookies_and_drops_ours() {
-        let cases: [(&[&str], Option<&str>); 11] = [
+        let cases: [(&[&str], Option<&str>); 14] = [
             (&["a=1"], Some("a=1")),
             (&["a=1;b=2 "], Some("a=1;b=2 ")), // nothing of ours: untouched
             (&["__Host-wxgate=x"], None),
@@ -181,6 +208,9 @@ mod tests {
             (&["=wxgate=x; a=1"], Some("a=1")),
             (&["__host-WXGATE=x; a=wxgate"], Some("a=wxgate")),
             (&[";;; wxgate ; ="], Some("=")),
+            (&["__HOST-WXGATE=x"], None),
+            (&["Wxgate=x; a=1"], Some("a=1")),
+            (&["a=\"1; wxgate=x; b=2\""], Some("a=\"1; b=2\"")), // a sandwich of quotes
         ];
         let names = Names::new("wxgate", true);
         for (sent, expected) in cases {
@@ -233,7 +263,38 @@ mod tests {
         assert_eq!(found, [b"a".as_slice(), b"b", b"c"]);
     }
 
-    proptest::proptest! {
+    /// A segment, and whether its name is one of ours by a rule written down apart from the code.
+    fn segment() -> impl Strategy<Value = String> {
+        let case = |word: &'static str| {
+            proptest::collection::vec(any::<bool>(), word.len()).prop_map(move |upper| {
+                let letters = word.chars().zip(upper);
+                letters.map(|(c, up)| if up { c.to_ascii_uppercase() } else { c }).collect()
+            })
+        };
+        let ours = prop_oneof![
+            case("wxgate"),
+            case("__Host-wxgate"),
+            case("wxgate-flow-0a"),
+            case("__Host-wxgate-flow-")
+        ];
+        let near = proptest::sample::select(
+            &["wxgates", "xwxgate", "__Secure-wxgate", "wxgate-flow", "-flow-wxgate", "a", ""][..],
+        );
+        let name = prop_oneof![ours, near.prop_map(str::to_owned), "[!-:<-~]{1,6}"];
+        (name, "[ =]?", "[!-:<-~é]{0,6}").prop_map(|(name, sign, value)| match &*sign {
+            "" => name,
+            sign => format!("{name}{sign}{value}"),
+        })
+    }
+
+    fn is_ours(segment: &str) -> bool {
+        let name = segment.trim_start_matches(['=', ' ']).split('=').next().unwrap();
+        let name = name.trim().to_ascii_lowercase();
+        let name = name.strip_prefix("__host-").unwrap_or(&name);
+        name == "wxgate" || name.starts_with("wxgate-flow-")
+    }
+
+    proptest! {
         #[test]
         fn c2_the_splitter_is_total(bytes in proptest::collection::vec(9_u8..=255, 0..200)) {
             let Ok(value) = HeaderValue::from_bytes(&bytes) else { return Ok(()) };
@@ -241,8 +302,31 @@ mod tests {
             headers.insert(header::COOKIE, value);
             let names = Names::new("wxgate", true);
             names.withhold(&mut headers);
-            proptest::prop_assert!(values(&headers, "wxgate").next().is_none());
-            proptest::prop_assert!(names.flows(&headers).next().is_none());
+            prop_assert!(values(&headers, "wxgate").next().is_none());
+            prop_assert!(names.flows(&headers).next().is_none());
+        }
+
+        #[test]
+        fn c2_ours_go_in_any_case_and_theirs_stay_in_order(
+            lines in proptest::collection::vec(proptest::collection::vec(segment(), 0..5), 1..4),
+            space in "( ?; ?){1,2}",
+            secure in any::<bool>(),
+        ) {
+            let sent: Vec<String> = lines.iter().map(|line| line.join(&space)).collect();
+            let mut headers = header(&sent.iter().map(String::as_str).collect::<Vec<_>>());
+            Names::new("wxgate", secure).withhold(&mut headers);
+            let split = |line: &str| -> Vec<String> {
+                let parts = line.split(';').map(str::trim).filter(|part| !part.is_empty());
+                parts.map(str::to_owned).collect()
+            };
+            let theirs: Vec<String> =
+                sent.iter().flat_map(|line| split(line)).filter(|it| !is_ours(it)).collect();
+            let kept: Vec<String> = headers
+                .get_all(header::COOKIE)
+                .iter()
+                .flat_map(|line| split(std::str::from_utf8(line.as_bytes()).unwrap()))
+                .collect();
+            prop_assert_eq!(kept, theirs, "{:?}", sent);
         }
     }
 }

@@ -72,6 +72,8 @@ fn address(text: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -99,6 +101,67 @@ mod tests {
             }
             let client = trusted.client(peer.parse().unwrap(), &headers);
             assert_eq!(client, expected.parse::<IpAddr>().unwrap(), "{peer} {fields:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn b3_nothing_left_of_the_rightmost_untrusted_hop_is_believed(
+            hops in proptest::collection::vec((0..4_usize, 1..250_u8), 0..8),
+            cuts in any::<u8>(),
+            peer_is_trusted in any::<bool>(),
+        ) {
+            let trusted = Trusted::new(vec!["10.0.0.0/8".parse().unwrap()]);
+            let spell = |(kind, n): &(usize, u8)| match kind {
+                0 => format!("198.51.100.{n}"),
+                1 => format!("[2001:db8::{n:x}]:4{n:03}"),
+                2 => format!("10.0.0.{n}"),
+                _ => ["", "unknown", "_hidden", "10.0.0.1 10.0.0.2", "é"][usize::from(*n) % 5].to_owned(),
+            };
+            // The list in one field or in several, as proxies on the way please.
+            let mut fields = vec![Vec::new()];
+            for (at, hop) in hops.iter().enumerate() {
+                if cuts >> at & 1 == 1 {
+                    fields.push(Vec::new());
+                }
+                fields.last_mut().unwrap().push(spell(hop));
+            }
+            let mut headers = HeaderMap::new();
+            if !hops.is_empty() {
+                for field in fields {
+                    let value = http::HeaderValue::from_bytes(field.join(" , ").as_bytes());
+                    headers.append(FOR, value.unwrap());
+                }
+            }
+            let peer: IpAddr = if peer_is_trusted { [10, 9, 9, 9] } else { [192, 0, 2, 1] }.into();
+            let seen = trusted.client(peer, &headers);
+
+            // The first hop from the right that is not one of ours is the last that is looked at.
+            let read = |hop: &(usize, u8)| address(&spell(hop));
+            let believed = hops.iter().rposition(|(kind, _)| *kind != 2).unwrap_or(0);
+            let mut candidates: Vec<IpAddr> = vec![peer];
+            if peer_is_trusted {
+                candidates.extend(hops[believed.min(hops.len())..].iter().filter_map(read));
+            }
+            prop_assert!(candidates.contains(&seen), "{} of {:?}", seen, headers);
+            let stranger = hops.get(believed).filter(|(kind, _)| *kind < 2).and_then(read);
+            if let (true, Some(stranger)) = (peer_is_trusted, stranger) {
+                // An opaque byte makes its whole field unreadable: then nothing of it counts.
+                let opaque = headers.get_all(FOR).iter().any(|field| field.to_str().is_err());
+                prop_assert!(seen == stranger || opaque, "{} of {:?}", seen, headers);
+            }
+        }
+
+        #[test]
+        fn b3_any_bytes_have_a_client(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let everybody = Trusted::new(vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()]);
+            if let Ok(value) = http::HeaderValue::from_bytes(&bytes) {
+                let mut headers = HeaderMap::new();
+                headers.insert(PROTO, value.clone());
+                headers.insert(FOR, value);
+                let _ = everybody.client([10, 0, 0, 1].into(), &headers);
+                prop_assert!(scheme(&headers).is_none() || bytes.starts_with(b"http"));
+            }
         }
     }
 }

@@ -74,8 +74,13 @@ impl Reserved {
         Ok(())
     }
 
+    /// Whether a name, in some spelling, is one that says who a visitor is.
+    pub fn is_identity(&self, name: &str) -> bool {
+        begins(name, "x_wechat_") || self.custom.iter().any(|custom| is(name, custom))
+    }
+
     fn fate(&self, name: &str, trusted: bool) -> Fate {
-        let ours = begins(name, "x_wechat_") || self.custom.iter().any(|custom| is(name, custom));
+        let ours = self.is_identity(name);
         let forwarded = !trusted && is_forwarded(name);
         if is_hop_by_hop(name) || ours || is_another_path(name) || forwarded {
             return Fate::Drop;
@@ -151,6 +156,7 @@ fn end_connection(headers: &mut HeaderMap) {
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -232,6 +238,73 @@ mod tests {
             headers.insert(HeaderName::from_static("a_b"), HeaderValue::from_static("1"));
             let outcome = Reserved::new([].iter(), policy).strip(&mut headers, false);
             assert_eq!(outcome.map(|()| headers.len()), expected, "{policy:?}");
+        }
+    }
+
+    /// Names near to those that matter, with every separator a header name may hold.
+    fn name() -> impl Strategy<Value = String> {
+        let words = "x-wechat-openid x-wechat- x-wechat x-wechatty-a remote-user remoteuser \
+                     x-wx-openid x-wx-openid-2 x-forwarded-for x-forwarded forwarded x-real-ip \
+                     x-request-id x-original-url x-rewrite-url x-rewrite te keep-alive \
+                     transfer-encoding accept x-custom cookie";
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let separators = vec!['-', '-', '_', '.', '!', '~', '*'];
+        let lot = (proptest::sample::select(separators), any::<bool>());
+        let lots = proptest::collection::vec(lot, 24);
+        let respelled = (proptest::sample::select(words), lots).prop_map(|(word, lots)| {
+            let letters = word.chars().zip(lots);
+            letters
+                .map(|(c, (separator, upper))| match c {
+                    '-' => separator,
+                    c if upper => c.to_ascii_uppercase(),
+                    c => c,
+                })
+                .collect()
+        });
+        prop_oneof![4 => respelled, 1 => "[a-z0-9_.-]{1,12}"]
+    }
+
+    /// How PHP, WSGI and old CGI see a name.
+    fn as_php_sees_it(name: &str) -> String {
+        name.to_ascii_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "_")
+    }
+
+    proptest! {
+        #[test]
+        fn b2_nothing_that_folds_to_a_reserved_name_is_left_and_nothing_else_is_lost(
+            sent in proptest::collection::vec(name(), 1..12),
+            trusted in any::<bool>(),
+            pass in any::<bool>(),
+        ) {
+            let custom =
+                [HeaderName::from_static("remote-user"), HeaderName::from_static("x-wx-openid")];
+            let policy = if pass { Underscores::Pass } else { Underscores::Drop };
+            let reserved = Reserved::new(custom.iter(), policy);
+            let names: Vec<HeaderName> =
+                sent.iter().map(|name| HeaderName::from_bytes(name.as_bytes()).unwrap()).collect();
+            let mut headers = HeaderMap::new();
+            for (at, name) in names.iter().enumerate() {
+                headers.append(name, HeaderValue::from(at));
+            }
+            let before = headers.clone();
+            reserved.strip(&mut headers, trusted).unwrap();
+            for name in &names {
+                let seen = as_php_sees_it(name.as_str());
+                let forwarded = seen.starts_with("x_forwarded_")
+                    || ["forwarded", "x_real_ip", "x_request_id"].contains(&&*seen);
+                let gone = seen.starts_with("x_wechat_")
+                    || ["remote_user", "x_wx_openid"].contains(&&*seen)
+                    || seen.starts_with("x_original_")
+                    || seen.starts_with("x_rewrite_")
+                    || (forwarded && !trusted)
+                    || ["te", "keep-alive", "transfer-encoding"].contains(&name.as_str())
+                    || (!pass && name.as_str().contains('_'));
+                let all = |headers: &HeaderMap| -> Vec<HeaderValue> {
+                    headers.get_all(name).iter().cloned().collect()
+                };
+                let expected = if gone { Vec::new() } else { all(&before) };
+                prop_assert_eq!(all(&headers), expected, "{}", name);
+            }
         }
     }
 }

@@ -124,16 +124,26 @@ fn starts_with_hex(text: &str) -> bool {
 fn overlong(path: &str) -> Result<(), PathError> {
     let bytes: Vec<u8> = percent_decode_str(path).collect();
     let bad = bytes.windows(2).any(|pair| {
-        matches!(pair, [0xc0 | 0xc1, 0x80..=0xbf] | [0xe0, 0x80..=0x9f] | [0xf0, 0x80..=0x8f])
+        matches!(
+            pair,
+            [0xc0 | 0xc1, 0x80..=0xbf]
+                | [0xe0, 0x80..=0x9f]
+                | [0xf0, 0x80..=0x8f]
+                | [0xf8, 0x80..=0x87]
+                | [0xfc, 0x80..=0x83]
+        )
     });
     if bad { Err(PathError::BrokenEscape) } else { Ok(()) }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "one row per path")]
     fn a1_path_means_one_thing() {
         use PathError::*;
         let cases = [
@@ -175,12 +185,61 @@ mod tests {
             ("/%4", Some(BrokenEscape)),
             ("/%c0%af", Some(BrokenEscape)),
             ("/%e0%80%af", Some(BrokenEscape)),
+            ("/%f0%80%80%af", Some(BrokenEscape)),
+            ("/%f8%80%80%80%af", Some(BrokenEscape)),
+            ("/%fc%80%80%80%80%af", Some(BrokenEscape)),
+            ("/%u002e%u002e/", Some(BrokenEscape)), // IIS
             ("/a;x=1/b", Some(Parameter)),
             ("/..;/b", Some(DotSegment)),
             ("/a%3bx/b", Some(Parameter)),
         ];
         for (path, expected) in cases {
             assert_eq!(Path::parse(path).err(), expected, "{path:?}");
+        }
+    }
+
+    /// Paths of what attackers play with, and of ordinary words.
+    fn paths() -> impl Strategy<Value = String> {
+        let pieces = "/ / / // \\ . .. %2e %2E %2f %5c %00 %25 %252e % %u002e ; %3b # %23 ? %c0%ae \
+                      %e4%b8%ad %C4%E3 é a static %40 @ %61 %0d 2 e 2f + %20 ~ *";
+        let pieces: Vec<&str> = pieces.split_whitespace().collect();
+        let piece = prop_oneof![
+            9 => proptest::sample::select(pieces).prop_map(str::to_owned),
+            1 => any::<char>().prop_map(String::from),
+            1 => any::<u8>().prop_map(|b| format!("%{b:02x}")),
+        ];
+        let tail = proptest::collection::vec(piece, 0..8).prop_map(|pieces| pieces.concat());
+        tail.prop_map(|tail| format!("/{tail}"))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+        #[test]
+        fn a1_an_accepted_path_holds_no_other_however_it_is_decoded(text in paths()) {
+            let Ok(path) = Path::parse(&text) else { return Ok(()) };
+            let decoded = path.decoded().into_owned();
+            // `/a;x` is a parameter to servlet containers: the name before it is what they open.
+            let dots = |segment: &[u8]| {
+                let name = segment.split(|b| *b == b';').next().unwrap();
+                name == b"." || name == b".."
+            };
+            prop_assert!(!decoded.split(|b| *b == b'/').any(dots), "a dot segment");
+            let slashes = |bytes: &[u8]| memchr::memchr_iter(b'/', bytes).count();
+            prop_assert_eq!(slashes(&decoded), slashes(text.as_bytes()), "a new slash");
+            prop_assert!(!decoded.windows(2).any(|two| two == b"//"), "an empty segment");
+            prop_assert!(!decoded.iter().any(|b| *b == b'\\' || b.is_ascii_control()));
+            // A site that decodes twice sees what a site that decodes once sees.
+            let again: Vec<u8> = percent_encoding::percent_decode(&decoded).collect();
+            prop_assert_eq!(again, decoded);
+            prop_assert!(!text.contains(['?', '#']), "A2: no query, no fragment");
+        }
+
+        #[test]
+        fn a3_what_is_judged_is_what_was_sent(text in ".{0,40}") {
+            if let Ok(path) = Path::parse(&text) {
+                prop_assert_eq!(path.as_str(), text.as_str());
+            }
         }
     }
 }

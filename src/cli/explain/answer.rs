@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Target, visitors::Row};
 use crate::{
     cli::check::endpoints,
-    site::{Access, Ambiguous, Fact, Prompt, Route, Site, Sites},
+    site::{ASSERTION, Access, Ambiguous, Fact, Prompt, Route, Site, Sites},
 };
 
 /// Everything there is to say about a URL.
@@ -120,6 +120,7 @@ impl Answer {
             site.extra_headers.iter().map(|(name, fact)| (shown(name.as_str()), word(*fact)));
         let also = site.also.iter();
         let also = also.map(|it| (format!("X-WeChat-OpenId-{}", shown(&it.name)), "openid"));
+        let proof = site.assertion.then(|| (shown(ASSERTION.as_str()), "all of it, signed"));
         let mut removed = vec!["X-WeChat-* in any spelling".to_owned()];
         removed.extend(Fact::TENCENT.iter().map(|(_, name)| shown(name.as_str())));
         removed.extend(site.extra_headers.iter().map(|(name, _)| shown(name.as_str())));
@@ -128,7 +129,7 @@ impl Answer {
         removed.push("the gateway's cookies".to_owned());
         removed.push("hop-by-hop headers".to_owned());
         self.headers = Some(Headers {
-            introduced: own.chain(extra).chain(also).filter(|_| introduces).collect(),
+            introduced: own.chain(extra).chain(also).chain(proof).filter(|_| introduces).collect(),
             rebuilt: vec![
                 "X-Forwarded-For",
                 "X-Forwarded-Proto",

@@ -17,6 +17,7 @@ account = "main"
 upstream = ["http://10.0.0.5:8000", "unix:/run/site.sock"]
 [site.headers]
 extra = { "Remote-User" = "openid" }
+assertion = true
 [[site.route]]
 path = "/static/*"
 auth = "none"
@@ -108,6 +109,18 @@ fn questions_that_make_no_sense() {
     for (method, url, expected) in cases {
         let said = said(method, url);
         assert!(said.contains(expected), "{method} {url}: {said}");
+    }
+}
+
+#[test]
+fn a_proof_is_named_where_the_site_gets_one() {
+    for (url, named) in [
+        ("https://h5.example.com/member", true),
+        ("https://h5.example.com/static/a", false),
+        ("https://open.example.com/", false),
+    ] {
+        let said = said("GET", url);
+        assert_eq!(said.contains("X-WeChat-Assertion (all of it, signed)"), named, "{url}: {said}");
     }
 }
 

@@ -77,17 +77,17 @@ fn site(
         "snapshot",
         &[("page", Snapshot::Page), ("anonymous", Snapshot::Anonymous), ("allow", Snapshot::Allow)],
     );
-    let ambiguous = table.one_of(
-        "ambiguous_paths",
-        &[("refuse", Ambiguous::Refuse), ("protect", Ambiguous::Protect)],
-    );
+    let paths = [("refuse", Ambiguous::Refuse), ("protect", Ambiguous::Protect)];
+    let ambiguous = table.one_of("ambiguous_paths", &paths);
     let underscores = underscores(table);
     let fragment = table.one_of("fragment", &[("drop", Fragment::Drop), ("keep", Fragment::Keep)]);
     let profile_refresh = profile_refresh(table);
     let also = also(table, plan);
     let cors = cors(&table.table("cors", &raw::CORS));
     let revocation = revocation(table, plan);
-    let extra_headers = headers::extras(&table.table("headers", &raw::HEADERS));
+    let extra = table.table("headers", &raw::HEADERS);
+    let extra_headers = headers::extras(&extra);
+    let assertion = extra.boolean("assertion", false);
     let reserved = headers::reserved(&extra_headers);
     let routes = route::routes(table, scope, plan.prefix);
     let public_url = public_url?;
@@ -107,6 +107,7 @@ fn site(
         ambiguous_paths: ambiguous.unwrap_or_default(),
         underscores,
         extra_headers,
+        assertion,
         routes,
         cookies: Names::new(plan.cookie, public_url.is_secure()),
         reserved: Reserved::new(reserved.iter(), underscores),

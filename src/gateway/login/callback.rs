@@ -136,6 +136,7 @@ impl Worker {
             Ok(back) => back,
             Err(Unknown::State) => return Err(Error::LoginExpired),
             Err(Unknown::Cookie(state)) => {
+                self.gateway.metrics.login("restarted", "cookie");
                 let (return_to, scope) = (hinted(&words, rules), state.scope);
                 return again(rules, request, arrival, state, Wish::first(return_to, scope));
             }
@@ -150,10 +151,15 @@ impl Worker {
                     let wish = Wish { return_to, scope: Scope::Base, restarts: 0, leg };
                     start(rules, request, arrival, wish)
                 }
-                Some(_) | None => welcome(rules, arrival, &back, login, &Asker::of(request)),
+                Some(_) | None => {
+                    self.gateway.metrics.login("finished", "");
+                    self.gateway.metrics.session("issued", "");
+                    welcome(rules, arrival, &back, login, &Asker::of(request))
+                }
             },
             Leg::Spent(error) if back.state.restarts < RESTARTS => {
                 tracing::info!(target: "audit", site = arrival.site.name, %error, "login starts again");
+                self.gateway.metrics.login("restarted", "code");
                 let wish = Wish::first(back.pending.return_to, back.pending.scope);
                 again(rules, request, arrival, back.state, wish)
             }

@@ -14,7 +14,7 @@ use crate::{
         pending::{AT_ONCE, PATIENCE},
         token::NONCE,
     },
-    site::{Access, Account, Outside, Scope, Site},
+    site::{Access, Account, Outside, Scope, Site, Snapshot},
     wechat::protocol::{self, Leave},
     wire::Path,
 };
@@ -148,14 +148,22 @@ impl Worker {
             }
             Field::Several => return Err(Error::BadRequest("two scopes")),
         };
-        if let Ok(known) = self.recognise(desk, request, arrival)
-            && known.session.identity.scope >= scope
-            && !known.session.snapshot
-        {
-            return Ok(reply::redirect(return_to.as_str()));
+        match self.recognise(desk, request, arrival) {
+            // WeChat would only name the same virtual visitor again.
+            Ok(known) if known.session.snapshot && site.snapshot == Snapshot::Page => {
+                return Ok(rules.voice.leave_snapshot(&Asker::of(request)));
+            }
+            Ok(known) if known.session.identity.scope >= scope && !known.session.snapshot => {
+                return Ok(reply::redirect(return_to.as_str()));
+            }
+            Ok(_) | Err(_) => (),
         }
         match (Client::of(request.method(), request.headers()).app, &site.outside_wechat) {
             (App::WeChat, _) | (_, Outside::Login(_)) => {
+                if let Some(page) = before(rules, request, &return_to, scope) {
+                    return Ok(page);
+                }
+                self.gateway.metrics.login("started", "");
                 start(rules, request, arrival, Wish::first(return_to, scope))
             }
             (App::WeCom | App::Other, Outside::Deny) => Err(Error::WeChatOnly),
@@ -163,6 +171,22 @@ impl Worker {
                 Ok(rules.voice.open_in_wechat(site, &return_to, &Asker::of(request)))
             }
         }
+    }
+}
+
+/// The page of ours that comes before WeChat's, where another proxy sent the visitor here in place
+/// of showing it.
+fn before<B>(
+    rules: &Rules,
+    request: &Request<B>,
+    return_to: &ReturnTo,
+    scope: Scope,
+) -> Option<Response<Body>> {
+    let (url, asker) = (rules.login_url(return_to, Some(scope)), Asker::of(request));
+    match Field::of(request.uri().query(), "prompt").only()?.as_str() {
+        "button" => Some(rules.voice.offer_login(&url, &asker)),
+        "remember" => Some(rules.voice.remember(&url, &asker)),
+        _ => None,
     }
 }
 

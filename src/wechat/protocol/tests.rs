@@ -269,3 +269,31 @@ fn faults() {
         assert_eq!(refusal.fault(), expected, "{code}");
     }
 }
+
+proptest::proptest! {
+    #[test]
+    fn e6_any_bytes_are_an_answer_or_a_refusal(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
+        let _ = read_grant(&bytes);
+        let _ = read_profile(&bytes);
+    }
+
+    #[test]
+    fn e6_an_openid_is_visible_ascii_or_none(
+        openid in proptest::prop_oneof!["[!-~]{1,140}", ".{0,40}"],
+        scope in ".{0,20}",
+        cut in 0..200_usize,
+    ) {
+        let answer = serde_json::json!({
+            "access_token": "t", "expires_in": 7200, "openid": openid, "scope": scope,
+            "is_snapshotuser": 1, "unionid": openid,
+        });
+        let bytes = answer.to_string().into_bytes();
+        if let Ok(grant) = read_grant(&bytes) {
+            proptest::prop_assert!((1..=128).contains(&grant.openid.len()));
+            proptest::prop_assert!(grant.openid.bytes().all(|b| b.is_ascii_graphic()));
+            proptest::prop_assert_eq!(grant.openid.as_str(), openid.trim());
+        }
+        // An answer that breaks off is no answer.
+        proptest::prop_assert!(read_grant(&bytes[..cut.min(bytes.len() - 1)]).is_err());
+    }
+}
