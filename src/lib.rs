@@ -21,7 +21,7 @@
 //! | [`gateway`]  | one request from door to door; the login; our pages   | joins the others   |
 //! | [`wechat`]   | WeChat's OAuth API                                    | sockets out        |
 //! | [`upstream`] | the sites behind us: pools, forwarding, tunnels       | sockets out        |
-//! | [`store`]    | what replicas share: codes, tokens, ended sessions    | memory, or Redis   |
+//! | [`store`]    | what replicas share: codes, tokens, ended sessions    | one file, or Redis |
 //! | [`metrics`]  | what is counted                                       | memory             |
 //! | [`auth`]     | sessions, logins, and who may pass                    | none               |
 //! | [`site`]     | which site, which route, what it asks for             | none               |

@@ -14,9 +14,9 @@ python3 -c "import ensurepip" 2>/dev/null || missing="$missing python3-venv"
 need node nodejs
 need npm npm
 need nginx nginx-light
+need redis-server redis-server
 need caddy caddy
 need haproxy haproxy
-need redis-server redis-server
 need chromium chromium
 [ -e /usr/include/stdlib.h ] || missing="$missing libc6-dev"
 # Without a Chinese font the screenshots show boxes.

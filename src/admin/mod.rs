@@ -109,16 +109,21 @@ async fn handle(
     if request.uri().path() == revocations::PATH {
         return revocations::take(request, gateway).await;
     }
-    if request.uri().path() == "/metrics" && matches!(*request.method(), Method::GET | Method::HEAD)
-    {
-        return exposition(gateway.metrics());
-    }
-    answer(&request, readiness.is_ready().then(|| gateway.standing()))
+    gateway.metrics().news(gateway.standing().age);
+    let ready = readiness.is_ready().then(|| gateway.standing());
+    answer(&request, ready, gateway.metrics())
 }
 
 /// Exact paths and methods only, so that nothing else can pass for health.
-fn answer<B>(request: &Request<B>, ready: Option<Standing>) -> Response<Full<Bytes>> {
+fn answer<B>(
+    request: &Request<B>,
+    ready: Option<Standing>,
+    metrics: &Metrics,
+) -> Response<Full<Bytes>> {
     let get = matches!(*request.method(), Method::GET | Method::HEAD);
+    if get && request.uri().path() == "/metrics" {
+        return exposition(metrics);
+    }
     let (status, text) = match (request.uri().path(), get) {
         ("/healthz", true) => (StatusCode::OK, "ok\n".to_owned()),
         ("/readyz", true) => say_ready(ready),
@@ -183,7 +188,11 @@ mod tests {
         ];
         for (method, path, expected) in cases {
             let request = Request::builder().method(&method).uri(path).body(()).unwrap();
-            assert_eq!(answer(&request, None).status(), expected, "{method} {path}");
+            assert_eq!(
+                answer(&request, None, &Metrics::default()).status(),
+                expected,
+                "{method} {path}"
+            );
         }
     }
 

@@ -1,7 +1,7 @@
 //! `wxgate revoke`: ends sessions on every replica.
 //!
 //! Where replicas share a store, the order goes there and a gateway need not even run. A gateway
-//! that is alone keeps its list in its own memory: it is asked over its admin listener.
+//! that is alone keeps its list to itself: it is asked over its admin listener.
 
 use std::{net::SocketAddr, path::Path, process::ExitCode, time::Duration};
 
@@ -120,8 +120,8 @@ async fn over_the_store(config: &Config, whom: Whom) -> Result<Value, String> {
 async fn ask_the_gateway(admin: SocketAddr, wanted: &Wanted) -> Result<Value, String> {
     let nobody = |error: std::io::Error| {
         format!(
-            "this store of kind \"memory\" is inside the running gateway, whose admin listener \
-             {admin} cannot be reached: {error}"
+            "the list of ended sessions is inside the running gateway, whose admin listener {admin} \
+             cannot be reached: {error}"
         )
     };
     let broken = |error: hyper::Error| format!("the admin listener {admin} broke off: {error}");

@@ -73,6 +73,27 @@ fn the_file_at_the_root_loads_and_explains_every_key() {
     assert_eq!(seen, 81, "the count in this test is out of date");
 }
 
+/// Keys that `config.toml` shows an example of, commented out, and no default.
+const EXAMPLES: [&str; 17] = [
+    "dir",
+    "extra",
+    "aliases",
+    "verify_files",
+    "callback_host",
+    "certificates",
+    "profile_refresh",
+    "origins",
+    "path",
+    "url",
+    "sentinels",
+    "master",
+    "cluster",
+    "username",
+    "password",
+    "tls",
+    "ca",
+];
+
 #[test]
 fn the_defaults_it_shows_are_the_defaults() {
     let text = include_str!("../../config.toml");
@@ -81,44 +102,32 @@ fn the_defaults_it_shows_are_the_defaults() {
         let Config { server, admin, gateway, .. } = config;
         format!("{server:#?} {admin:#?} {gateway:#?}")
     };
-    // Uncommenting a default changes nothing. What is commented out for another reason is named.
-    let examples = [
-        "dir",
-        "extra",
-        "aliases",
-        "verify_files",
-        "callback_host",
-        "certificates",
-        "profile_refresh",
-        "origins",
-        "url",
-        "sentinels",
-        "master",
-        "cluster",
-        "username",
-        "password",
-        "tls",
-        "ca",
-    ];
+    // Uncommenting a default changes nothing.
     let mut seen = 0;
     for line in text.lines() {
         let Some((key, _)) = line.strip_prefix("# ").and_then(|line| line.split_once(" = ")) else {
             continue;
         };
         let is_key = raw::ALL.iter().any(|section| section.example(key).is_some());
-        if !is_key || examples.contains(&key) || line.contains("0.0.0.0:8443") {
+        if !is_key || EXAMPLES.contains(&key) || line.contains("0.0.0.0:8443") {
             continue;
         }
         seen += 1;
         let uncommented = line.strip_prefix("# ").unwrap();
-        // Some stand below a table header that is a comment too.
-        let header = match key {
-            "assertion" => "[site.headers]\n",
-            "kind" if line.contains("memory") => "[store]\n",
-            _ if raw::LIMITS.example(key).is_some() => "[server.limits]\n",
-            _ => "",
+        // The limits stand below a table header that is a comment too.
+        let limits = raw::LIMITS.example(key).is_some();
+        let tabled = if limits {
+            format!("[server.limits]\n{uncommented}\n")
+        } else {
+            uncommented.to_owned()
         };
-        let tabled = format!("{header}{uncommented}");
+        let tabled = if key == "kind" && line.contains("memory") {
+            format!("[store]\n{tabled}")
+        } else if key == "assertion" {
+            format!("[site.headers]\n{tabled}")
+        } else {
+            tabled
+        };
         assert_eq!(shown(&text.replacen(line, &tabled, 1)), shown(text), "{line}");
     }
     assert_eq!(seen, 31, "the count in this test is out of date");

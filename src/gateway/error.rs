@@ -183,9 +183,9 @@ impl Error {
             | Self::MethodNotAllowed
             | Self::WeChatOnly
             | Self::ForeignLogout
+            | Self::Unsure
             | Self::ForeignVerify(_)
             | Self::BehindProxy(_)
-            | Self::Unsure
             | Self::UnaskedSwitch
             | Self::Upstream(_)
             | Self::Token(_) => None,

@@ -25,6 +25,8 @@ use crate::{
 
 /// How often the store is asked. An order is known everywhere after twice this and two trips.
 const BEAT: Duration = Duration::from_millis(150);
+/// The same where nobody else can add anything, so that what could not be written is written later.
+const SLOW_BEAT: Duration = Duration::from_secs(1);
 /// How long to wait after a failure: at first, and at most.
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(1);
@@ -45,7 +47,7 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Nothing known yet. With a shared store this begins to listen at once.
+    /// Nothing known yet. With a store that lasts this begins to listen at once.
     pub fn new(store: Arc<Store>, runtime: Handle, clock: Clock) -> Arc<Self> {
         let feed = Arc::new(Self {
             store,
@@ -57,7 +59,7 @@ impl Feed {
             age: AtomicU64::new(0),
             owes: AtomicBool::new(false),
         });
-        if feed.store.is_shared() {
+        if feed.store.is_lasting() {
             let listener = Listener::new(&feed);
             feed.runtime.spawn(listener.run());
         }
@@ -92,24 +94,31 @@ impl Feed {
 
     /// How long ago we last knew everything; nothing when we never did.
     pub fn age(&self) -> Option<Duration> {
-        if !self.store.is_shared() {
+        if !self.store.is_lasting() {
             return Some(Duration::ZERO);
         }
         let heard = self.heard.load(Ordering::Acquire).checked_sub(1)?;
+        if !self.store.is_shared() {
+            return Some(Duration::ZERO);
+        }
         Some(self.began.elapsed().saturating_sub(Duration::from_millis(heard)))
     }
 
     /// Whether we have been left without news for longer than a site allows.
     pub fn is_unsure(&self, staleness: Staleness) -> bool {
+        if !self.store.is_shared() {
+            // A file has been read a moment after the start.
+            return self.age().is_none();
+        }
         let Some(allowed) = staleness.allowed() else { return false };
-        self.store.is_shared() && self.age().is_none_or(|age| age > allowed)
+        self.age().is_none_or(|age| age > allowed)
     }
 
     /// Gives an order: here at once, and to everybody else over the store. When that is away, the
     /// order is handed over later.
     pub async fn give(self: &Arc<Self>, order: Revocation) -> Result<(), Away> {
         self.add(std::slice::from_ref(&order));
-        if !self.store.is_shared() {
+        if !self.store.is_lasting() {
             return Ok(());
         }
         let this = Arc::clone(self);
@@ -170,10 +179,11 @@ impl Listener {
         let mut wait = FIRST;
         while let Some(feed) = self.feed.upgrade() {
             let heard = self.listen(&feed).await;
+            let beat = if feed.store.is_shared() { BEAT } else { SLOW_BEAT };
             drop(feed);
             let pause = if heard.is_ok() {
                 wait = FIRST;
-                BEAT
+                beat
             } else {
                 wait = (wait * 2).min(LONGEST);
                 wait.mul_f64(rand::random_range(0.5..1.0))

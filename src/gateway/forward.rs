@@ -68,7 +68,7 @@ impl Worker {
         (tunnel, known): (Option<OnUpgrade>, Option<&Rc<Known>>),
     ) -> Result<Response<Body>, Error> {
         let mut response = response;
-        let vigil = known.map(|known| Vigil::over(known, &self.gateway.feed));
+        let vigil = known.map(|known| Vigil::over(known, &self.post));
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         headers::end_hop(response.headers_mut());
         arrival.site.cookies.protect(response.headers_mut());

@@ -63,6 +63,7 @@ use receive::{Arrival, Door, Landing};
 use refresh::Refreshes;
 use reply::Asker;
 use rules::{Desk, Rules};
+use vigil::Post;
 
 /// What the gateway needs to know.
 #[derive(Clone, Debug)]
@@ -124,8 +125,7 @@ impl Gateway {
         let tls = upstream::tls::client();
         let metrics = Arc::new(Metrics::default());
         let wechat = WeChat::new(&tls, Arc::clone(&metrics))?;
-        let runtime = Handle::current();
-        let store = Arc::new(Store::new(&settings.store)?);
+        let (runtime, store) = (Handle::current(), Arc::new(Store::new(&settings.store)?));
         let feed = Feed::new(Arc::clone(&store), runtime.clone(), clock);
         feed.keep_for(settings.session.max);
         Ok(Self {
@@ -161,6 +161,7 @@ pub struct Worker {
     desk: RefCell<Rc<Desk>>,
     upstream: Upstream,
     tunnels: Tunnels,
+    post: Rc<Post>,
     lines: Lines,
     counters: Arc<Thread>,
 }
@@ -172,7 +173,8 @@ impl Worker {
         let desk = Rc::new(Desk::new(gateway.rules.load_full(), 0, &counters));
         let upstream = Upstream::new(Arc::clone(&gateway.tls));
         let lines = Lines::new(gateway.log.clone());
-        Self { gateway, desk: RefCell::new(desk), upstream, tunnels, lines, counters }
+        let post = Post::new(&gateway.feed);
+        Self { gateway, desk: RefCell::new(desk), upstream, tunnels, post, lines, counters }
     }
 
     /// Answers a request. Whatever happens inside, the visitor gets a response.

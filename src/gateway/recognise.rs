@@ -18,15 +18,15 @@ impl Worker {
         request: &Request<B>,
         arrival: &Arrival<'_>,
     ) -> Result<Rc<Known>, Stranger> {
-        let known = self.recognise_unsure(desk, request, arrival);
-        let known =
-            if known.is_ok() && self.unsure(arrival.site) { Err(Stranger::Unsure) } else { known };
-        if let Err(why) = &known
+        let found = self.recognise_unsure(desk, request, arrival).and_then(|known| {
+            if self.unsure(arrival.site) { Err(Stranger::Unsure) } else { Ok(known) }
+        });
+        if let Err(why) = &found
             && let Some(reason) = why.refused()
         {
             self.gateway.metrics.session("refused", reason);
         }
-        known
+        found
     }
 
     /// Who sent the request, as far as we have heard: good enough for a logout. Several cookies of

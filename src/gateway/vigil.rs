@@ -18,10 +18,21 @@ use crate::auth::Known;
 /// How often to look. An order takes half a second to come here at most.
 const LOOK: Duration = Duration::from_millis(400);
 
+/// Where the vigils of one thread look. Each counts itself here and not at the feed, so that
+/// threads do not contend for one counter.
+pub struct Post(Arc<Feed>);
+
+impl Post {
+    /// A thread's.
+    pub fn new(feed: &Arc<Feed>) -> Rc<Self> {
+        Rc::new(Self(Arc::clone(feed)))
+    }
+}
+
 /// Watches over one answer to a visitor we know.
 pub struct Vigil {
     known: Rc<Known>,
-    feed: Arc<Feed>,
+    post: Rc<Post>,
     /// Pieces that came without a pause.
     passed: u8,
     /// Only for answers that make somebody wait: most never do.
@@ -30,13 +41,13 @@ pub struct Vigil {
 
 impl Vigil {
     /// Over an answer to `known`.
-    pub fn over(known: &Rc<Known>, feed: &Arc<Feed>) -> Self {
-        Self { known: Rc::clone(known), feed: Arc::clone(feed), passed: 0, next: None }
+    pub fn over(known: &Rc<Known>, post: &Rc<Post>) -> Self {
+        Self { known: Rc::clone(known), post: Rc::clone(post), passed: 0, next: None }
     }
 
     /// Completes when the session has been ended.
     pub async fn ended(self) {
-        while !self.feed.ends(&self.known.session) {
+        while !self.post.0.ends(&self.known.session) {
             sleep(LOOK).await;
         }
     }
@@ -45,7 +56,7 @@ impl Vigil {
     /// never waits for a clock.
     pub fn passed(&mut self) -> bool {
         self.passed = self.passed.wrapping_add(1) % 64;
-        self.passed == 0 && self.feed.ends(&self.known.session)
+        self.passed == 0 && self.post.0.ends(&self.known.session)
     }
 
     /// Whether the session has been ended, looked at from time to time while nothing comes.
@@ -54,7 +65,7 @@ impl Vigil {
             let next = self.next.get_or_insert_with(|| Box::pin(sleep(LOOK)));
             match next.as_mut().poll(cx) {
                 Poll::Pending => return false,
-                Poll::Ready(()) if self.feed.ends(&self.known.session) => return true,
+                Poll::Ready(()) if self.post.0.ends(&self.known.session) => return true,
                 Poll::Ready(()) => self.next = None,
             }
         }

@@ -9,7 +9,11 @@ mod thread;
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicI64},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, AtomicU64},
+    },
+    time::Duration,
 };
 
 use prometheus_client::{
@@ -30,6 +34,7 @@ pub struct Metrics {
     sessions: Family<Outcome, Counter>,
     reloads: Family<Reload, Counter>,
     connections: Gauge<i64, AtomicI64>,
+    news: Gauge<f64, AtomicU64>,
     registry: Registry,
 }
 
@@ -69,7 +74,12 @@ impl Default for Metrics {
         );
         let reloads = register(&mut registry, "config_reloads", "Reloads of the configuration");
         let connections = register(&mut registry, "connections", "Connections of visitors");
-        Self { threads, logins, wechat, sessions, reloads, connections, registry }
+        let news = register(
+            &mut registry,
+            "revocation_lag_seconds",
+            "How old the news of ended sessions is; NaN before there was any",
+        );
+        Self { threads, logins, wechat, sessions, reloads, connections, news, registry }
     }
 }
 
@@ -116,6 +126,11 @@ impl Metrics {
     pub fn connection(&self) -> Connected {
         self.connections.inc();
         Connected(self.connections.clone())
+    }
+
+    /// How old the news of sessions that were ended elsewhere is.
+    pub fn news(&self, age: Option<Duration>) {
+        self.news.set(age.map_or(f64::NAN, |age| age.as_secs_f64()));
     }
 
     /// Everything in the text format of `OpenMetrics`.

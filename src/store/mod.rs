@@ -5,19 +5,18 @@
 //! so that they are worth nothing to whoever reads them. Requests never wait for it, but for the
 //! callback of a login and a logout.
 
-#![cfg_attr(
-    not(feature = "redis"),
-    expect(unused_variables, clippy::unused_async, reason = "memory is never far away")
-)]
+#![cfg_attr(not(feature = "redis"), expect(unused_variables, reason = "of Redis alone"))]
 
-use std::{fmt, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use crate::{auth::Revocation, secret::Secret};
 
+mod file;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
 
+use file::File;
 use memory::Memory;
 #[cfg(feature = "redis")]
 use redis::Redis;
@@ -28,6 +27,8 @@ pub enum Settings {
     /// This process, for itself.
     #[default]
     Memory,
+    /// This process, in a file that the next one finds.
+    File(PathBuf),
     /// A Redis that the replicas share.
     Redis(Box<Remote>),
 }
@@ -78,6 +79,7 @@ impl fmt::Display for Settings {
         };
         match self {
             Self::Memory => f.write_str("in memory: for a gateway that is alone"),
+            Self::File(path) => write!(f, "{}: for a gateway that is alone", path.display()),
             Self::Redis(remote) => match &remote.place {
                 Place::Url(url) => {
                     // Host and port alone: the rest of it may be a password.
@@ -99,7 +101,7 @@ impl fmt::Display for Settings {
 }
 
 /// Nobody answered, or not in time.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the store cannot be reached: {0}")]
 pub struct Away(pub String);
 
@@ -133,16 +135,22 @@ pub enum Heard {
 pub enum Store {
     /// This process.
     Memory(Memory),
+    /// A file of this process.
+    File(File),
     /// Redis.
     #[cfg(feature = "redis")]
     Redis(Box<Redis>),
 }
 
 impl Store {
-    /// Prepares a keeper; nothing is opened yet.
+    /// Prepares a keeper. A file is opened now, a connection when it is needed.
     pub fn new(settings: &Settings) -> Result<Self, Unusable> {
         match settings {
             Settings::Memory => Ok(Self::Memory(Memory::default())),
+            Settings::File(path) => {
+                let file = File::open(path).map_err(|error| Unusable(causes(&error)))?;
+                Ok(Self::File(file))
+            }
             #[cfg(feature = "redis")]
             Settings::Redis(remote) => {
                 let redis = Redis::new(remote).map_err(|error| Unusable(error.to_string()))?;
@@ -157,6 +165,11 @@ impl Store {
 
     /// Whether other replicas can see what is kept.
     pub fn is_shared(&self) -> bool {
+        !matches!(self, Self::Memory(_) | Self::File(_))
+    }
+
+    /// Whether there may be something in it that another process put there.
+    pub fn is_lasting(&self) -> bool {
         !matches!(self, Self::Memory(_))
     }
 
@@ -167,6 +180,7 @@ impl Store {
                 memory.put(key, value, age);
                 Ok(())
             }
+            Self::File(file) => file.put(key, value, age).await,
             #[cfg(feature = "redis")]
             Self::Redis(redis) => redis.put(key, value, age).await,
         }
@@ -176,6 +190,7 @@ impl Store {
     pub async fn put_new(&self, key: &str, value: Vec<u8>, age: Duration) -> Result<bool, Away> {
         match self {
             Self::Memory(memory) => Ok(memory.put_new(key, value, age)),
+            Self::File(file) => file.put_new(key, value, age).await,
             #[cfg(feature = "redis")]
             Self::Redis(redis) => redis.put_new(key, value, age).await,
         }
@@ -185,6 +200,7 @@ impl Store {
     pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Away> {
         match self {
             Self::Memory(memory) => Ok(memory.get(key)),
+            Self::File(file) => file.get(key).await,
             #[cfg(feature = "redis")]
             Self::Redis(redis) => redis.get(key).await,
         }
@@ -194,6 +210,7 @@ impl Store {
     pub async fn take(&self, key: &str) -> Result<Option<Vec<u8>>, Away> {
         match self {
             Self::Memory(memory) => Ok(memory.take(key)),
+            Self::File(file) => file.take(key).await,
             #[cfg(feature = "redis")]
             Self::Redis(redis) => redis.take(key).await,
         }
@@ -203,6 +220,7 @@ impl Store {
     pub async fn revoke(&self, orders: &[Revocation], age: Duration) -> Result<(), Away> {
         match self {
             Self::Memory(_) => Ok(()),
+            Self::File(file) => file.revoke(orders).await,
             #[cfg(feature = "redis")]
             Self::Redis(redis) => redis.revoke(orders, age).await,
         }
@@ -215,10 +233,17 @@ impl Store {
             Self::Memory(_) => {
                 Ok(Heard::Next { orders: Vec::new(), mark: Mark::default(), more: false })
             }
+            Self::File(file) => file.follow(mark).await,
             #[cfg(feature = "redis")]
             Self::Redis(redis) => redis.follow(mark).await,
         }
     }
+}
+
+/// An error and everything behind it.
+fn causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

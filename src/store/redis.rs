@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
@@ -19,7 +19,7 @@ use redis::{Cmd, FromRedisValue, RedisError, RedisResult, cmd};
 use tokio::{sync::Mutex, time::timeout};
 
 use super::{Away, Heard, Mark, Remote};
-use crate::auth::Revocation;
+use crate::{auth::Revocation, clock};
 
 mod link;
 
@@ -93,8 +93,9 @@ impl Redis {
     pub async fn revoke(&self, orders: &[Revocation], age: Duration) -> Result<(), Away> {
         for order in orders {
             let entry = serde_json::to_vec(order).map_err(|error| Away(error.to_string()))?;
-            // Trimming by age needs Redis 6.2, as does GETDEL; older entries mean nobody any more.
-            let oldest = now().saturating_sub(age).as_millis().to_string();
+            // An entry's id is its time in milliseconds; what is older means nobody any more. Trimming
+            // by age needs Redis 6.2, as does GETDEL.
+            let oldest = clock::system().0.saturating_sub(age.as_secs()).saturating_mul(1_000);
             let mut add = cmd("XADD");
             add.arg(LOG).arg("MINID").arg("~").arg(oldest).arg("*").arg(FIELD).arg(entry);
             let _: String = self.ask(&add, Repeat::Harmless).await?;
@@ -192,11 +193,6 @@ fn name(key: &str) -> String {
 
 fn millis(age: Duration) -> u64 {
     u64::try_from(age.as_millis()).unwrap_or(u64::MAX).max(1)
-}
-
-#[expect(clippy::disallowed_methods, reason = "ids of a Redis stream are times of day")]
-fn now() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 fn late() -> RedisError {

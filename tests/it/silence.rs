@@ -1,4 +1,5 @@
-//! Redis goes away, forgets, and comes back; nobody restarts anything.
+//! Redis goes away, forgets, and comes back, and nobody restarts anything; a gateway with a file is
+//! killed, and has forgotten nothing.
 
 use std::time::Duration;
 
@@ -6,7 +7,8 @@ use tokio::time::Instant;
 
 use crate::{
     fleet::{Fleet, sid, store},
-    redis::{Redis, Wire},
+    harness::{Plan, ROUTES, Street},
+    redis::{Redis, Wire, ask},
     visitor::Visitor,
 };
 
@@ -27,6 +29,10 @@ async fn redis_stops_and_starts_and_nothing_is_lost() {
     assert!(given.contains("\"handed_over\":false"), "{given}");
     assert_eq!(fleet.statuses(&leaving).await, [200, 302, 200], "known where it was ordered");
     assert!(fleet.ready(0).await.contains("news of ended sessions"), "{}", fleet.ready(0).await);
+    let request = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let metrics = crate::visitor::raw(fleet.admins[0], request).await;
+    let lag = metrics.lines().find_map(|line| line.strip_prefix("wxgate_revocation_lag_seconds "));
+    assert!(lag.unwrap().parse::<f64>().unwrap() > 0.1, "{lag:?}");
 
     redis.start_again().await;
     let since = Instant::now();
@@ -148,4 +154,78 @@ async fn a_gateway_starts_without_redis_and_waits_for_it() {
     let _ = fleet.wait_until_ready(1).await;
     assert_eq!(fleet.statuses(&visitor).await, [200, 200]);
     fleet.close().await;
+}
+
+/// A gateway as a process of its own.
+struct Process {
+    child: tokio::process::Child,
+    gateway: std::net::SocketAddr,
+}
+
+impl Process {
+    async fn start(file: &std::path::Path, gateway: std::net::SocketAddr, admin: u16) -> Self {
+        let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_wxgate"))
+            .args(["serve", "--config"])
+            .arg(file)
+            .stdout(std::process::Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let begun = Instant::now();
+        let ready = "GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n";
+        while !ask(admin, ready).await.starts_with("HTTP/1.1 200") {
+            assert!(begun.elapsed() < Duration::from_secs(10), "it is not ready");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Self { child, gateway }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_with_a_file_is_killed_and_has_forgotten_nothing() {
+    let street = Street::usual().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (file, store) = (folder.path().join("config.toml"), folder.path().join("store"));
+    let port = crate::redis::free_port().await;
+    let admin = crate::redis::free_port().await;
+    let more = format!(
+        "[store]\nkind = \"file\"\npath = \"{}\"\n[admin]\nlisten = \"127.0.0.1:{admin}\"",
+        store.display()
+    );
+    let plan = Plan { more, ..Plan::site(ROUTES) };
+    let text = plan.text(street.wechat, &format!("\"http://{}\"", street.site.addr));
+    std::fs::write(&file, text.replace("127.0.0.1:0", &format!("127.0.0.1:{port}"))).unwrap();
+    let addr = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+
+    let mut gone: Vec<Visitor> = Vec::new();
+    for round in 0..3 {
+        let mut process = Process::start(&file, addr, admin).await;
+        for visitor in &gone {
+            assert_eq!(visitor.clone().get("/orders").await.status, 302, "round {round}");
+        }
+        let mut inside = Visitor::wechat(process.gateway);
+        let _ = inside.open("/orders").await;
+        for _ in 0..10 {
+            let mut visitor = Visitor::wechat(process.gateway);
+            let _ = visitor.open("/orders").await;
+            gone.push(visitor.clone());
+            let origin = ("origin", "http://h5.example.com");
+            let bye = visitor.send("POST", "/_wx/logout", &[origin], "").await;
+            assert_eq!(bye.status, 200);
+        }
+        assert_eq!(inside.get("/orders").await.status, 200);
+        process.child.kill().await.unwrap();
+    }
+    // And a file that was torn is refused, with words that help.
+    let whole = std::fs::read(&store).unwrap();
+    std::fs::write(&store, &whole[..whole.len() / 2]).unwrap();
+    let refused = tokio::process::Command::new(env!("CARGO_BIN_EXE_wxgate"))
+        .args(["serve", "--config"])
+        .arg(&file)
+        .output()
+        .await
+        .unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("damaged"), "{said}");
+    street.close().await;
 }

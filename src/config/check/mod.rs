@@ -56,7 +56,7 @@ pub fn check<'a>(document: &'a DeTable<'a>, desk: &'a Desk<'a>) -> Option<Checke
         prefix: &front.prefix,
         cookie: session.as_ref().map_or("wxgate", |session| &session.cookie),
         listeners: &front.listeners,
-        replicas: kind.is_some_and(|kind| kind != "memory"),
+        replicas: kind.is_some_and(|kind| !matches!(kind, "memory" | "file")),
     };
     let (sites, used) = site::sites(&file, &plan);
     account::unused(desk, &accounts, &used);

@@ -1,6 +1,9 @@
 //! `[store]`: what replicas share, and where. Pure.
 
-use std::ops::Range;
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use super::{place, secret::secret};
 use crate::{
@@ -35,10 +38,12 @@ pub fn settings(store: &Table<'_>) -> Settings {
             store.desk.error(kind.at, message, "build it with `--features redis`");
         }
         "file" => {
-            let help = "write `kind = \"memory\"` for a single gateway, or `kind = \"redis\"`";
-            store.unsupported(kind.at, "a store of kind \"file\"", help);
+            foreign(store, "file", &["path"]);
+            if let Some(path) = path(store) {
+                return Settings::File(path);
+            }
         }
-        _ => store.not_one_of("kind", &kind, &["memory", "redis"]),
+        _ => store.not_one_of("kind", &kind, &["memory", "file", "redis"]),
     }
     Settings::Memory
 }
@@ -49,13 +54,33 @@ fn foreign(store: &Table<'_>, kind: &str, known: &[&str]) {
         if let Some(at) = store.place(key) {
             let message = format!("`{key}` means nothing to a store of kind \"{kind}\"");
             let help = match (kind, *key) {
-                (_, "path") => "remove it: a store of kind \"file\" is not yet supported",
+                ("memory", "path") => "remove it, or write `kind = \"file\"`",
                 ("memory", _) => "remove it, or write `kind = \"redis\"`",
                 (_, _) => "remove it",
             };
             store.desk.error(at, message, help);
         }
     }
+}
+
+fn path(store: &Table<'_>) -> Option<PathBuf> {
+    let word = store.required("path")?;
+    let path = store.desk.resolve(word.text);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    if word.text.ends_with('/') || path.file_name().is_none() {
+        store.desk.error(
+            word.at,
+            "`path` is no file",
+            "add a name, as in \"/var/lib/wxgate/store\"",
+        );
+        return None;
+    }
+    if !store.desk.sources.is_folder(folder) {
+        let help = "make it, and give it to the user that runs wxgate";
+        store.desk.error(word.at, format!("there is no folder {}", folder.display()), help);
+    }
+    Some(path)
 }
 
 fn redis(store: &Table<'_>, kind: &Word<'_>) -> Option<Remote> {

@@ -74,6 +74,7 @@ impl Worker {
         let site = arrival.site;
         let known = match access {
             Access::None => Err(Stranger::New),
+            Access::Required(..) if self.unsure(site) => return Err(Error::Unsure),
             Access::Optional | Access::Required(..) => {
                 let known = self.recognise(desk, original, arrival);
                 known.and_then(|known| self.brought_up_to_date(desk, original, arrival, known))
