@@ -6,6 +6,7 @@
 use std::{
     cell::{Cell, RefCell},
     io::Write,
+    net::IpAddr,
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -124,6 +125,7 @@ pub struct Entry<'a> {
     method: Method,
     uri: Uri,
     peer: &'a HeaderValue,
+    client: IpAddr,
     site: Option<&'a Site>,
     since: Instant,
 }
@@ -139,6 +141,7 @@ impl<'a> Entry<'a> {
             method: request.method().clone(),
             uri: request.uri().clone(),
             peer: &peer.text,
+            client: peer.ip,
             site: None,
             since: Instant::now(),
         }
@@ -147,6 +150,16 @@ impl<'a> Entry<'a> {
     /// What this request is called in every log it passes.
     pub fn request_id(&self) -> &HeaderValue {
         &self.id
+    }
+
+    /// Notes who sent it, where a proxy of ours brought it.
+    pub fn came_from(&mut self, client: IpAddr) {
+        self.client = client;
+    }
+
+    /// Who sent it.
+    pub fn client(&self) -> IpAddr {
+        self.client
     }
 
     /// Notes which site it is for.

@@ -4,6 +4,7 @@
 
 use std::{
     cell::RefCell,
+    net::IpAddr,
     path::PathBuf,
     rc::Rc,
     sync::{
@@ -12,7 +13,7 @@ use std::{
     },
 };
 
-use http::{Method, Request, Response, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
 
@@ -29,6 +30,7 @@ use crate::{
 mod access_log;
 mod body;
 mod cors;
+mod crowd;
 mod error;
 mod exchange;
 mod forward;
@@ -41,14 +43,16 @@ mod recognise;
 mod refresh;
 mod reply;
 mod rules;
+mod throttle;
 mod voice;
 
 pub use access_log::{AccessLog, Form};
 pub use body::Body;
+pub use crowd::{Crowd, Seat};
 pub use error::Error;
 pub use peer::Peer;
 pub use reply::too_many_headers;
-pub use upstream::Tunnels;
+pub use upstream::{Allowance, Tunnels};
 
 use access_log::{Entry, Lines};
 use exchange::Exchanges;
@@ -56,6 +60,7 @@ use receive::{Arrival, Door, Landing};
 use refresh::Refreshes;
 use reply::Asker;
 use rules::{Desk, Rules};
+use throttle::{Deed, Throttle};
 
 /// What the gateway needs to know.
 #[derive(Clone, Debug)]
@@ -68,8 +73,10 @@ pub struct Settings {
     pub trusted: Trusted,
     /// Where our own paths begin, such as `/_wx`.
     pub prefix: String,
-    /// The largest request body, in bytes; zero is no limit.
-    pub body_size: u64,
+    /// What a request body may ask of us.
+    pub body: Allowance,
+    /// Logins that one client may start in a minute; zero is no limit.
+    pub logins_per_minute: u32,
     /// The operator's own templates, which replace ours by name.
     pub pages: Option<PathBuf>,
 }
@@ -83,6 +90,7 @@ pub struct Gateway {
     tls: Arc<rustls::ClientConfig>,
     exchanges: Exchanges,
     refreshes: Arc<Refreshes>,
+    throttle: Throttle,
     clock: Clock,
     log: AccessLog,
 }
@@ -117,6 +125,7 @@ impl Gateway {
             tls,
             exchanges: Exchanges::new(wechat.clone(), Handle::current()),
             refreshes: Arc::new(Refreshes::new(wechat, Store::default(), Handle::current())),
+            throttle: Throttle::new(),
             clock,
             log,
         })
@@ -162,6 +171,7 @@ impl Worker {
         let response = match self.answer(&desk, request, (peer, now), &mut entry).await {
             Ok(response) => response,
             Err(error) => {
+                let error = self.held_back(&desk, error, entry.client());
                 error.log(entry.request_id());
                 let sorry = desk.rules.voice.apologise(&error, &asker, entry.request_id());
                 // HTTP/2 frames its requests, and knows no such header.
@@ -171,6 +181,11 @@ impl Worker {
         };
         entry.close(response.status(), now, &self.lines);
         response
+    }
+
+    /// Whether the word of a peer at this address is taken.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        self.desk().rules.trusted.includes(address)
     }
 
     /// Hands the access lines over that have been gathered.
@@ -195,6 +210,8 @@ impl Worker {
             return Ok(reply::text(content));
         }
         if let Some(relayed) = login::relay(rules, &request, now) {
+            let client = rules.trusted.client(peer.ip, request.headers());
+            self.count(Deed::Callback, rules, client)?;
             return relayed;
         }
         let arrival = receive::receive(rules, &request, peer, entry, now)?;
@@ -237,6 +254,7 @@ impl Worker {
                 rules.voice.remember(&url, &Asker::of(&request))
             }
             Decision::Login(scope) => {
+                self.count(Deed::Login, rules, arrival.origin.ip)?;
                 let going = rules.going(&request);
                 login::start(rules, &request, arrival, login::Wish::first(going, scope))?
             }
@@ -250,6 +268,7 @@ impl Worker {
             Decision::LeaveSnapshot => rules.voice.leave_snapshot(&Asker::of(&request)),
             Decision::WeChatOnly => return Err(Error::WeChatOnly),
             Decision::Unauthorized(scope) => {
+                self.count(Deed::Refusal, rules, arrival.origin.ip)?;
                 let url = rules.login_url(&rules.going(&request), Some(scope));
                 cors::readable(site, request.headers(), reply::unauthorized(&url))
             }
@@ -293,6 +312,21 @@ impl Worker {
             | Door::Session
             | Door::Client => Err(Error::MethodNotAllowed),
         }
+    }
+
+    /// Counts what a client does, unless they have done it too often.
+    fn count(&self, deed: Deed, rules: &Rules, client: IpAddr) -> Result<(), Error> {
+        self.gateway.throttle.count(deed, client, rules.logins_per_minute)
+    }
+
+    /// Counts a refusal, which costs the client an answer that says more. A connection that ends
+    /// with it costs them enough.
+    fn held_back(&self, desk: &Desk, error: Error, client: IpAddr) -> Error {
+        let ours = matches!(error.status(), StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN);
+        if !ours || error.ends_connection() {
+            return error;
+        }
+        self.count(Deed::Refusal, &desk.rules, client).err().unwrap_or(error)
     }
 
     /// This thread's view of the settings in force.

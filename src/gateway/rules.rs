@@ -16,7 +16,7 @@ use super::{Settings, SetupError, page::Pages, voice::Voice};
 use crate::{
     auth::{self, Keys, Known, ReturnTo},
     site::{Scope, Site, Sites},
-    upstream::{Group, Upstream},
+    upstream::{Allowance, Group, Upstream},
     wire::forwarded::Trusted,
 };
 
@@ -32,8 +32,10 @@ pub struct Rules {
     pub trusted: Trusted,
     /// Where our own paths begin.
     pub prefix: String,
-    /// The largest request body; zero is no limit.
-    pub body_size: u64,
+    /// What a request body may ask of us.
+    pub body: Allowance,
+    /// Logins that one client may start in a minute; zero is no limit.
+    pub logins_per_minute: u32,
     /// What we say ourselves.
     pub voice: Voice,
 }
@@ -50,7 +52,8 @@ impl Rules {
             trusted: settings.trusted,
             voice: Voice::new(pages, &settings.prefix),
             prefix: settings.prefix,
-            body_size: settings.body_size,
+            body: settings.body,
+            logins_per_minute: settings.logins_per_minute,
         })
     }
 

@@ -16,8 +16,10 @@ mod visitor;
 
 mod decide;
 mod forward;
+mod framing;
 mod hostile;
 mod hygiene;
+mod limits;
 mod login;
 mod reload;
 mod soak;

@@ -65,7 +65,8 @@ pub fn check<'a>(document: &'a DeTable<'a>, desk: &'a Desk<'a>) -> Option<Checke
             session: session?,
             trusted: front.trusted,
             prefix: front.prefix,
-            body_size: front.body_size,
+            body: front.body,
+            logins_per_minute: front.logins_per_minute,
             pages,
         },
     })

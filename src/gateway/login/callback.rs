@@ -10,7 +10,7 @@ use http::{Request, Response};
 use super::{Field, Wish, relay::Ticket, set, start};
 use crate::{
     auth::{Pending, ReturnTo, Session, SoFar, State, pending::RESTARTS},
-    gateway::{Arrival, Asker, Body, Desk, Error, Worker, reply, rules::Rules},
+    gateway::{Arrival, Asker, Body, Deed, Desk, Error, Worker, reply, rules::Rules},
     site::{Account, Kind, Scope, Site},
     wechat::{self, protocol::Fault},
     wire::cookie,
@@ -122,6 +122,7 @@ impl Worker {
         words: Words,
     ) -> Result<Response<Body>, Error> {
         let rules = &*desk.rules;
+        self.count(Deed::Callback, rules, arrival.origin.ip)?;
         let back = Back::read(&words, request, rules, arrival);
         if let Ok(known) = self.recognise(desk, request, arrival) {
             let wanted = back.as_ref().map_or(Scope::Base, |back| back.pending.scope);
@@ -139,6 +140,11 @@ impl Worker {
                 return again(rules, request, arrival, state, Wish::first(return_to, scope));
             }
         };
+        if let Code::Some(code) = &words.code
+            && !self.gateway.exchanges.admits(code, back.state.nonce)
+        {
+            return Err(Error::LoginExpired);
+        }
         match self.ask_wechat(rules, words.code, arrival, &back).await {
             Leg::Ended(login) => match next_account(arrival.site, &back.pending) {
                 Some(account)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response, header};
 
-use super::{Arrival, Asker, Body, Desk, Error, Worker, reply, rules::Rules};
+use super::{Arrival, Asker, Body, Deed, Desk, Error, Worker, reply, rules::Rules};
 use crate::{
     auth::{
         App, Client, Pending, ReturnTo, SoFar, State,
@@ -156,6 +156,7 @@ impl Worker {
         }
         match (Client::of(request.method(), request.headers()).app, &site.outside_wechat) {
             (App::WeChat, _) | (_, Outside::Login(_)) => {
+                self.count(Deed::Login, rules, arrival.origin.ip)?;
                 start(rules, request, arrival, Wish::first(return_to, scope))
             }
             (App::WeCom | App::Other, Outside::Deny) => Err(Error::WeChatOnly),

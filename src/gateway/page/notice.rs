@@ -39,6 +39,10 @@ pub enum Notice {
     MethodNotAllowed,
     /// The body is larger than the site allows.
     TooLarge,
+    /// What the visitor sends comes too slowly.
+    TooSlow,
+    /// This visitor, or somebody at the same address, tried too often.
+    TooMany,
     /// The headers are larger than we read.
     HeadersTooLarge,
     /// More visitors than we can serve.
@@ -49,7 +53,7 @@ pub enum Notice {
 
 impl Notice {
     /// All of them, for metrics, documents and tests.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::LoginExpired,
         Self::CookiesLost,
         Self::Declined,
@@ -68,6 +72,8 @@ impl Notice {
         Self::Forbidden,
         Self::MethodNotAllowed,
         Self::TooLarge,
+        Self::TooSlow,
+        Self::TooMany,
         Self::HeadersTooLarge,
         Self::Overloaded,
         Self::Internal,
@@ -94,6 +100,8 @@ impl Notice {
             Self::Forbidden => "forbidden",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::TooLarge => "too_large",
+            Self::TooSlow => "too_slow",
+            Self::TooMany => "too_many",
             Self::HeadersTooLarge => "headers_too_large",
             Self::Overloaded => "overloaded",
             Self::Internal => "internal",
@@ -103,9 +111,12 @@ impl Notice {
     /// The drawing above the title: what kind of trouble it is, at a glance.
     pub(super) fn icon(self) -> Icon {
         match self {
-            Self::LoginExpired | Self::WeChatBusy | Self::SiteSlow | Self::Overloaded => {
-                Icon::Clock
-            }
+            Self::LoginExpired
+            | Self::WeChatBusy
+            | Self::SiteSlow
+            | Self::TooSlow
+            | Self::TooMany
+            | Self::Overloaded => Icon::Clock,
             Self::Declined | Self::ConsentNeeded => Icon::Person,
             Self::NotAllowed | Self::Forbidden | Self::MethodNotAllowed => Icon::Stop,
             Self::WeChatOnly => Icon::Phone,
@@ -172,7 +183,7 @@ mod tests {
     #[test]
     fn words_are_distinct_and_plain() {
         let words: HashSet<_> = Notice::ALL.iter().map(|notice| notice.word()).collect();
-        assert_eq!(words.len(), 21, "two notices share a word");
+        assert_eq!(words.len(), 23, "two notices share a word");
         for word in words {
             assert!(word.bytes().all(|b| b == b'_' || b.is_ascii_lowercase()), "{word}");
         }
