@@ -12,7 +12,7 @@ use http::{Request, StatusCode, header};
 use hyper::{
     body::{Body as _, Incoming},
     server::conn::{http1, http2},
-    service::service_fn,
+    service::{Service as _, service_fn},
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -22,6 +22,7 @@ use tokio::{
 
 use super::{
     guard::{Guard, Signals},
+    streams::{Streams, Watched},
     worker::Shared,
 };
 use crate::gateway::{self, Peer};
@@ -87,7 +88,8 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let (limits, signals) = (self.shared.limits, Arc::new(Signals::default()));
-        let mut http = http2::Builder::new(ThisThread);
+        let streams = Streams::new(limits.send_time);
+        let mut http = http2::Builder::new(streams.clone());
         http.timer(TokioTimer::new())
             .keep_alive_interval(limits.idle_time)
             .keep_alive_timeout(limits.header_time)
@@ -96,7 +98,7 @@ impl Connection {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(limits.header_bytes);
-        let service = self.service(Arc::clone(&signals));
+        let service = self.service_of_streams(Arc::clone(&signals), streams);
         let stream = Guard::http2(stream, Arc::clone(&signals), limits.send_time);
         let connection = http.serve_connection(TokioIo::new(stream), service);
         self.drive(connection, &signals, http2::Connection::graceful_shutdown).await;
@@ -127,6 +129,23 @@ impl Connection {
                 }
                 Ok(response)
             }
+        })
+    }
+
+    fn service_of_streams(
+        &self,
+        signals: Arc<Signals>,
+        streams: Streams,
+    ) -> impl hyper::service::Service<
+        Request<Incoming>,
+        Response = http::Response<Watched<gateway::Body>>,
+        Error = Infallible,
+        Future: 'static,
+    > + 'static {
+        let service = self.service(signals);
+        service_fn(move |request| {
+            let (watch, answer) = (streams.begin(), service.call(request));
+            async move { Ok(answer.await?.map(|body| Watched::new(body, watch))) }
         })
     }
 
@@ -175,17 +194,4 @@ fn headers<B>(request: &Request<B>) -> usize {
 /// already that asks as well; this is the one that the guard of the stream has seen last.
 fn asks(request: &Request<Incoming>) -> bool {
     request.headers().contains_key(header::UPGRADE) && request.body().is_end_stream()
-}
-
-/// HTTP/2 streams run where their connection does.
-#[derive(Clone, Copy)]
-struct ThisThread;
-
-impl<F> hyper::rt::Executor<F> for ThisThread
-where
-    F: Future<Output: 'static> + 'static,
-{
-    fn execute(&self, stream: F) {
-        tokio::task::spawn_local(stream);
-    }
 }

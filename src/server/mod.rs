@@ -14,6 +14,7 @@ mod connection;
 mod guard;
 mod head;
 mod listen;
+mod streams;
 pub mod tls;
 mod worker;
 

@@ -17,6 +17,7 @@ mod visitor;
 mod decide;
 mod forward;
 mod framing;
+mod h2;
 mod hostile;
 mod hygiene;
 mod limits;
