@@ -180,12 +180,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let flushed = Pin::new(&mut this.stream).poll_flush(cx);
-        if flushed.is_pending() { this.poll_stalled(cx) } else { flushed }
+        this.taken(cx, flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let closed = Pin::new(&mut this.stream).poll_shutdown(cx);
-        if closed.is_pending() { this.poll_stalled(cx) } else { closed }
+        this.taken(cx, closed)
     }
 }

@@ -23,7 +23,8 @@ pub struct Outgoing {
     inner: Option<Incoming>,
     left: u64,
     progress: Option<Rc<Progress>>,
-    pace: Pace,
+    /// In a box, because most requests have no body and are moved about a lot.
+    pace: Option<Box<Pace>>,
 }
 
 /// What a visitor may ask of our patience with a request body.
@@ -141,12 +142,12 @@ impl Outgoing {
         }
         let progress = Rc::new(Progress::new(Instant::now()));
         let left = if allowed.size == 0 { u64::MAX } else { allowed.size };
-        let pace = Pace::new(allowed.time);
+        let pace = Some(Box::new(Pace::new(allowed.time)));
         Self { inner: Some(body), left, progress: Some(progress), pace }
     }
 
     fn empty() -> Self {
-        Self { inner: None, left: 0, progress: None, pace: Pace::new(Duration::ZERO) }
+        Self { inner: None, left: 0, progress: None, pace: None }
     }
 
     /// How it is doing, if there is anything to send.
@@ -170,10 +171,12 @@ impl Body for Outgoing {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
-        let Some(progress) = &this.progress else { return Poll::Ready(None) };
+        let (Some(progress), Some(pace)) = (&this.progress, &mut this.pace) else {
+            return Poll::Ready(None);
+        };
         let Poll::Ready(frame) = Pin::new(&mut *inner).poll_frame(cx) else {
             progress.waiting.set(true);
-            ready!(this.pace.poll_wait(cx));
+            ready!(pace.poll_wait(cx));
             progress.stalled.set(true);
             return Poll::Ready(Some(Err("the request body comes too slowly".into())));
         };
@@ -194,7 +197,7 @@ impl Body for Outgoing {
             },
         };
         let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
-        this.pace.moved(now, length);
+        pace.moved(now, length);
         if let Some(left) = this.left.checked_sub(length) {
             this.left = left;
         } else {
