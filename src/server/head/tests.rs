@@ -1,5 +1,10 @@
 //! What passes and what does not, whole and in pieces.
 
+use std::{cell::RefCell, convert::Infallible, rc::Rc};
+
+use http_body_util::{BodyExt, Empty};
+use hyper::{Response, body::Bytes, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::*;
@@ -173,6 +178,97 @@ proptest! {
             (one, two) => prop_assert!(false, "{:?} but in pieces {:?}", one, two),
         }
     }
+}
+
+/// The requests in `text` as we read them: target and length of the body of each that is whole.
+fn ours(text: &str) -> Vec<(String, usize)> {
+    let (mut framing, mut found, mut start, mut length) = (Framing::new(), Vec::new(), None, 0);
+    for (at, byte) in text.bytes().enumerate() {
+        let before = framing.phase;
+        framing.read(&[byte]).unwrap();
+        match (before, framing.phase) {
+            (Phase::Between(_), Phase::Target) => (start, length) = (Some(at), 0),
+            (Phase::Body(_) | Phase::Chunks(Chunk::Data(_)), _) => length += 1,
+            (_, _) => (),
+        }
+        if matches!(framing.phase, Phase::Between(_) | Phase::Asking)
+            && let Some(start) = start.take_if(|_| !matches!(before, Phase::Between(_)))
+        {
+            found.push((
+                text.get(start..).unwrap().split(' ').nth(1).unwrap_or_default().to_owned(),
+                length,
+            ));
+        }
+    }
+    found
+}
+
+/// The same as hyper reads them, until it refuses one.
+fn hypers(text: &str) -> Vec<(String, usize)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let found = Rc::<RefCell<Vec<_>>>::default();
+    let seen = Rc::clone(&found);
+    let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        let seen = Rc::clone(&seen);
+        async move {
+            let target = request.uri().to_string();
+            if let Ok(body) = request.into_body().collect().await {
+                seen.borrow_mut().push((target, body.to_bytes().len()));
+            }
+            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+        }
+    });
+    runtime.block_on(async {
+        let (mut client, server) = tokio::io::duplex(1 << 20);
+        tokio::io::AsyncWriteExt::write_all(&mut client, text.as_bytes()).await.unwrap();
+        tokio::io::AsyncWriteExt::shutdown(&mut client).await.unwrap();
+        let mut http = http1::Builder::new();
+        let _ = http.half_close(true).serve_connection(TokioIo::new(server), service).await;
+    });
+    Rc::unwrap_or_clone(found).into_inner()
+}
+
+/// Requests of every kind, most of them good.
+fn messages() -> impl Strategy<Value = String> {
+    let post = |fields: &str| format!("POST /b HTTP/1.1\r\nHost: h\r\n{fields}");
+    let message = prop_oneof![
+        8 => select(vec![
+            "GET /a HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(),
+            "GET /lf HTTP/1.1\nHost: h\n\n".to_owned(),
+            "\r\n\nGET /mixed HTTP/1.1\r\nHost: h\n\r\n".to_owned(),
+            "GET /old HTTP/1.0\r\nconnection: keep-alive\r\n\r\n".to_owned(),
+            post("Content-Length: 30\r\n\r\nGET /inner HTTP/1.1\r\nHost: h\r\n"),
+            post("content-length: \t0003 \t\r\n\r\n\r\n#"),
+            post("content-length:0\r\n\r\n"),
+            post("transfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
+            post("Transfer-Encoding:CHUNKED \r\n\r\n1A;a=b\r\nGET /inner HTTP/1.1\r\nHost:\r\n0\r\nt: 1\r\nu: 2\r\n\r\n"),
+            post("transfer-encoding: chunked\r\n\r\n0000000000000001\r\n\r\r\n000;x;y=\"z\r\n\r\n"),
+            post("upgrade: h2c\r\nconnection: upgrade\r\ncontent-length: 2\r\n\r\n\r\n"),
+        ]),
+        1 => pieces(),
+    ];
+    vec(message, 1..8).prop_map(|messages| messages.concat())
+}
+
+proptest! {
+    #[test]
+    fn b5_hyper_reads_what_passes_as_we_do(text in messages()) {
+        let good = whole(&text).map_or_else(|refused| refused.good, |_| text.len());
+        let passed = text.get(..good).unwrap();
+        let (ours, hypers) = (ours(passed), hypers(passed));
+        prop_assert!(ours.starts_with(&hypers), "{:?}\n{:?}", ours, hypers);
+    }
+}
+
+#[test]
+fn b5_hyper_reads_all_of_what_is_good() {
+    let text = format!(
+        "{GET}\r\n\r\n{POST}content-length: 4\r\n\r\n\r\n#\r{POST}transfer-encoding: chunked\r\n\r\n2;x\r\nab\r\n3\r\ncde\r\n0\r\nt: 1\r\n\r\nGET /z HTTP/1.1\nhost: h\n\n"
+    );
+    let expected = [("/a", 0), ("/a", 4), ("/a", 5), ("/z", 0)];
+    let expected: Vec<_> = expected.map(|(target, length)| (target.to_owned(), length)).into();
+    assert_eq!(ours(&text), expected);
+    assert_eq!(hypers(&text), expected);
 }
 
 #[test]
