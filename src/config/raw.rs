@@ -72,7 +72,11 @@ pub const LIMITS: Section = Section {
         ("header_count", "header_count = 100"),
         ("header_time", r#"header_time = "10s""#),
         ("idle_time", r#"idle_time = "75s""#),
+        ("body_time", r#"body_time = "10s""#),
+        ("send_time", r#"send_time = "60s""#),
         ("connections", "connections = 10000"),
+        ("connections_per_client", "connections_per_client = 200"),
+        ("logins_per_minute", "logins_per_minute = 60"),
         ("body_size", r#"body_size = "10MiB""#),
     ],
 };

@@ -6,6 +6,7 @@
 use std::{
     cell::{Cell, RefCell},
     io::Write,
+    net::IpAddr,
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -129,6 +130,7 @@ pub struct Entry<'a> {
     method: Method,
     uri: Uri,
     peer: &'a HeaderValue,
+    client: IpAddr,
     site: Option<&'a Site>,
     class: Class,
     since: Instant,
@@ -145,6 +147,7 @@ impl<'a> Entry<'a> {
             method: request.method().clone(),
             uri: request.uri().clone(),
             peer: &peer.text,
+            client: peer.ip,
             site: None,
             class: Class::Own,
             since: Instant::now(),
@@ -154,6 +157,16 @@ impl<'a> Entry<'a> {
     /// What this request is called in every log it passes.
     pub fn request_id(&self) -> &HeaderValue {
         &self.id
+    }
+
+    /// Notes who sent it, where a proxy of ours brought it.
+    pub fn came_from(&mut self, client: IpAddr) {
+        self.client = client;
+    }
+
+    /// Who sent it.
+    pub fn client(&self) -> IpAddr {
+        self.client
     }
 
     /// Notes which site it is for.

@@ -80,6 +80,14 @@ pub enum Error {
     /// The site switched to a protocol that nobody asked for.
     #[error("the site answered 101 to a request that asked for no upgrade")]
     UnaskedSwitch,
+    /// This address has done more of that than it may.
+    #[error("too many {what} from this address")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// Seconds until it may try again.
+        wait: u64,
+    },
     /// The site failed.
     #[error(transparent)]
     Upstream(#[from] upstream::Error),
@@ -117,6 +125,8 @@ impl Error {
             Self::Login { source, .. } => login_status(source),
             Self::Upstream(upstream::Error::Slow(_)) => StatusCode::GATEWAY_TIMEOUT,
             Self::Upstream(upstream::Error::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Upstream(upstream::Error::Stalled) => StatusCode::REQUEST_TIMEOUT,
+            Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::UnaskedSwitch
             | Self::Upstream(upstream::Error::Unreachable(_) | upstream::Error::Broken(_)) => {
                 StatusCode::BAD_GATEWAY
@@ -146,6 +156,8 @@ impl Error {
             Self::Login { source, .. } => login_notice(source),
             Self::Upstream(upstream::Error::Slow(_)) => Notice::SiteSlow,
             Self::Upstream(upstream::Error::TooLarge) => Notice::TooLarge,
+            Self::Upstream(upstream::Error::Stalled) => Notice::TooSlow,
+            Self::TooMany { .. } => Notice::TooMany,
             Self::UnaskedSwitch
             | Self::Upstream(upstream::Error::Unreachable(_) | upstream::Error::Broken(_)) => {
                 Notice::SiteUnreachable
@@ -187,6 +199,7 @@ impl Error {
             | Self::ForeignVerify(_)
             | Self::BehindProxy(_)
             | Self::UnaskedSwitch
+            | Self::TooMany { .. }
             | Self::Upstream(_)
             | Self::Token(_) => None,
         }
@@ -198,8 +211,9 @@ impl Error {
         if let Self::BehindProxy(cause) = self {
             return cause.ends_connection();
         }
-        let garbled = matches!(self, Self::Upstream(upstream::Error::Garbled));
-        garbled || matches!(self, Self::BadRequest(_) | Self::MethodNotAllowed)
+        let broken_off =
+            matches!(self, Self::Upstream(upstream::Error::Garbled | upstream::Error::Stalled));
+        broken_off || matches!(self, Self::BadRequest(_) | Self::MethodNotAllowed)
     }
 
     /// Logs once, here, with every cause. Nobody below logs an error it returns.

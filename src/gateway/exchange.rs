@@ -5,11 +5,12 @@
 //! up would otherwise take the answer to a spent code with them.
 
 use std::{
-    collections::HashMap,
+    hash::{BuildHasher, RandomState},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use quick_cache::unsync::Cache;
 use tokio::{runtime::Handle, sync::OnceCell, time::Instant};
 
 use super::rules::Rules;
@@ -25,8 +26,11 @@ use shared::Claim;
 
 /// How long an answer is kept for repeats of the callback.
 const KEPT: Duration = Duration::from_mins(2);
-/// Answers kept at most; beyond that repeats are on their own.
+/// Answers kept at most, and logins; beyond that the oldest go.
 const MOST: usize = 10_000;
+/// Codes that one login may bring. WeChat hands out a second one when its page is loaded twice;
+/// whoever tries more is guessing, and every guess would be a call.
+const CODES: usize = 4;
 
 /// Two visitors never share an answer: the login is part of the key.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -46,13 +50,34 @@ pub struct Exchanges {
     recent: Mutex<Recent>,
 }
 
-/// When each was begun, and its answer once there is one.
-type Recent = HashMap<Key, (Instant, Arc<OnceCell<Answer>>)>;
+struct Recent {
+    /// When each was begun, and its answer once there is one.
+    answers: Cache<Key, (Instant, Arc<OnceCell<Answer>>)>,
+    /// The codes of each login, by their hashes.
+    codes: Cache<u128, [Option<u64>; CODES]>,
+    hasher: RandomState,
+}
 
 impl Exchanges {
     /// None yet.
     pub fn new(wechat: WeChat, store: Arc<Store>, runtime: Handle) -> Self {
-        Self { wechat, store, runtime, recent: Mutex::default() }
+        let (answers, codes) = (Cache::new(MOST), Cache::new(MOST));
+        let recent = Mutex::new(Recent { answers, codes, hasher: RandomState::new() });
+        Self { wechat, store, runtime, recent }
+    }
+
+    /// Whether the login numbered `login` may try this code, which counts it.
+    pub fn admits(&self, code: &str, login: u128) -> bool {
+        let recent = &mut *self.lock();
+        let hash = recent.hasher.hash_one(code);
+        let mut codes = recent.codes.get(&login).copied().unwrap_or_default();
+        let Some(place) = codes.iter_mut().find(|it| it.is_none_or(|it| it == hash)) else {
+            return false;
+        };
+        if place.replace(hash).is_none() {
+            recent.codes.insert(login, codes);
+        }
+        true
     }
 
     /// Who comes back with `code` from the login numbered `login`.
@@ -82,7 +107,7 @@ impl Exchanges {
             exchange.await.unwrap_or_else(|_| Err(Error::Silent("the call died".to_owned())));
         // The code never left: the next callback may send it.
         if matches!(answer, Err(Error::Unreachable(_))) {
-            self.lock().remove(&key);
+            self.lock().answers.remove(&key);
         }
         answer
     }
@@ -90,18 +115,13 @@ impl Exchanges {
     fn cell(&self, key: &Key) -> Arc<OnceCell<Answer>> {
         let now = Instant::now();
         let mut recent = self.lock();
-        if let Some((since, cell)) = recent.get(key)
+        if let Some((since, cell)) = recent.answers.get(key)
             && now.duration_since(*since) < KEPT
         {
             return Arc::clone(cell);
         }
-        if recent.len() >= MOST {
-            recent.retain(|_, (since, _)| now.duration_since(*since) < KEPT);
-        }
         let cell = Arc::default();
-        if recent.len() < MOST {
-            recent.insert(key.clone(), (now, Arc::clone(&cell)));
-        }
+        recent.answers.insert(key.clone(), (now, Arc::clone(&cell)));
         cell
     }
 

@@ -29,7 +29,7 @@ impl Worker {
         arrival: &Arrival<'_>,
         known: Option<Rc<Known>>,
     ) -> Result<Response<Body>, Error> {
-        let (site, limit) = (arrival.site, desk.rules.body_size);
+        let (site, limit) = (arrival.site, desk.rules.body.size);
         if limit > 0 && announced(request.headers()).is_some_and(|length| length > limit) {
             return Err(upstream::Error::TooLarge.into());
         }
@@ -45,7 +45,7 @@ impl Worker {
             request.headers_mut().insert(header::CONNECTION, UPGRADE);
             request.headers_mut().insert(header::UPGRADE, WEBSOCKET);
         }
-        let request = request.map(|body| Outgoing::new(body, limit));
+        let request = request.map(|body| Outgoing::new(body, desk.rules.body));
         let request = framed(request);
         let group = desk.group(site, &self.upstream).ok_or(Error::UnknownHost)?;
         let began = Instant::now();

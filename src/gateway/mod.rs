@@ -4,6 +4,7 @@
 
 use std::{
     cell::RefCell,
+    net::IpAddr,
     path::PathBuf,
     rc::Rc,
     sync::{
@@ -12,7 +13,7 @@ use std::{
     },
 };
 
-use http::{Method, Request, Response, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
 
@@ -30,6 +31,7 @@ use crate::{
 mod access_log;
 mod body;
 mod cors;
+mod crowd;
 mod error;
 mod exchange;
 mod feed;
@@ -44,17 +46,19 @@ mod refresh;
 mod reply;
 mod revoke;
 mod rules;
+mod throttle;
 mod verify;
 mod vigil;
 mod voice;
 
 pub use access_log::{AccessLog, Form};
 pub use body::Body;
+pub use crowd::{Crowd, Seat};
 pub use error::Error;
 pub use peer::Peer;
 pub use reply::too_many_headers;
 pub use revoke::{Given, Standing};
-pub use upstream::Tunnels;
+pub use upstream::{Allowance, Tunnels};
 
 use access_log::{Entry, Lines};
 use exchange::Exchanges;
@@ -63,6 +67,7 @@ use receive::{Arrival, Door, Landing};
 use refresh::Refreshes;
 use reply::Asker;
 use rules::{Desk, Rules};
+use throttle::{Deed, Throttle};
 use vigil::Post;
 
 /// What the gateway needs to know.
@@ -76,8 +81,10 @@ pub struct Settings {
     pub trusted: Trusted,
     /// Where our own paths begin, such as `/_wx`.
     pub prefix: String,
-    /// The largest request body, in bytes; zero is no limit.
-    pub body_size: u64,
+    /// What a request body may ask of us.
+    pub body: Allowance,
+    /// Logins that one client may start in a minute; zero is no limit.
+    pub logins_per_minute: u32,
     /// What the replicas share; a reload leaves it as it is.
     pub store: store::Settings,
     /// The operator's own templates, which replace ours by name.
@@ -93,6 +100,7 @@ pub struct Gateway {
     tls: Arc<rustls::ClientConfig>,
     exchanges: Exchanges,
     refreshes: Arc<Refreshes>,
+    throttle: Throttle,
     clock: Clock,
     log: AccessLog,
     metrics: Arc<Metrics>,
@@ -135,6 +143,7 @@ impl Gateway {
             tls,
             exchanges: Exchanges::new(wechat.clone(), Arc::clone(&store), runtime.clone()),
             refreshes: Arc::new(Refreshes::new(wechat, store, runtime)),
+            throttle: Throttle::new(),
             clock,
             log,
             metrics,
@@ -186,6 +195,7 @@ impl Worker {
         let response = match self.answer(&desk, request, (peer, now), &mut entry).await {
             Ok(response) => response,
             Err(error) => {
+                let error = self.held_back(&desk, error, entry.client());
                 error.log(entry.request_id());
                 if let Some(reason) = error.failed_login() {
                     self.gateway.metrics.login("failed", reason);
@@ -203,6 +213,11 @@ impl Worker {
     /// Counts a visitor's connection while it lasts.
     pub fn connection(&self) -> Connected {
         self.gateway.metrics.connection()
+    }
+
+    /// Whether the word of a peer at this address is taken.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        self.desk().rules.trusted.includes(address)
     }
 
     /// Hands the access lines over that have been gathered.
@@ -230,6 +245,8 @@ impl Worker {
             return self.verify(desk, (&request, rest), (peer, now), entry);
         }
         if let Some(relayed) = login::relay(rules, &request, now) {
+            let client = rules.trusted.client(peer.ip, request.headers());
+            self.count(Deed::Callback, rules, client)?;
             return relayed;
         }
         let arrival = receive::receive(rules, &request, peer, entry, now)?;
@@ -254,14 +271,7 @@ impl Worker {
         if let Some(answer) = cors::preflight(site, access, &request) {
             return Ok(answer);
         }
-        let known = match access {
-            Access::None => Err(Stranger::New),
-            Access::Required(..) if self.unsure(site) => return Err(Error::Unsure),
-            Access::Optional | Access::Required(..) => {
-                let known = self.recognise(desk, &request, arrival);
-                known.and_then(|known| self.brought_up_to_date(desk, &request, arrival, known))
-            }
-        };
+        let known = self.admit(access, desk, &request, arrival)?;
         let visit = Visit {
             session: known.as_ref().ok().map(|known| &known.session),
             method: request.method(),
@@ -276,6 +286,7 @@ impl Worker {
                 rules.voice.remember(&url, &Asker::of(&request))
             }
             Decision::Login(scope) => {
+                self.count(Deed::Login, rules, arrival.origin.ip)?;
                 let going = rules.going(&request);
                 self.gateway.metrics.login("started", "");
                 login::start(rules, &request, arrival, login::Wish::first(going, scope))?
@@ -290,6 +301,7 @@ impl Worker {
             Decision::LeaveSnapshot => rules.voice.leave_snapshot(&Asker::of(&request)),
             Decision::WeChatOnly => return Err(Error::WeChatOnly),
             Decision::Unauthorized(scope) => {
+                self.count(Deed::Refusal, rules, arrival.origin.ip)?;
                 let url = rules.login_url(&rules.going(&request), Some(scope));
                 cors::readable(site, request.headers(), reply::unauthorized(&url))
             }
@@ -338,6 +350,21 @@ impl Worker {
             | Door::Client
             | Door::PublicKeys => Err(Error::MethodNotAllowed),
         }
+    }
+
+    /// Counts what a client does, unless they have done it too often.
+    fn count(&self, deed: Deed, rules: &Rules, client: IpAddr) -> Result<(), Error> {
+        self.gateway.throttle.count(deed, client, rules.logins_per_minute)
+    }
+
+    /// Counts a refusal, which costs the client an answer that says more. A connection that ends
+    /// with it costs them enough, and another proxy that asks about many clients is none itself.
+    fn held_back(&self, desk: &Desk, error: Error, client: IpAddr) -> Error {
+        let ours = matches!(error.status(), StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN);
+        if !ours || error.ends_connection() || matches!(error, Error::BehindProxy(_)) {
+            return error;
+        }
+        self.count(Deed::Refusal, &desk.rules, client).err().unwrap_or(error)
     }
 
     /// This thread's view of the settings in force.

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use http::HeaderValue;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::crowd::Seat;
+
 /// Whoever connected to us: a visitor, or a proxy in front of us.
 #[derive(Debug)]
 pub struct Peer {
@@ -16,12 +18,14 @@ pub struct Peer {
     pub text: HeaderValue,
     /// One of the connections we can hold. A tunnel keeps it when HTTP has ended.
     pub place: OwnedSemaphorePermit,
+    /// One of those its own network can hold, where these are counted.
+    pub seat: Option<Seat>,
 }
 
 impl Peer {
     /// The peer at this address.
     pub fn new(ip: IpAddr, encrypted: bool, place: OwnedSemaphorePermit) -> Self {
-        Self { ip, encrypted, text: text(ip), place }
+        Self { ip, encrypted, text: text(ip), place, seat: None }
     }
 }
 

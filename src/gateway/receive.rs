@@ -1,6 +1,6 @@
 //! The front desk: which site a request is for, what it wants there, and who brought it.
 
-use std::{borrow::Cow, rc::Rc, sync::Arc};
+use std::{borrow::Cow, net::IpAddr, rc::Rc, sync::Arc};
 
 use http::{HeaderValue, Method, Request, header};
 
@@ -62,6 +62,8 @@ pub enum Door {
 /// What the site is told of a request's way here.
 pub struct Origin {
     /// The visitor's address.
+    pub ip: IpAddr,
+    /// The same as a header.
     pub client: HeaderValue,
     /// The scheme the visitor used, as far as we can know.
     pub scheme: Scheme,
@@ -79,15 +81,14 @@ pub fn receive<'a, B>(
     entry: &mut Entry<'a>,
     now: Timestamp,
 ) -> Result<Arrival<'a>, Error> {
+    let ip = rules.trusted.client(peer.ip, request.headers());
+    entry.came_from(ip);
     well_formed(request)?;
     let (text, host) = host(request)?;
     let site = rules.sites.find(&host).ok_or(Error::UnknownHost)?;
     entry.landed(site);
     let trusted = rules.trusted.includes(peer.ip);
-    let client = match rules.trusted.client(peer.ip, request.headers()) {
-        client if client == peer.ip => peer.text.clone(),
-        client => peer::text(client),
-    };
+    let client = if ip == peer.ip { peer.text.clone() } else { peer::text(ip) };
     let told = trusted.then(|| forwarded::scheme(request.headers())).flatten();
     let own = if peer.encrypted { Scheme::Https } else { Scheme::Http };
     Ok(Arrival {
@@ -97,6 +98,7 @@ pub fn receive<'a, B>(
         host: text,
         now,
         origin: Origin {
+            ip,
             client,
             scheme: told.unwrap_or(own),
             trusted,

@@ -4,13 +4,33 @@ use std::rc::Rc;
 
 use http::Request;
 
-use super::{Arrival, Desk, Worker, refresh::News};
+use super::{Arrival, Desk, Error, Worker, refresh::News};
 use crate::{
     auth::{Client, Known, Session, Stranger},
+    site::Access,
     wire::cookie,
 };
 
 impl Worker {
+    /// Who comes to a path that asks for `access`, as they are now. Where a login is required, it is
+    /// an error if nobody can say whether theirs was ended: to log in again would not help.
+    pub(super) fn admit<B>(
+        &self,
+        access: Access,
+        desk: &Desk,
+        request: &Request<B>,
+        arrival: &Arrival<'_>,
+    ) -> Result<Result<Rc<Known>, Stranger>, Error> {
+        match access {
+            Access::None => Ok(Err(Stranger::New)),
+            Access::Required(..) if self.unsure(arrival.site) => Err(Error::Unsure),
+            Access::Optional | Access::Required(..) => {
+                let known = self.recognise(desk, request, arrival);
+                Ok(known.and_then(|known| self.brought_up_to_date(desk, request, arrival, known)))
+            }
+        }
+    }
+
     /// Who sent the request, unless nobody can say whether their session was ended elsewhere.
     pub(super) fn recognise<B>(
         &self,
@@ -51,7 +71,7 @@ impl Worker {
 
     /// The same visitor with nickname and picture as they are now, where the site wants that and
     /// WeChat has told us. Who has to log in again is a stranger at their next page.
-    pub(super) fn brought_up_to_date<B>(
+    fn brought_up_to_date<B>(
         &self,
         desk: &Desk,
         request: &Request<B>,

@@ -17,7 +17,7 @@ use crate::{
     auth::{self, Keys, Known, ReturnTo},
     metrics::{SiteCounters, Thread},
     site::{Scope, Site, Sites},
-    upstream::{Group, Upstream},
+    upstream::{Allowance, Group, Upstream},
     wire::forwarded::Trusted,
 };
 
@@ -33,8 +33,10 @@ pub struct Rules {
     pub trusted: Trusted,
     /// Where our own paths begin.
     pub prefix: String,
-    /// The largest request body; zero is no limit.
-    pub body_size: u64,
+    /// What a request body may ask of us.
+    pub body: Allowance,
+    /// Logins that one client may start in a minute; zero is no limit.
+    pub logins_per_minute: u32,
     /// What we say ourselves.
     pub voice: Voice,
 }
@@ -51,7 +53,8 @@ impl Rules {
             trusted: settings.trusted,
             voice: Voice::new(pages, &settings.prefix),
             prefix: settings.prefix,
-            body_size: settings.body_size,
+            body: settings.body,
+            logins_per_minute: settings.logins_per_minute,
         })
     }
 

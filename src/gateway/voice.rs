@@ -39,6 +39,9 @@ impl Voice {
         } else {
             reply::json(status, &json!({ "error": notice.word(), "trace": trace }))
         };
+        if let Error::TooMany { wait, .. } = error {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(*wait));
+        }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
         }

@@ -1,12 +1,18 @@
 //! One connection: handshake, then requests until either side has had enough.
 
-use std::{cell::Cell, convert::Infallible, future::Future, pin::Pin, rc::Rc};
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
-use http::{Request, header};
+use http::{Request, StatusCode, header};
 use hyper::{
-    body::Incoming,
+    body::{Body as _, Incoming},
     server::conn::{http1, http2},
-    service::service_fn,
+    service::{Service as _, service_fn},
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -14,7 +20,11 @@ use tokio::{
     time,
 };
 
-use super::worker::Shared;
+use super::{
+    guard::{Guard, Signals},
+    streams::{Streams, Watched},
+    worker::Shared,
+};
 use crate::gateway::{self, Peer};
 
 /// Streams of one HTTP/2 connection at once, and how much of each may be under way: one slow
@@ -58,7 +68,7 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (limits, begun) = (self.shared.limits, Rc::new(Cell::new(false)));
+        let (limits, signals) = (self.shared.limits, Arc::new(Signals::default()));
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(limits.idle_time)
@@ -67,17 +77,19 @@ impl Connection {
         if limits.header_count != 100 {
             http.max_headers(limits.header_count);
         }
-        let service = self.service(Rc::clone(&begun));
+        let service = self.service(Arc::clone(&signals));
+        let stream = Guard::http1(stream, Arc::clone(&signals), limits.send_time);
         let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
-        self.drive(connection, &begun, http1::UpgradeableConnection::graceful_shutdown).await;
+        self.drive(connection, &signals, http1::UpgradeableConnection::graceful_shutdown).await;
     }
 
     async fn http2<S>(self, stream: S)
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let (limits, begun) = (self.shared.limits, Rc::new(Cell::new(false)));
-        let mut http = http2::Builder::new(ThisThread);
+        let (limits, signals) = (self.shared.limits, Arc::new(Signals::default()));
+        let streams = Streams::new(limits.send_time);
+        let mut http = http2::Builder::new(streams.clone());
         http.timer(TokioTimer::new())
             .keep_alive_interval(limits.idle_time)
             .keep_alive_timeout(limits.header_time)
@@ -86,14 +98,15 @@ impl Connection {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(limits.header_bytes);
-        let service = self.service(Rc::clone(&begun));
+        let service = self.service_of_streams(Arc::clone(&signals), streams);
+        let stream = Guard::http2(stream, Arc::clone(&signals), limits.send_time);
         let connection = http.serve_connection(TokioIo::new(stream), service);
-        self.drive(connection, &begun, http2::Connection::graceful_shutdown).await;
+        self.drive(connection, &signals, http2::Connection::graceful_shutdown).await;
     }
 
     fn service(
         &self,
-        begun: Rc<Cell<bool>>,
+        signals: Arc<Signals>,
     ) -> impl hyper::service::Service<
         Request<Incoming>,
         Response = http::Response<gateway::Body>,
@@ -103,20 +116,42 @@ impl Connection {
         let (worker, peer) = (Rc::clone(&self.shared.gateway), Rc::clone(&self.peer));
         let most = self.shared.limits.header_count;
         service_fn(move |request: Request<Incoming>| {
-            begun.set(true);
+            signals.begun.store(true, Relaxed);
+            let asking = (signals.is_asking() && asks(&request)).then(|| Arc::clone(&signals));
             let (worker, peer) = (Rc::clone(&worker), Rc::clone(&peer));
             async move {
                 if headers(&request) > most {
                     return Ok::<_, Infallible>(gateway::too_many_headers());
                 }
-                Ok(worker.handle(request, &peer).await)
+                let response = worker.handle(request, &peer).await;
+                if let Some(signals) = asking {
+                    signals.answered(response.status() == StatusCode::SWITCHING_PROTOCOLS);
+                }
+                Ok(response)
             }
+        })
+    }
+
+    fn service_of_streams(
+        &self,
+        signals: Arc<Signals>,
+        streams: Streams,
+    ) -> impl hyper::service::Service<
+        Request<Incoming>,
+        Response = http::Response<Watched<gateway::Body>>,
+        Error = Infallible,
+        Future: 'static,
+    > + 'static {
+        let service = self.service(signals);
+        service_fn(move |request| {
+            let (watch, answer) = (streams.begin(), service.call(request));
+            async move { Ok(answer.await?.map(|body| Watched::new(body, watch))) }
         })
     }
 
     /// Polls the connection to its end. One that has not brought its first request in time is
     /// dropped; when the server stops, the request under way is the last.
-    async fn drive<C>(&self, connection: C, begun: &Cell<bool>, finish: impl Fn(Pin<&mut C>))
+    async fn drive<C>(&self, connection: C, signals: &Signals, finish: impl Fn(Pin<&mut C>))
     where
         C: Future<Output = hyper::Result<()>>,
     {
@@ -139,7 +174,7 @@ impl Connection {
                 }
                 () = &mut deadline, if !patient => {
                     patient = true;
-                    if !begun.get() {
+                    if !signals.begun.load(Relaxed) {
                         return;
                     }
                 }
@@ -155,15 +190,8 @@ fn headers<B>(request: &Request<B>) -> usize {
     request.headers().len().saturating_sub(crumbs.saturating_sub(1))
 }
 
-/// HTTP/2 streams run where their connection does.
-#[derive(Clone, Copy)]
-struct ThisThread;
-
-impl<F> hyper::rt::Executor<F> for ThisThread
-where
-    F: Future<Output: 'static> + 'static,
-{
-    fn execute(&self, stream: F) {
-        tokio::task::spawn_local(stream);
-    }
+/// Whether nothing may follow this request before its answer. Read ahead, another may be there
+/// already that asks as well; this is the one that the guard of the stream has seen last.
+fn asks(request: &Request<Incoming>) -> bool {
+    request.headers().contains_key(header::UPGRADE) && request.body().is_end_stream()
 }

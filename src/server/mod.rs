@@ -8,10 +8,13 @@ use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::D
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::gateway::{Gateway, Peer};
+use crate::gateway::{Crowd, Gateway, Peer};
 
 mod connection;
+mod guard;
+mod head;
 mod listen;
+mod streams;
 pub mod tls;
 mod worker;
 
@@ -52,8 +55,12 @@ pub struct Limits {
     pub header_time: Duration,
     /// How long a connection may stay open without a request.
     pub idle_time: Duration,
+    /// How long a client may take nothing of an answer.
+    pub send_time: Duration,
     /// Connections held at once.
     pub connections: usize,
+    /// Connections held at once from one address; zero is no limit.
+    pub connections_per_client: usize,
 }
 
 /// Why the server could not start.
@@ -120,6 +127,7 @@ impl Server {
     ) -> Result<(), Error> {
         let stopping = CancellationToken::new();
         let room = Arc::new(Semaphore::new(self.settings.limits.connections));
+        let crowd = Arc::new(Crowd::default());
         let acceptor = self.certificates.as_ref().map(|it| tls::acceptor(Arc::clone(it)));
         let mut threads = Vec::new();
         for (number, listeners) in self.listeners.into_iter().enumerate() {
@@ -129,6 +137,7 @@ impl Server {
                 acceptor: acceptor.clone(),
                 gateway: Arc::clone(&gateway),
                 room: Arc::clone(&room),
+                crowd: Arc::clone(&crowd),
                 stopping: stopping.child_token(), // a token of its own: looked at on each turn
                 limits: self.settings.limits,
                 drain: self.settings.drain,

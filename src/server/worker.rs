@@ -17,7 +17,7 @@ use super::{
     listen::{Listener, ListeningSocket},
     peer,
 };
-use crate::gateway::{self, Gateway, Tunnels};
+use crate::gateway::{self, Crowd, Gateway, Peer, Seat, Tunnels};
 
 /// How often idle upstream connections are looked through.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -31,6 +31,7 @@ pub struct Worker {
     pub acceptor: Option<TlsAcceptor>,
     pub gateway: Arc<Gateway>,
     pub room: Arc<Semaphore>,
+    pub crowd: Arc<Crowd>,
     pub stopping: CancellationToken,
     pub limits: Limits,
     pub drain: Duration,
@@ -41,6 +42,7 @@ pub struct Shared {
     pub gateway: Rc<gateway::Worker>,
     pub acceptor: Option<TlsAcceptor>,
     pub room: Arc<Semaphore>,
+    crowd: Arc<Crowd>,
     pub stopping: CancellationToken,
     pub limits: Limits,
     open: TaskTracker,
@@ -61,6 +63,7 @@ impl Worker {
             gateway: Rc::new(gateway::Worker::new(self.gateway, tunnels)),
             acceptor: self.acceptor,
             room: self.room,
+            crowd: self.crowd,
             stopping: self.stopping,
             limits: self.limits,
             open: open.clone(),
@@ -78,20 +81,8 @@ impl Worker {
                 }
             }
         }
-        let scribe = Rc::clone(&shared.gateway);
-        tokio::task::spawn_local(async move {
-            loop {
-                time::sleep(FLUSH).await;
-                scribe.flush();
-            }
-        });
-        let sweeper = Rc::clone(&shared.gateway);
-        tokio::task::spawn_local(async move {
-            loop {
-                time::sleep(SWEEP).await;
-                sweeper.sweep();
-            }
-        });
+        every(FLUSH, &shared.gateway, gateway::Worker::flush);
+        every(SWEEP, &shared.gateway, gateway::Worker::sweep);
         shared.stopping.cancelled().await;
         open.close();
         if time::timeout(self.drain, open.wait()).await.is_err() {
@@ -104,6 +95,17 @@ impl Worker {
         shared.gateway.flush();
         Ok(())
     }
+}
+
+/// Does it again and again, for as long as the thread serves.
+fn every(period: Duration, worker: &Rc<gateway::Worker>, chore: fn(&gateway::Worker)) {
+    let worker = Rc::clone(worker);
+    tokio::task::spawn_local(async move {
+        loop {
+            time::sleep(period).await;
+            chore(&worker);
+        }
+    });
 }
 
 enum Accept {
@@ -128,7 +130,8 @@ impl Shared {
                     continue;
                 }
             };
-            let peer = Rc::new(peer(address, encrypted, place));
+            let Ok(seat) = self.seat(address) else { continue };
+            let peer = Rc::new(Peer { seat, ..peer(address, encrypted, place) });
             let connection = Connection { peer, shared: Rc::clone(&self) };
             let counted = self.gateway.connection();
             self.open.spawn_local(async move {
@@ -139,6 +142,22 @@ impl Shared {
                 drop(counted);
             });
         }
+    }
+}
+
+/// One address holds all the connections it may.
+struct Full;
+
+impl Shared {
+    /// A connection of a client is counted; those of a proxy of ours, and over a unix socket, are
+    /// everybody's.
+    fn seat(&self, address: Option<SocketAddr>) -> Result<Option<Seat>, Full> {
+        let most = self.limits.connections_per_client;
+        let Some(ip) = address.map(|it| it.ip()).filter(|_| most > 0) else { return Ok(None) };
+        if self.gateway.trusts(ip) {
+            return Ok(None);
+        }
+        self.crowd.seat(ip, most).map(Some).ok_or(Full)
     }
 }
 

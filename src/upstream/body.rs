@@ -1,18 +1,19 @@
 //! Bodies on their way: a visitor's to the site, counted; a site's to the visitor, which gives the
-//! connection back at its end. Neither is held or copied.
+//! connection back at its end. Neither is held or copied, and neither may stand still for long.
 
 use std::{
     cell::Cell,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use http::Response;
+use http::{HeaderValue, Response, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::pool::Lease;
 use crate::wire::BoxError;
@@ -22,7 +23,68 @@ pub struct Outgoing {
     inner: Option<Incoming>,
     left: u64,
     progress: Option<Rc<Progress>>,
+    /// In a box, because most requests have no body and are moved about a lot.
+    pace: Option<Box<Pace>>,
 }
+
+/// What a visitor may ask of our patience with a request body.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowance {
+    /// Bytes; zero is no limit.
+    pub size: u64,
+    /// How long no byte may come, and how long we wait before we look at the rate.
+    pub time: Duration,
+}
+
+/// Bytes per second that a request body brings at the least. Whoever sends a byte every few
+/// seconds is not slow, but holds a connection to the site.
+const SLOWEST: u64 = 500;
+
+/// How a request body keeps up. Only the time counts in which we wait for the visitor: the site
+/// may be slow to take what they send.
+struct Pace {
+    patience: Duration,
+    clock: Option<Pin<Box<Sleep>>>,
+    /// Since when we wait for the next piece.
+    since: Option<Instant>,
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Pace {
+    fn new(patience: Duration) -> Self {
+        Self { patience, clock: None, since: None, waited: Duration::ZERO, bytes: 0 }
+    }
+
+    /// Something has come.
+    fn moved(&mut self, now: Instant, bytes: u64) {
+        if let Some(since) = self.since.take() {
+            self.waited = self.waited.saturating_add(now.duration_since(since));
+        }
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    /// Nothing is there. Ready when that has been so for too long.
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        let patience = self.patience;
+        let clock = self.clock.get_or_insert_with(|| Box::pin(sleep_until(since + patience)));
+        while clock.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            let idle = now.duration_since(since);
+            let waited = self.waited.saturating_add(idle);
+            let slow = waited >= patience && self.bytes / SLOWEST < waited.as_secs();
+            if idle >= patience || slow {
+                return Poll::Ready(());
+            }
+            clock.as_mut().reset(now + patience.saturating_sub(idle).min(CHECK));
+        }
+        Poll::Pending
+    }
+}
+
+/// How often the rate is looked at when the grace is over.
+const CHECK: Duration = Duration::from_secs(1);
 
 /// How a request body is doing.
 pub struct Progress {
@@ -30,9 +92,27 @@ pub struct Progress {
     too_large: Cell<bool>,
     garbled: Cell<bool>,
     whole: Cell<bool>,
+    waiting: Cell<bool>,
+    stalled: Cell<bool>,
 }
 
 impl Progress {
+    fn new(now: Instant) -> Self {
+        let (too_large, garbled, whole) = <(Cell<_>, Cell<_>, Cell<_>)>::default();
+        let (waiting, stalled) = <(Cell<_>, Cell<_>)>::default();
+        Self { last: Cell::new(now), too_large, garbled, whole, waiting, stalled }
+    }
+
+    /// Whether the visitor owes us some of it.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.get()
+    }
+
+    /// Whether it broke off because it came too slowly.
+    pub fn is_stalled(&self) -> bool {
+        self.stalled.get()
+    }
+
     /// When the last piece of it came.
     pub fn last(&self) -> Instant {
         self.last.get()
@@ -55,16 +135,19 @@ impl Progress {
 }
 
 impl Outgoing {
-    /// `body`, of which at most `limit` bytes are passed on; zero is no limit.
-    pub fn new(body: Incoming, limit: u64) -> Self {
+    /// `body`, of which no more is passed on and no longer waited for than this.
+    pub fn new(body: Incoming, allowed: Allowance) -> Self {
         if body.is_end_stream() {
-            return Self { inner: None, left: 0, progress: None };
+            return Self::empty();
         }
-        let last = Cell::new(Instant::now());
-        let (too_large, garbled, whole) = <(Cell<_>, Cell<_>, Cell<_>)>::default();
-        let progress = Rc::new(Progress { last, too_large, garbled, whole });
-        let left = if limit == 0 { u64::MAX } else { limit };
-        Self { inner: Some(body), left, progress: Some(progress) }
+        let progress = Rc::new(Progress::new(Instant::now()));
+        let left = if allowed.size == 0 { u64::MAX } else { allowed.size };
+        let pace = Some(Box::new(Pace::new(allowed.time)));
+        Self { inner: Some(body), left, progress: Some(progress), pace }
+    }
+
+    fn empty() -> Self {
+        Self { inner: None, left: 0, progress: None, pace: None }
     }
 
     /// How it is doing, if there is anything to send.
@@ -74,7 +157,7 @@ impl Outgoing {
 
     /// The same body once more, which only an empty one can be.
     pub(super) fn repeat(&self) -> Option<Self> {
-        self.inner.is_none().then_some(Self { inner: None, left: 0, progress: None })
+        self.inner.is_none().then(Self::empty)
     }
 }
 
@@ -88,9 +171,18 @@ impl Body for Outgoing {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
-        let frame = ready!(Pin::new(&mut *inner).poll_frame(cx));
-        let Some(progress) = &this.progress else { return Poll::Ready(None) };
-        progress.last.set(Instant::now());
+        let (Some(progress), Some(pace)) = (&this.progress, &mut this.pace) else {
+            return Poll::Ready(None);
+        };
+        let Poll::Ready(frame) = Pin::new(&mut *inner).poll_frame(cx) else {
+            progress.waiting.set(true);
+            ready!(pace.poll_wait(cx));
+            progress.stalled.set(true);
+            return Poll::Ready(Some(Err("the request body comes too slowly".into())));
+        };
+        let now = Instant::now();
+        progress.last.set(now);
+        progress.waiting.set(false);
         let trailers = matches!(&frame, Some(Ok(frame)) if frame.is_trailers());
         progress.whole.set(frame.is_none() || trailers || inner.is_end_stream());
         let data = match frame {
@@ -105,6 +197,7 @@ impl Body for Outgoing {
             },
         };
         let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
+        pace.moved(now, length);
         if let Some(left) = this.left.checked_sub(length) {
             this.left = left;
         } else {
@@ -127,18 +220,36 @@ impl Body for Outgoing {
 pub struct Streamed {
     inner: Incoming,
     lease: Option<Lease>,
+    /// How long it may stand still; events come when they come.
+    patience: Option<Duration>,
+    clock: Option<Pin<Box<Sleep>>>,
 }
 
 /// The answer as it streams; an empty one frees its connection at once.
-pub fn streamed(response: Response<Incoming>, lease: Lease) -> Response<Streamed> {
+pub fn streamed(
+    response: Response<Incoming>,
+    lease: Lease,
+    patience: Duration,
+) -> Response<Streamed> {
     let switched = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
+    let ended = response.body().is_end_stream();
+    let patience = (!ended && !are_events(&response)).then_some(patience);
     response.map(|inner| {
-        let mut body = Streamed { inner, lease: (!switched).then_some(lease) };
-        if body.inner.is_end_stream() {
+        let lease = (!switched).then_some(lease);
+        let mut body = Streamed { inner, lease, patience, clock: None };
+        if ended {
             body.finish();
         }
         body
     })
+}
+
+/// Whether the answer is a stream that may be quiet for hours.
+fn are_events<B>(response: &Response<B>) -> bool {
+    const EVENTS: &[u8] = b"text/event-stream";
+    let kind = response.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let kind = kind.and_then(|kind| kind.get(..EVENTS.len()));
+    kind.is_some_and(|kind| kind.eq_ignore_ascii_case(EVENTS))
 }
 
 impl Streamed {
@@ -147,22 +258,35 @@ impl Streamed {
             lease.give_back();
         }
     }
+
+    /// Nothing is there. Ready when that has been so for too long.
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(patience) = self.patience else { return Poll::Pending };
+        let until = || Instant::now() + patience;
+        let clock = self.clock.get_or_insert_with(|| Box::pin(sleep_until(until())));
+        clock.as_mut().poll(cx)
+    }
 }
 
 impl Body for Streamed {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) else {
+            ready!(self.poll_wait(cx));
+            tracing::warn!("a site stopped in the middle of its answer");
+            return Poll::Ready(Some(Err("the site stopped in the middle of its answer".into())));
+        };
+        self.clock = None;
         // An error drops the body, and with it the connection.
         if frame.is_none() || (matches!(frame, Some(Ok(_))) && self.inner.is_end_stream()) {
             self.finish();
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {

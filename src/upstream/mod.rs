@@ -16,7 +16,7 @@ mod pool;
 pub mod tls;
 mod tunnel;
 
-pub use body::{Outgoing, Streamed};
+pub use body::{Allowance, Outgoing, Streamed};
 pub use tunnel::Tunnels;
 
 use pool::{Lease, Pool};
@@ -36,6 +36,9 @@ pub enum Error {
     /// The visitor's request body is larger than allowed.
     #[error("the request body is larger than allowed")]
     TooLarge,
+    /// The visitor's request body comes too slowly.
+    #[error("the request body comes too slowly")]
+    Stalled,
     /// The visitor's request body has no end that we could find.
     #[error("the request body is not well formed")]
     Garbled,
@@ -81,7 +84,7 @@ impl Upstream {
             let mut lease = self.connection(group, site).await?;
             let spare = spare(&request, &lease);
             match self.exchange(&mut lease, request, site).await {
-                Ok(response) => return Ok(body::streamed(response, lease)),
+                Ok(response) => return Ok(body::streamed(response, lease, site.response_timeout)),
                 // Only a connection that had served before fails so, and each is tried once.
                 Err(Failure::NotSent(unsent)) => request = *unsent,
                 // A slow site has the request; another copy would make it slower.
@@ -144,14 +147,18 @@ impl Upstream {
         let sending = lease.send(request);
         tokio::pin!(sending);
         loop {
-            // The clock runs from the moment the last byte of the request body came.
-            let since = progress.as_ref().map_or_else(Instant::now, |it| it.last());
+            // The clock runs from the moment the last byte of the request body came, and not while
+            // the visitor owes us the next.
+            let owed = progress.as_ref().is_some_and(|it| it.is_waiting());
+            let last = progress.as_ref().filter(|_| !owed).map(|it| it.last());
+            let since = last.unwrap_or_else(Instant::now);
             let deadline = tokio::time::sleep_until(since + site.response_timeout);
             tokio::select! {
                 biased;
                 sent = &mut sending => return sent.map_err(|failure| failure.or_of_body(progress.as_deref())),
                 () = deadline => {
-                    let stalled = progress.as_ref().is_none_or(|it| it.last() <= since);
+                    let stalled =
+                        progress.as_ref().is_none_or(|it| !it.is_waiting() && it.last() <= since);
                     if stalled {
                         return Err(Failure::Lost(Error::Slow(site.response_timeout)));
                     }
@@ -174,6 +181,7 @@ impl Failure {
     fn or_of_body(self, progress: Option<&body::Progress>) -> Self {
         match progress {
             Some(body) if body.is_too_large() => Self::Lost(Error::TooLarge),
+            Some(body) if body.is_stalled() => Self::Lost(Error::Stalled),
             Some(body) if body.is_garbled() => Self::Lost(Error::Garbled),
             Some(_) | None => self,
         }

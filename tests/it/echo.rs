@@ -119,6 +119,7 @@ async fn special(stream: &mut TcpStream, path: &str, head: &str, seen: &mut Vec<
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nbye").await;
             true
         }
+        "/static/half" | "/static/endless" => unending(stream, path).await,
         "/static/events" | "/events" => {
             let _ = stream
                 .write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
@@ -139,6 +140,17 @@ async fn special(stream: &mut TcpStream, path: &str, head: &str, seen: &mut Vec<
         }
         _ => false,
     }
+}
+
+/// Answers that have no end: one stands still, the other goes on for ever.
+async fn unending(stream: &mut TcpStream, path: &str) -> bool {
+    if path == "/static/half" {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf").await;
+        std::future::pending::<()>().await;
+    }
+    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+    while stream.write_all(&[b'a'; 8192]).await.is_ok() {}
+    true
 }
 
 /// Answers the handshake, then sends back every byte as it came.

@@ -18,8 +18,11 @@ mod visitor;
 
 mod decide;
 mod forward;
+mod framing;
+mod h2;
 mod hostile;
 mod hygiene;
+mod limits;
 mod login;
 mod promises;
 mod proof;

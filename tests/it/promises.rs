@@ -110,35 +110,6 @@ async fn b6_trailers_end_here() {
 }
 
 #[tokio::test]
-async fn b8_nothing_beyond_the_head_goes_on_before_the_upgrade_is_granted() {
-    let (tell, told) = oneshot::channel();
-    let site = once(|mut stream| async move {
-        let head = read_to(&mut stream, b"\r\n\r\n").await;
-        let mut early = [0; 64];
-        let waited = timeout(Duration::from_millis(200), stream.read(&mut early)).await;
-        let grant = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\
-                     connection: upgrade\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
-        stream.write_all(grant.as_bytes()).await.unwrap();
-        let late = read_to(&mut stream, b"EARLY").await;
-        tell.send((head, waited.is_err(), late)).unwrap();
-    })
-    .await;
-    let upstream = Some(format!("\"http://{site}\""));
-    let street = Street::open(Plan { upstream, ..Plan::site(ROUTES) }).await;
-    let mut stream = TcpStream::connect(street.gateway).await.unwrap();
-    let request = "GET /static/ws HTTP/1.1\r\nhost: h5.example.com\r\nconnection: upgrade\r\n\
-                   upgrade: websocket\r\nsec-websocket-version: 13\r\n\
-                   sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\nEARLY";
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let (head, silent, late) = timeout(Duration::from_secs(10), told).await.unwrap().unwrap();
-    assert!(head.starts_with("GET /static/ws ") && !head.contains("EARLY"), "{head}");
-    assert!(silent, "bytes beyond the head came before the 101");
-    assert_eq!(late, "EARLY");
-    drop(stream);
-    street.close().await;
-}
-
-#[tokio::test]
 async fn d4_the_way_back_comes_from_the_configuration() {
     let street = Street::usual().await;
     for host in ["h5.example.com", "H5.EXAMPLE.COM", "h5.example.com:4711", "h5.example.com."] {

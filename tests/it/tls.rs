@@ -12,14 +12,14 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::harness::{Plan, ROUTES, Street};
 
-struct Certified {
-    plan: Plan,
-    roots: RootCertStore,
+pub struct Certified {
+    pub plan: Plan,
+    pub roots: RootCertStore,
     _folder: tempfile::TempDir,
 }
 
 /// Two certificates, for two names.
-fn certified(names: &[&str]) -> Certified {
+pub fn certified(names: &[&str]) -> Certified {
     let folder = tempfile::tempdir().unwrap();
     let mut roots = RootCertStore::empty();
     let mut files = Vec::new();
@@ -41,7 +41,8 @@ fn write(folder: &Path, name: &str, cert: &str, key: &str) -> String {
     format!("{{ cert = \"{}\", key = \"{}\" }}", cert_path.display(), key_path.display())
 }
 
-async fn connect(
+/// A connection over TLS that speaks this protocol.
+pub async fn connect(
     addr: SocketAddr,
     roots: &RootCertStore,
     name: &'static str,

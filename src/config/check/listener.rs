@@ -17,6 +17,7 @@ use crate::{
         raw,
         reader::{Table, Word},
     },
+    gateway::Allowance,
     server::{Limits, Listen, Settings, tls},
     wire::{Path, forwarded::Trusted},
 };
@@ -31,8 +32,10 @@ pub struct Front {
     pub trusted: Trusted,
     /// Where our own paths begin.
     pub prefix: String,
-    /// The largest request body; zero is no limit.
-    pub body_size: u64,
+    /// What a request body may ask of us.
+    pub body: Allowance,
+    /// Logins that one client may start in a minute; zero is no limit.
+    pub logins_per_minute: u32,
     /// Where visitors reach us.
     pub listeners: Vec<SocketAddr>,
 }
@@ -64,7 +67,11 @@ pub fn front(file: &Table<'_>) -> Front {
         admin,
         trusted: trusted(&server),
         prefix: prefix(&server),
-        body_size: limits.size("body_size", 0, 0..=1 << 50),
+        body: Allowance {
+            size: limits.size("body_size", 0, 0..=1 << 50),
+            time: limits.duration("body_time", 10 * SECOND, SECOND..=DAY),
+        },
+        logins_per_minute: limits.number("logins_per_minute", 60, 0..=1_000_000),
         server: Settings {
             listen,
             tls,
@@ -86,7 +93,9 @@ fn limits(table: &Table<'_>) -> Limits {
         header_count: count("header_count", 100, 10..=1_000),
         header_time: table.duration("header_time", 10 * SECOND, SECOND..=600 * SECOND),
         idle_time: table.duration("idle_time", 75 * SECOND, SECOND..=DAY),
+        send_time: table.duration("send_time", 60 * SECOND, SECOND..=DAY),
         connections: count("connections", 10_000, 1..=10_000_000),
+        connections_per_client: count("connections_per_client", 0, 0..=10_000_000),
     }
 }
 

@@ -11,7 +11,7 @@ use super::{Field, Wish, relay::Ticket, set, start};
 use crate::{
     auth::{Pending, ReturnTo, Session, SoFar, State, pending::RESTARTS},
     clock::Timestamp,
-    gateway::{Arrival, Asker, Body, Desk, Error, Worker, reply, rules::Rules},
+    gateway::{Arrival, Asker, Body, Deed, Desk, Error, Worker, reply, rules::Rules},
     site::{Account, Kind, Scope, Site},
     wechat::{self, protocol::Fault},
     wire::cookie,
@@ -123,14 +123,10 @@ impl Worker {
         words: Words,
     ) -> Result<Response<Body>, Error> {
         let rules = &*desk.rules;
+        self.count(Deed::Callback, rules, arrival.origin.ip)?;
         let back = Back::read(&words, request, rules, arrival);
-        if let Ok(known) = self.recognise(desk, request, arrival) {
-            let wanted = back.as_ref().map_or(Scope::Base, |back| back.pending.scope);
-            if known.session.identity.scope >= wanted && !known.session.snapshot {
-                let going =
-                    back.map_or_else(|_| hinted(&words, rules), |back| back.pending.return_to);
-                return Ok(onward(&going));
-            }
+        if let Some(going) = self.has_come(desk, request, arrival, (&words, &back)) {
+            return Ok(onward(&going));
         }
         let back = match back {
             Ok(back) => back,
@@ -141,6 +137,11 @@ impl Worker {
                 return again(rules, request, arrival, state, Wish::first(return_to, scope));
             }
         };
+        if let Code::Some(code) = &words.code
+            && !self.gateway.exchanges.admits(code, back.state.nonce)
+        {
+            return Err(Error::LoginExpired);
+        }
         match self.ask_wechat(&desk.rules, words.code, arrival, &back).await {
             Leg::Ended(login) => match next_account(arrival.site, &back.pending) {
                 Some(account)
@@ -169,6 +170,25 @@ impl Worker {
             Leg::Declined => Err(Error::Declined { retry: back.retry(rules) }),
             Leg::Garbled => Err(Error::BadRequest("an unusable code")),
         }
+    }
+
+    /// Where somebody goes who has all that this callback could bring: it came twice, or late.
+    fn has_come<B>(
+        &self,
+        desk: &Desk,
+        request: &Request<B>,
+        arrival: &Arrival<'_>,
+        (words, back): (&Words, &Result<Back, Unknown>),
+    ) -> Option<ReturnTo> {
+        let known = self.recognise(desk, request, arrival).ok()?;
+        let wanted = back.as_ref().map_or(Scope::Base, |back| back.pending.scope);
+        if known.session.identity.scope < wanted || known.session.snapshot {
+            return None;
+        }
+        Some(match back {
+            Ok(back) => back.pending.return_to.clone(),
+            Err(_) => hinted(words, &desk.rules),
+        })
     }
 
     /// One leg of the trip. The first decides whether somebody comes in at all; what a further

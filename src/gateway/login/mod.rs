@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response, header};
 
-use super::{Arrival, Asker, Body, Desk, Error, Worker, reply, rules::Rules};
+use super::{Arrival, Asker, Body, Deed, Desk, Error, Worker, reply, rules::Rules};
 use crate::{
     auth::{
         App, Client, Pending, ReturnTo, SoFar, State,
@@ -163,6 +163,7 @@ impl Worker {
                 if let Some(page) = before(rules, request, &return_to, scope) {
                     return Ok(page);
                 }
+                self.count(Deed::Login, rules, arrival.origin.ip)?;
                 self.gateway.metrics.login("started", "");
                 start(rules, request, arrival, Wish::first(return_to, scope))
             }

@@ -39,6 +39,10 @@ pub enum Notice {
     MethodNotAllowed,
     /// The body is larger than the site allows.
     TooLarge,
+    /// What the visitor sends comes too slowly.
+    TooSlow,
+    /// This visitor, or somebody at the same address, tried too often.
+    TooMany,
     /// The headers are larger than we read.
     HeadersTooLarge,
     /// More visitors than we can serve.
@@ -51,7 +55,7 @@ pub enum Notice {
 
 impl Notice {
     /// All of them, for metrics, documents and tests.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::LoginExpired,
         Self::CookiesLost,
         Self::Declined,
@@ -70,6 +74,8 @@ impl Notice {
         Self::Forbidden,
         Self::MethodNotAllowed,
         Self::TooLarge,
+        Self::TooSlow,
+        Self::TooMany,
         Self::HeadersTooLarge,
         Self::Overloaded,
         Self::Unsure,
@@ -97,6 +103,8 @@ impl Notice {
             Self::Forbidden => "forbidden",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::TooLarge => "too_large",
+            Self::TooSlow => "too_slow",
+            Self::TooMany => "too_many",
             Self::HeadersTooLarge => "headers_too_large",
             Self::Overloaded => "overloaded",
             Self::Unsure => "unsure",
@@ -110,6 +118,8 @@ impl Notice {
             Self::LoginExpired
             | Self::WeChatBusy
             | Self::SiteSlow
+            | Self::TooSlow
+            | Self::TooMany
             | Self::Overloaded
             | Self::Unsure => Icon::Clock,
             Self::Declined | Self::ConsentNeeded => Icon::Person,
@@ -178,7 +188,7 @@ mod tests {
     #[test]
     fn words_are_distinct_and_plain() {
         let words: HashSet<_> = Notice::ALL.iter().map(|notice| notice.word()).collect();
-        assert_eq!(words.len(), 22, "two notices share a word");
+        assert_eq!(words.len(), 24, "two notices share a word");
         for word in words {
             assert!(word.bytes().all(|b| b == b'_' || b.is_ascii_lowercase()), "{word}");
         }

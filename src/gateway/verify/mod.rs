@@ -72,14 +72,7 @@ impl Worker {
         access: Access,
     ) -> Result<Response<Body>, Error> {
         let site = arrival.site;
-        let known = match access {
-            Access::None => Err(Stranger::New),
-            Access::Required(..) if self.unsure(site) => return Err(Error::Unsure),
-            Access::Optional | Access::Required(..) => {
-                let known = self.recognise(desk, original, arrival);
-                known.and_then(|known| self.brought_up_to_date(desk, original, arrival, known))
-            }
-        };
+        let known = self.admit(access, desk, original, arrival)?;
         let visit = Visit {
             session: known.as_ref().ok().map(|known| &known.session),
             method: original.method(),

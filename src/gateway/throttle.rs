@@ -1,0 +1,146 @@
+//! How often one client may do what costs work, ours or WeChat's. A visitor who is logged in does
+//! not come by here.
+
+use std::{
+    net::IpAddr,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use quick_cache::unsync::Cache;
+use tokio::time::Instant;
+
+use super::{
+    Error,
+    crowd::{Seldom, network},
+};
+
+/// Clients remembered at once; the least busy are forgotten first.
+const CLIENTS: usize = 16 * 1024;
+/// How often we say that somebody is held back.
+const WARN: Duration = Duration::from_secs(10);
+/// A page of scripts may be refused many times for one login.
+const REFUSALS: u64 = 10;
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Deed {
+    /// A trip to WeChat begins.
+    Login,
+    /// It ends, or so somebody says.
+    Callback,
+    /// Something was refused.
+    Refusal,
+}
+
+impl Deed {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Login => "logins",
+            Self::Callback => "callbacks",
+            Self::Refusal => "refused requests",
+        }
+    }
+}
+
+/// Everybody who did something lately (GCRA: all that is kept of a client is when they will have
+/// made up for it).
+pub struct Throttle {
+    clients: Mutex<Cache<(Deed, IpAddr), Duration>>,
+    begun: Instant,
+    warned: Seldom,
+}
+
+impl Throttle {
+    /// Nobody yet.
+    pub fn new() -> Self {
+        let clients = Mutex::new(Cache::new(CLIENTS));
+        Self { clients, begun: Instant::now(), warned: Seldom::default() }
+    }
+
+    /// Counts it, unless there were too many in the last minute. `per_minute` is for logins; zero
+    /// is no limit. Loopback is nobody's address: there is a proxy on this machine that we have
+    /// not been told of, and with it every visitor of the site.
+    pub fn count(&self, deed: Deed, client: IpAddr, per_minute: u32) -> Result<(), Error> {
+        if per_minute == 0 || client.to_canonical().is_loopback() {
+            return Ok(());
+        }
+        let rate = match deed {
+            Deed::Login | Deed::Callback => u64::from(per_minute),
+            Deed::Refusal => u64::from(per_minute).saturating_mul(REFUSALS),
+        };
+        let Err(wait) = self.take((deed, network(client)), rate) else { return Ok(()) };
+        if self.warned.is_due(WARN) {
+            tracing::warn!(
+                %client,
+                what = deed.word(),
+                "a client is held back; a proxy of yours belongs in trusted_proxies"
+            );
+        }
+        let wait = wait.as_secs().saturating_add(1);
+        Err(Error::TooMany { what: deed.word(), wait })
+    }
+
+    fn take(&self, key: (Deed, IpAddr), per_minute: u64) -> Result<(), Duration> {
+        const MINUTE: Duration = Duration::from_mins(1);
+        let step = Duration::from_nanos(60_000_000_000_u64.checked_div(per_minute).unwrap_or(1));
+        let now = self.begun.elapsed();
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = clients.get(&key).map_or(now, |due| (*due).max(now)).saturating_add(step);
+        let latest = now.saturating_add(MINUTE);
+        if due > latest {
+            return Err(due.saturating_sub(latest));
+        }
+        clients.insert(key, due);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn many(throttle: &Throttle, deed: Deed, client: &str, tries: usize) -> usize {
+        let client = client.parse().unwrap();
+        (0..tries).filter(|_| throttle.count(deed, client, 6).is_ok()).count()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn g7_a_client_has_a_minutes_worth_and_then_one_at_a_time() {
+        let throttle = Throttle::new();
+        assert_eq!(many(&throttle, Deed::Login, "192.0.2.1", 20), 6);
+        assert_eq!(many(&throttle, Deed::Callback, "192.0.2.1", 20), 6, "counted apart");
+        assert_eq!(many(&throttle, Deed::Refusal, "192.0.2.1", 100), 60);
+        assert_eq!(many(&throttle, Deed::Login, "192.0.2.2", 20), 6, "somebody else");
+        assert_eq!(many(&throttle, Deed::Login, "2001:db8::1", 20), 6);
+        assert_eq!(many(&throttle, Deed::Login, "2001:db8::2", 20), 0, "the same /64");
+        let refused = throttle.count(Deed::Login, [192, 0, 2, 1].into(), 6);
+        assert!(matches!(refused, Err(Error::TooMany { what: "logins", wait: 10..=11 })));
+        tokio::time::advance(Duration::from_secs(21)).await;
+        assert_eq!(many(&throttle, Deed::Login, "192.0.2.1", 20), 2);
+        tokio::time::advance(Duration::from_mins(10)).await;
+        assert_eq!(many(&throttle, Deed::Login, "192.0.2.1", 20), 6, "no more than a minute's");
+    }
+
+    #[tokio::test]
+    async fn g7_nobody_is_held_back_by_zero_or_on_this_machine() {
+        let throttle = Throttle::new();
+        for _ in 0..100 {
+            assert!(throttle.count(Deed::Login, [192, 0, 2, 1].into(), 0).is_ok());
+            assert!(throttle.count(Deed::Login, [127, 0, 0, 1].into(), 1).is_ok());
+        }
+    }
+
+    #[tokio::test]
+    async fn g5_what_is_kept_of_clients_is_bounded() {
+        let throttle = Throttle::new();
+        for number in 0..100_000_u32 {
+            let _ = throttle.count(
+                Deed::Login,
+                IpAddr::from(0x0a00_0000_u32.wrapping_add(number).to_be_bytes()),
+                6,
+            );
+        }
+        assert!(throttle.clients.lock().unwrap().len() <= CLIENTS);
+    }
+}

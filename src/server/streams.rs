@@ -1,0 +1,118 @@
+//! HTTP/2 streams: each runs where its connection does, for as long as its visitor takes what
+//! it brings. A visitor who opens no window holds up a stream and not the socket, so that the
+//! guard of the socket sees nothing of it.
+
+use std::{
+    cell::Cell,
+    future::{Future, poll_fn},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// Runs the streams of one connection.
+#[derive(Clone)]
+pub struct Streams {
+    /// That of the request which has just been handed over: hyper runs its stream next.
+    next: Rc<Cell<Option<Rc<Watch>>>>,
+    patience: Duration,
+}
+
+/// Since when a visitor has not taken what there is for them; nothing while they wait for us.
+#[derive(Default)]
+pub struct Watch(Cell<Option<Instant>>);
+
+impl Streams {
+    /// None yet; a visitor who takes nothing for `patience` is given up.
+    pub fn new(patience: Duration) -> Self {
+        Self { next: Rc::default(), patience }
+    }
+
+    /// A request has been handed over.
+    pub fn begin(&self) -> Rc<Watch> {
+        let watch = Rc::<Watch>::default();
+        self.next.set(Some(Rc::clone(&watch)));
+        watch
+    }
+}
+
+impl<F> hyper::rt::Executor<F> for Streams
+where
+    F: Future<Output: 'static> + 'static,
+{
+    fn execute(&self, stream: F) {
+        let (watch, patience) = (self.next.take().unwrap_or_default(), self.patience);
+        tokio::task::spawn_local(async move {
+            tokio::pin!(stream);
+            let mut clock = None;
+            poll_fn(|cx| match stream.as_mut().poll(cx) {
+                Poll::Ready(_) => Poll::Ready(()),
+                Poll::Pending => watch.poll_stalled(cx, &mut clock, patience),
+            })
+            .await;
+        });
+    }
+}
+
+impl Watch {
+    fn poll_stalled(
+        &self,
+        cx: &mut Context<'_>,
+        clock: &mut Option<Pin<Box<Sleep>>>,
+        patience: Duration,
+    ) -> Poll<()> {
+        let Some(since) = self.0.get() else { return Poll::Pending };
+        let until = since + patience;
+        let clock = clock.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        loop {
+            ready!(clock.as_mut().poll(cx));
+            if Instant::now() >= until {
+                tracing::debug!("a visitor does not take an answer");
+                return Poll::Ready(());
+            }
+            clock.as_mut().reset(until);
+        }
+    }
+}
+
+/// A body that tells when its visitor has something to take.
+pub struct Watched<B> {
+    body: B,
+    watch: Rc<Watch>,
+}
+
+impl<B> Watched<B> {
+    /// This body.
+    pub fn new(body: B, watch: Rc<Watch>) -> Self {
+        Self { body, watch }
+    }
+}
+
+impl<B: Body + Unpin> Body for Watched<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        // hyper comes for more when the last piece has gone out.
+        let this = self.get_mut();
+        this.watch.0.set(None);
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        this.watch.0.set(Some(Instant::now()));
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
