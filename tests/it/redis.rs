@@ -72,6 +72,13 @@ impl Redis {
         }
     }
 
+    /// Stops it in its tracks, or lets it go on: `STOP` or `CONT`.
+    pub async fn signal(&self, name: &str) {
+        let id = self.process.as_ref().and_then(Child::id).unwrap().to_string();
+        let sent = Command::new("kill").args(["-s", name, &id]).status().await.unwrap();
+        assert!(sent.success());
+    }
+
     /// One command and its raw answer, or nothing when nobody answers.
     pub async fn ask(&self, command: &str) -> String {
         ask(self.port, command).await

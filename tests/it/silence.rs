@@ -50,6 +50,29 @@ async fn redis_stops_and_starts_and_nothing_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_hangs_holds_nobody_up_for_long() {
+    let redis = Redis::start().await;
+    let mut fleet = Fleet::at(&redis.url(), 2).await;
+    let (inside, leaving) = (fleet.somebody().await, fleet.somebody().await);
+    redis.signal("STOP").await;
+    let mut slowest = Duration::ZERO;
+    for _ in 0..5 {
+        let begun = Instant::now();
+        let _ = fleet.somebody().await;
+        slowest = slowest.max(begun.elapsed());
+    }
+    println!("Redis hangs: the slowest of 5 logins took {slowest:?}");
+    assert!(slowest < Duration::from_secs(3), "{slowest:?}");
+    assert_eq!(fleet.statuses(&inside).await, [200; 2]);
+    fleet.revoke(1, &format!(r#"{{"session":"{}"}}"#, sid(&leaving).await)).await;
+    redis.signal("CONT").await;
+    let refused = fleet.refused_after(&leaving, Instant::now()).await;
+    assert!(refused.iter().all(|wait| *wait < Duration::from_secs(3)), "{refused:?}");
+    assert_eq!(fleet.statuses(&inside).await, [200; 2]);
+    fleet.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_has_forgotten_is_told_again() {
     let redis = Redis::start().await;
     let mut fleet = Fleet::at(&redis.url(), 2).await;
