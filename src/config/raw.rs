@@ -76,7 +76,7 @@ pub const LIMITS: Section = Section {
         ("send_time", r#"send_time = "60s""#),
         ("connections", "connections = 10000"),
         ("connections_per_client", "connections_per_client = 200"),
-        ("logins_per_minute", "logins_per_minute = 60"),
+        ("logins_per_minute", "logins_per_minute = 600"),
         ("body_size", r#"body_size = "10MiB""#),
     ],
 };

@@ -205,6 +205,16 @@ impl Error {
         }
     }
 
+    /// The key of the limit that the visitor met, for the metrics.
+    pub fn limit(&self) -> Option<&'static str> {
+        match self {
+            Self::TooMany { .. } => Some("logins_per_minute"),
+            Self::Upstream(upstream::Error::TooLarge) => Some("body_size"),
+            Self::Upstream(upstream::Error::Stalled) => Some("body_time"),
+            _ => None,
+        }
+    }
+
     /// Whether nothing more can be read from a connection that brought this: its client and we
     /// may disagree on where the request ends.
     pub fn ends_connection(&self) -> bool {

@@ -59,6 +59,7 @@ impl Worker {
             }
             tracing::info!(
                 target: "audit",
+                request_id = arrival.request_id(),
                 site = site.name,
                 openid = known.session.identity.openid,
                 "logged out",

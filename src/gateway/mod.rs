@@ -200,6 +200,9 @@ impl Worker {
                 if let Some(reason) = error.failed_login() {
                     self.gateway.metrics.login("failed", reason);
                 }
+                if let Some(limit) = error.limit() {
+                    self.met(limit);
+                }
                 let sorry = desk.rules.voice.apologise(&error, &asker, entry.request_id());
                 // HTTP/2 frames its requests, and knows no such header.
                 let last = error.ends_connection() && version != Version::HTTP_2;
@@ -213,6 +216,11 @@ impl Worker {
     /// Counts a visitor's connection while it lasts.
     pub fn connection(&self) -> Connected {
         self.gateway.metrics.connection()
+    }
+
+    /// Counts a visitor who met a limit, by its key.
+    pub fn met(&self, limit: &'static str) {
+        self.gateway.metrics.limit(limit);
     }
 
     /// Whether the word of a peer at this address is taken.

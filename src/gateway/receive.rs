@@ -29,6 +29,13 @@ pub struct Arrival<'a> {
     pub peer: &'a Rc<Peer>,
 }
 
+impl Arrival<'_> {
+    /// The id that the log, the site and the visitor's error page know it by.
+    pub fn request_id(&self) -> &str {
+        self.origin.request_id.to_str().unwrap_or_default()
+    }
+}
+
 /// What a request wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Landing {

@@ -33,6 +33,7 @@ pub struct Metrics {
     wechat: Family<Call, Counter>,
     sessions: Family<Outcome, Counter>,
     reloads: Family<Reload, Counter>,
+    limits: Family<Limit, Counter>,
     connections: Gauge<i64, AtomicI64>,
     news: Gauge<f64, AtomicU64>,
     registry: Registry,
@@ -57,6 +58,11 @@ struct Reload {
     result: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Limit {
+    limit: &'static str,
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("wxgate");
@@ -73,13 +79,15 @@ impl Default for Metrics {
             "Sessions issued, re-issued and refused, by reason",
         );
         let reloads = register(&mut registry, "config_reloads", "Reloads of the configuration");
+        let limits =
+            register(&mut registry, "limits", "Times that a visitor met a limit, by its key");
         let connections = register(&mut registry, "connections", "Connections of visitors");
         let news = register(
             &mut registry,
             "revocation_lag_seconds",
             "How old the news of ended sessions is; NaN before there was any",
         );
-        Self { threads, logins, wechat, sessions, reloads, connections, news, registry }
+        Self { threads, logins, wechat, sessions, reloads, limits, connections, news, registry }
     }
 }
 
@@ -120,6 +128,12 @@ impl Metrics {
     pub fn reload(&self, accepted: bool) {
         let result = if accepted { "accepted" } else { "refused" };
         self.reloads.get_or_create_owned(&Reload { result }).inc();
+    }
+
+    /// A visitor met a limit: its key in `[server.limits]`, or `unreadable` for a head or chunks
+    /// that cannot be read, or not in one way.
+    pub fn limit(&self, limit: &'static str) {
+        self.limits.get_or_create_owned(&Limit { limit }).inc();
     }
 
     /// A visitor's connection has come; it goes when this is dropped.
@@ -215,6 +229,7 @@ mod tests {
         metrics.call("access_token", "40029".to_owned());
         metrics.session("issued", "");
         metrics.reload(false);
+        metrics.limit("body_time");
         let one = metrics.connection();
         drop(metrics.connection());
         let text = metrics.text().unwrap();
@@ -229,6 +244,7 @@ mod tests {
             "wxgate_logins_total{event=\"failed\",reason=\"declined\"} 1",
             "wxgate_wechat_calls_total{endpoint=\"access_token\",errcode=\"40029\"} 1",
             "wxgate_config_reloads_total{result=\"refused\"} 1",
+            "wxgate_limits_total{limit=\"body_time\"} 1",
             "wxgate_connections 1",
             "wxgate_build_info{version=",
         ] {

@@ -2,7 +2,9 @@
 
 use std::{
     convert::Infallible,
+    error::Error as _,
     future::Future,
+    io,
     pin::Pin,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -60,7 +62,10 @@ impl Connection {
             }
             Ok(Ok(stream)) => self.http1(stream).await,
             Ok(Err(error)) => tracing::debug!(peer = %self.peer.ip, %error, "handshake failed"),
-            Err(_) => tracing::debug!(peer = %self.peer.ip, "handshake timed out"),
+            Err(_) => {
+                self.shared.gateway.met("header_time");
+                tracing::debug!(peer = %self.peer.ip, "handshake timed out");
+            }
         }
     }
 
@@ -88,7 +93,7 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let (limits, signals) = (self.shared.limits, Arc::new(Signals::default()));
-        let streams = Streams::new(limits.send_time);
+        let streams = Streams::new(limits.send_time, Rc::clone(&self.shared.gateway));
         let mut http = http2::Builder::new(streams.clone());
         http.timer(TokioTimer::new())
             .keep_alive_interval(limits.idle_time)
@@ -121,6 +126,7 @@ impl Connection {
             let (worker, peer) = (Rc::clone(&worker), Rc::clone(&peer));
             async move {
                 if headers(&request) > most {
+                    worker.met("header_count");
                     return Ok::<_, Infallible>(gateway::too_many_headers());
                 }
                 let response = worker.handle(request, &peer).await;
@@ -164,6 +170,9 @@ impl Connection {
                 biased;
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
+                        if let Some(limit) = limit(&error) {
+                            self.shared.gateway.met(limit);
+                        }
                         tracing::debug!(peer = %self.peer.ip, %error, "connection broke");
                     }
                     return;
@@ -175,11 +184,28 @@ impl Connection {
                 () = &mut deadline, if !patient => {
                     patient = true;
                     if !signals.begun.load(Relaxed) {
+                        self.shared.gateway.met("header_time");
                         return;
                     }
                 }
             }
         }
+    }
+}
+
+/// The limit that a connection broke at, if it was one.
+fn limit(error: &hyper::Error) -> Option<&'static str> {
+    let io = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    if error.is_parse_too_large() {
+        Some("header_bytes")
+    } else if error.is_parse() {
+        Some("unreadable")
+    } else if error.is_timeout() {
+        Some("idle_time")
+    } else if io.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+        Some("send_time")
+    } else {
+        None
     }
 }
 

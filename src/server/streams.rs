@@ -14,12 +14,15 @@ use std::{
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::gateway;
+
 /// Runs the streams of one connection.
 #[derive(Clone)]
 pub struct Streams {
     /// That of the request which has just been handed over: hyper runs its stream next.
     next: Rc<Cell<Option<Rc<Watch>>>>,
     patience: Duration,
+    worker: Rc<gateway::Worker>,
 }
 
 /// Since when a visitor has not taken what there is for them; nothing while they wait for us.
@@ -28,8 +31,8 @@ pub struct Watch(Cell<Option<Instant>>);
 
 impl Streams {
     /// None yet; a visitor who takes nothing for `patience` is given up.
-    pub fn new(patience: Duration) -> Self {
-        Self { next: Rc::default(), patience }
+    pub fn new(patience: Duration, worker: Rc<gateway::Worker>) -> Self {
+        Self { next: Rc::default(), patience, worker }
     }
 
     /// A request has been handed over.
@@ -46,12 +49,19 @@ where
 {
     fn execute(&self, stream: F) {
         let (watch, patience) = (self.next.take().unwrap_or_default(), self.patience);
+        let worker = Rc::clone(&self.worker);
         tokio::task::spawn_local(async move {
             tokio::pin!(stream);
             let mut clock = None;
             poll_fn(|cx| match stream.as_mut().poll(cx) {
                 Poll::Ready(_) => Poll::Ready(()),
-                Poll::Pending => watch.poll_stalled(cx, &mut clock, patience),
+                Poll::Pending => {
+                    let stalled = watch.poll_stalled(cx, &mut clock, patience);
+                    if stalled.is_ready() {
+                        worker.met("send_time");
+                    }
+                    stalled
+                }
             })
             .await;
         });

@@ -130,7 +130,10 @@ impl Shared {
                     continue;
                 }
             };
-            let Ok(seat) = self.seat(address) else { continue };
+            let Ok(seat) = self.seat(address) else {
+                self.gateway.met("connections_per_client");
+                continue;
+            };
             let peer = Rc::new(Peer { seat, ..peer(address, encrypted, place) });
             let connection = Connection { peer, shared: Rc::clone(&self) };
             let counted = self.gateway.connection();

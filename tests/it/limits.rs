@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::{
     harness::{Plan, ROUTES, Street},
-    visitor::{Answer, Visitor},
+    visitor::{Answer, Visitor, raw},
 };
 
 const H: &str = "host: h5.example.com\r\n";
@@ -257,5 +257,46 @@ async fn g7_one_login_causes_no_more_than_four_calls() {
     // Another one is not.
     let (_, page) = Visitor::wechat(street.gateway).open("/orders").await;
     assert_eq!(page.status, 200);
+    street.close().await;
+}
+
+#[tokio::test]
+async fn g5_who_meets_a_limit_is_counted() {
+    let street = limited(
+        "header_time = \"1s\"\nheader_bytes = \"16KiB\"\nidle_time = \"2s\"\nbody_size = \"1KiB\"\n\
+         body_time = \"1s\"\nsend_time = \"1s\"",
+        "",
+    )
+    .await;
+    let admin = street.admin().await;
+    let long = "a".repeat(20_000);
+    for request in [
+        String::new(),
+        format!("GET /static/a HTTP/1.1\r\n{H}x-long: {long}\r\n\r\n"),
+        format!("GET /static/a HTTP/1.1\r\n{H}\r\n"),
+        format!("POST /static/a HTTP/1.1\r\n{H}content-length: 2000\r\n\r\n"),
+        format!("POST /static/a HTTP/1.1\r\n{H}content-length: 9\r\n\r\nabc"),
+        format!("GET /static/a# HTTP/1.1\r\n{H}\r\n"),
+    ] {
+        rest(connected(&street, &request).await).await;
+    }
+    let endless = format!("GET /static/endless HTTP/1.1\r\n{H}\r\n");
+    let _held = connected(&street, &endless).await;
+    let keys = ["header_time", "header_bytes", "idle_time", "body_size", "body_time", "unreadable"];
+    let scrape = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let metrics = timeout(Duration::from_secs(20), async {
+        loop {
+            let metrics = raw(admin, scrape).await;
+            if metrics.contains("{limit=\"send_time\"} 1") {
+                return metrics;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    });
+    let metrics = metrics.await.unwrap();
+    for key in keys {
+        let line = format!("wxgate_limits_total{{limit=\"{key}\"}} 1");
+        assert!(metrics.contains(&line), "no {line} in\n{metrics}");
+    }
     street.close().await;
 }

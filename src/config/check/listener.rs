@@ -71,7 +71,7 @@ pub fn front(file: &Table<'_>) -> Front {
             size: limits.size("body_size", 0, 0..=1 << 50),
             time: limits.duration("body_time", 10 * SECOND, SECOND..=DAY),
         },
-        logins_per_minute: limits.number("logins_per_minute", 60, 0..=1_000_000),
+        logins_per_minute: limits.number("logins_per_minute", 600, 0..=1_000_000),
         server: Settings {
             listen,
             tls,

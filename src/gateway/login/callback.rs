@@ -159,7 +159,8 @@ impl Worker {
                 }
             },
             Leg::Spent(error) if back.state.restarts < RESTARTS => {
-                tracing::info!(target: "audit", site = arrival.site.name, %error, "login starts again");
+                let request_id = arrival.request_id();
+                tracing::info!(target: "audit", request_id, site = arrival.site.name, %error, "login starts again");
                 self.gateway.metrics.login("restarted", "code");
                 let wish = Wish::first(back.pending.return_to, back.pending.scope);
                 again(rules, request, arrival, back.state, wish)
@@ -336,6 +337,7 @@ fn welcome(
     set(&mut response, names.clear(&names.flow(&back.state.id())));
     tracing::info!(
         target: "audit",
+        request_id = arrival.request_id(),
         site = site.name,
         appid = session.appid,
         openid = session.identity.openid,
