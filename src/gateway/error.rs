@@ -207,10 +207,10 @@ impl Error {
 
     /// The key of the limit that the visitor met, for the metrics.
     pub fn limit(&self) -> Option<&'static str> {
-        match self {
-            Self::TooMany { .. } => Some("logins_per_minute"),
-            Self::Upstream(upstream::Error::TooLarge) => Some("body_size"),
-            Self::Upstream(upstream::Error::Stalled) => Some("body_time"),
+        match self.status() {
+            StatusCode::TOO_MANY_REQUESTS => Some("logins_per_minute"),
+            StatusCode::PAYLOAD_TOO_LARGE => Some("body_size"),
+            StatusCode::REQUEST_TIMEOUT => Some("body_time"),
             _ => None,
         }
     }

@@ -159,8 +159,7 @@ impl Worker {
                 }
             },
             Leg::Spent(error) if back.state.restarts < RESTARTS => {
-                let request_id = arrival.request_id();
-                tracing::info!(target: "audit", request_id, site = arrival.site.name, %error, "login starts again");
+                tracing::info!(target: "audit", request_id = arrival.request_id(), site = arrival.site.name, %error, "login starts again");
                 self.gateway.metrics.login("restarted", "code");
                 let wish = Wish::first(back.pending.return_to, back.pending.scope);
                 again(rules, request, arrival, back.state, wish)
