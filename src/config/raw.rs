@@ -75,6 +75,7 @@ pub const LIMITS: Section = Section {
         ("body_time", r#"body_time = "10s""#),
         ("send_time", r#"send_time = "60s""#),
         ("connections", "connections = 10000"),
+        ("streams", "streams = 250"),
         ("connections_per_client", "connections_per_client = 200"),
         ("logins_per_minute", "logins_per_minute = 600"),
         ("body_size", r#"body_size = "10MiB""#),

@@ -29,9 +29,8 @@ use super::{
 };
 use crate::gateway::{self, Peer};
 
-/// Streams of one HTTP/2 connection at once, and how much of each may be under way: one slow
-/// reader must not fill the connection's window.
-const STREAMS: u32 = 250;
+/// How much of each HTTP/2 stream may be under way: one slow reader must not fill the connection's
+/// window.
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 /// What is held of each answer for a visitor who does not read.
@@ -98,7 +97,7 @@ impl Connection {
         http.timer(TokioTimer::new())
             .keep_alive_interval(limits.idle_time)
             .keep_alive_timeout(limits.header_time)
-            .max_concurrent_streams(STREAMS)
+            .max_concurrent_streams(limits.streams)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)

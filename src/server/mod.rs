@@ -59,6 +59,8 @@ pub struct Limits {
     pub send_time: Duration,
     /// Connections held at once.
     pub connections: usize,
+    /// HTTP/2 streams of one connection at once.
+    pub streams: u32,
     /// Connections held at once from one address; zero is no limit.
     pub connections_per_client: usize,
 }

@@ -294,3 +294,27 @@ async fn g5_a_visitor_who_opens_no_window_is_given_up() {
     drop(wire);
     street.close().await;
 }
+
+#[tokio::test]
+async fn g5_a_connection_has_no_more_streams_at_once_than_it_may() {
+    let mut certified = certified(&["h5.example.com"]);
+    certified.plan.server += "\n[server.limits]\nstreams = 2";
+    let street = Street::open(certified.plan.clone()).await;
+    let [method, scheme, authority, _] = GET;
+    let mut wire = Wire::open(&street, &certified).await;
+    let head = block(&[method, scheme, authority, (":path", "/static/events")]);
+    for stream in [1, 3, 5] {
+        wire.write
+            .write_all(&frame(HEADERS, END_STREAM | END_HEADERS, stream, &head))
+            .await
+            .unwrap();
+    }
+    let mut kinds = Vec::new();
+    for _ in 0..3 {
+        kinds.push(timeout(Duration::from_secs(5), wire.next()).await.unwrap().unwrap().0);
+    }
+    kinds.sort_unstable();
+    assert_eq!(kinds, [HEADERS, HEADERS, RST_STREAM], "the third is refused");
+    drop(wire);
+    street.close().await;
+}

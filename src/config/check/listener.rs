@@ -95,6 +95,7 @@ fn limits(table: &Table<'_>) -> Limits {
         idle_time: table.duration("idle_time", 75 * SECOND, SECOND..=DAY),
         send_time: table.duration("send_time", 60 * SECOND, SECOND..=DAY),
         connections: count("connections", 10_000, 1..=10_000_000),
+        streams: table.number("streams", 250, 1..=10_000),
         connections_per_client: count("connections_per_client", 0, 0..=10_000_000),
     }
 }
