@@ -8,9 +8,10 @@ use std::{
     pin::Pin,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
 };
 
-use http::{Request, StatusCode, header};
+use http::{HeaderValue, Request, StatusCode, header};
 use hyper::{
     body::{Body as _, Incoming},
     server::conn::{http1, http2},
@@ -19,7 +20,7 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time,
+    time::{self, Instant},
 };
 
 use super::{
@@ -29,6 +30,10 @@ use super::{
 };
 use crate::gateway::{self, Peer};
 
+/// How long an HTTP/1 connection that was accepted as the server stops may take for its first
+/// request, which is then its last: whoever connects a moment too late has done nothing wrong.
+/// HTTP/2 has a frame that says so.
+const FIRST: Duration = Duration::from_secs(1);
 /// How much of each HTTP/2 stream may be under way: one slow reader must not fill the connection's
 /// window.
 const STREAM_WINDOW: u32 = 256 << 10;
@@ -84,7 +89,12 @@ impl Connection {
         let service = self.service(Arc::clone(&signals));
         let stream = Guard::http1(stream, Arc::clone(&signals), limits.send_time);
         let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
-        self.drive(connection, &signals, http1::UpgradeableConnection::graceful_shutdown).await;
+        self.drive(
+            connection,
+            (&signals, Some(FIRST)),
+            http1::UpgradeableConnection::graceful_shutdown,
+        )
+        .await;
     }
 
     async fn http2<S>(self, stream: S)
@@ -105,7 +115,7 @@ impl Connection {
         let service = self.service_of_streams(Arc::clone(&signals), streams);
         let stream = Guard::http2(stream, Arc::clone(&signals), limits.send_time);
         let connection = http.serve_connection(TokioIo::new(stream), service);
-        self.drive(connection, &signals, http2::Connection::graceful_shutdown).await;
+        self.drive(connection, (&signals, None), http2::Connection::graceful_shutdown).await;
     }
 
     fn service(
@@ -123,12 +133,17 @@ impl Connection {
             signals.begun.store(true, Relaxed);
             let asking = (signals.is_asking() && asks(&request)).then(|| Arc::clone(&signals));
             let (worker, peer) = (Rc::clone(&worker), Rc::clone(&peer));
+            let last = signals.stopping.load(Relaxed);
             async move {
                 if headers(&request) > most {
                     worker.met("header_count");
                     return Ok::<_, Infallible>(gateway::too_many_headers());
                 }
-                let response = worker.handle(request, &peer).await;
+                let mut response = worker.handle(request, &peer).await;
+                if last {
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().entry(header::CONNECTION).or_insert(close);
+                }
                 if let Some(signals) = asking {
                     signals.answered(response.status() == StatusCode::SWITCHING_PROTOCOLS);
                 }
@@ -155,9 +170,13 @@ impl Connection {
     }
 
     /// Polls the connection to its end. One that has not brought its first request in time is
-    /// dropped; when the server stops, the request under way is the last.
-    async fn drive<C>(&self, connection: C, signals: &Signals, finish: impl Fn(Pin<&mut C>))
-    where
+    /// dropped; when the server stops, the request under way is the last, or the first one.
+    async fn drive<C>(
+        &self,
+        connection: C,
+        (signals, grace): (&Signals, Option<Duration>),
+        finish: impl Fn(Pin<&mut C>),
+    ) where
         C: Future<Output = hyper::Result<()>>,
     {
         tokio::pin!(connection);
@@ -178,12 +197,20 @@ impl Connection {
                 }
                 () = self.shared.stopping.cancelled(), if !stopping => {
                     stopping = true;
-                    finish(connection.as_mut());
+                    if let Some(grace) = grace.filter(|_| !signals.begun.load(Relaxed)) {
+                        signals.stopping.store(true, Relaxed);
+                        let soon = deadline.deadline().min(Instant::now() + grace);
+                        deadline.as_mut().reset(soon);
+                    } else {
+                        finish(connection.as_mut());
+                    }
                 }
                 () = &mut deadline, if !patient => {
                     patient = true;
                     if !signals.begun.load(Relaxed) {
-                        self.shared.gateway.met("header_time");
+                        if !stopping {
+                            self.shared.gateway.met("header_time");
+                        }
                         return;
                     }
                 }

@@ -30,6 +30,7 @@ mod proxies;
 mod reload;
 mod replicas;
 mod rfc;
+mod rolling;
 mod silence;
 mod soak;
 mod tls;
