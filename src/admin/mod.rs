@@ -109,9 +109,9 @@ async fn handle(
     if request.uri().path() == revocations::PATH {
         return revocations::take(request, gateway).await;
     }
-    gateway.metrics().news(gateway.standing().age);
-    let ready = readiness.is_ready().then(|| gateway.standing());
-    answer(&request, ready, gateway.metrics())
+    let standing = gateway.standing();
+    gateway.metrics().news(standing.age);
+    answer(&request, readiness.is_ready().then_some(standing), gateway.metrics())
 }
 
 /// Exact paths and methods only, so that nothing else can pass for health.

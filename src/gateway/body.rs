@@ -27,9 +27,7 @@ impl Body {
     pub fn own(bytes: impl Into<Bytes>) -> Self {
         Self::Own(Full::new(bytes.into()))
     }
-}
 
-impl Body {
     /// A site's body, watched over where there is a session that could be ended.
     pub fn site(body: Streamed, vigil: Option<Vigil>) -> Self {
         match vigil {

@@ -72,24 +72,22 @@ impl Worker {
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         headers::end_hop(response.headers_mut());
         arrival.site.cookies.protect(response.headers_mut());
-        match tunnel {
-            Some(visitor) if switched => {
-                let (place, vigil) = (Rc::clone(arrival.peer), vigil);
-                let end = async move {
-                    let _place = place;
-                    match vigil {
-                        Some(vigil) => vigil.ended().await,
-                        None => std::future::pending().await,
-                    }
-                };
-                self.tunnels.join(visitor, hyper::upgrade::on(&mut response), end);
-                response.headers_mut().insert(header::CONNECTION, UPGRADE);
-                response.headers_mut().insert(header::UPGRADE, WEBSOCKET);
-            }
-            // The visitor asked for no other protocol, so the site's answer makes no sense.
-            None if switched => return Err(Error::UnaskedSwitch),
-            Some(_) | None => return Ok(response.map(|body| Body::site(body, vigil))),
+        if !switched {
+            return Ok(response.map(|body| Body::site(body, vigil)));
         }
+        // If the visitor asked for no other protocol, the site's answer makes no sense.
+        let visitor = tunnel.ok_or(Error::UnaskedSwitch)?;
+        let place = Rc::clone(arrival.peer);
+        let end = async move {
+            let _place = place;
+            match vigil {
+                Some(vigil) => vigil.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        self.tunnels.join(visitor, hyper::upgrade::on(&mut response), end);
+        response.headers_mut().insert(header::CONNECTION, UPGRADE);
+        response.headers_mut().insert(header::UPGRADE, WEBSOCKET);
         Ok(response.map(Body::Site))
     }
 }

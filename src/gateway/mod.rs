@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 use tokio::runtime::Handle;
 
 use crate::{
-    auth::{self, Decision, ReturnTo, Stranger, Visit},
+    auth::{self, Decision, ReturnTo, Stranger},
     clock::{Clock, Timestamp},
     metrics::{Connected, Metrics, Thread},
     site::{Access, Fragment, Sites},
@@ -279,13 +279,7 @@ impl Worker {
         if let Some(answer) = cors::preflight(site, access, &request) {
             return Ok(answer);
         }
-        let known = self.admit(access, desk, &request, arrival)?;
-        let visit = Visit {
-            session: known.as_ref().ok().map(|known| &known.session),
-            method: request.method(),
-            headers: request.headers(),
-        };
-        let decision = auth::decide(site, access, visit);
+        let (known, decision) = self.judge(access, desk, &request, arrival)?;
         let response = match decision {
             Decision::Introduce => return self.forward(desk, request, arrival, known.ok()).await,
             Decision::PassUnnamed => return self.forward(desk, request, arrival, None).await,
@@ -294,10 +288,8 @@ impl Worker {
                 rules.voice.remember(&url, &Asker::of(&request))
             }
             Decision::Login(scope) => {
-                self.count(Deed::Login, rules, arrival.origin.ip)?;
-                let going = rules.going(&request);
-                self.gateway.metrics.login("started", "");
-                login::start(rules, &request, arrival, login::Wish::first(going, scope))?
+                let wish = login::Wish::first(rules.going(&request), scope);
+                self.begin_login(rules, &request, arrival, wish)?
             }
             Decision::OfferLogin(scope) => {
                 let url = rules.login_url(&rules.going(&request), Some(scope));

@@ -6,15 +6,33 @@ use http::Request;
 
 use super::{Arrival, Desk, Error, Worker, refresh::News};
 use crate::{
-    auth::{Client, Known, Session, Stranger},
+    auth::{self, Client, Decision, Known, Session, Stranger, Visit},
     site::Access,
     wire::cookie,
 };
 
 impl Worker {
+    /// Who comes to a path that asks for `access`, and what is to be done about it.
+    pub(super) fn judge<B>(
+        &self,
+        access: Access,
+        desk: &Desk,
+        request: &Request<B>,
+        arrival: &Arrival<'_>,
+    ) -> Result<(Result<Rc<Known>, Stranger>, Decision), Error> {
+        let known = self.admit(access, desk, request, arrival)?;
+        let visit = Visit {
+            session: known.as_ref().ok().map(|known| &known.session),
+            method: request.method(),
+            headers: request.headers(),
+        };
+        let decision = auth::decide(arrival.site, access, visit);
+        Ok((known, decision))
+    }
+
     /// Who comes to a path that asks for `access`, as they are now. Where a login is required, it is
     /// an error if nobody can say whether theirs was ended: to log in again would not help.
-    pub(super) fn admit<B>(
+    fn admit<B>(
         &self,
         access: Access,
         desk: &Desk,

@@ -13,7 +13,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep, sleep_until},
+    time::{Sleep, sleep},
 };
 
 use super::head::{Fault, Framing};
@@ -82,8 +82,8 @@ impl<S> Guard<S> {
         if self.signals.answer.load(Relaxed) == SWITCH {
             return Poll::Pending;
         }
-        let until = Instant::now() + self.patience;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        let patience = self.patience;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(patience)));
         ready!(stalled.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }

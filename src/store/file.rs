@@ -11,7 +11,7 @@ use std::{
 };
 
 use redb::{
-    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, Table, TableDefinition,
     WriteTransaction,
 };
 use tokio::sync::oneshot;
@@ -181,8 +181,12 @@ fn grant(database: &Database, wishes: Vec<Wish>, tidy: bool) -> Result<(), redb:
         forget_expired(&transaction, now)?;
     }
     let mut answers = Vec::new();
-    for wish in wishes {
-        answers.extend(write(&transaction, wish, now)?);
+    {
+        let mut values = transaction.open_table(VALUES)?;
+        let mut orders = transaction.open_table(ORDERS)?;
+        for wish in wishes {
+            answers.extend(write(&mut values, &mut orders, wish, now)?);
+        }
     }
     transaction.commit()?;
     for answer in answers {
@@ -220,26 +224,25 @@ fn look(
 }
 
 fn write(
-    transaction: &WriteTransaction,
+    values: &mut Table<'_, &'static str, &'static [u8]>,
+    orders: &mut Table<'_, u64, &'static [u8]>,
     wish: Wish,
     now: Timestamp,
 ) -> Result<Option<Ready>, redb::Error> {
-    let (mut values, mut orders) =
-        (transaction.open_table(VALUES)?, transaction.open_table(ORDERS)?);
     match wish {
         Wish::Put(key, value, age, answer) => {
             values.insert(&*key, &*dated(&value, now.plus(age)))?;
             Ok(Some(ready(answer, ())))
         }
         Wish::PutNew(key, value, age, answer) => {
-            let free = current(&values, &key, now)?.is_none();
+            let free = current(values, &key, now)?.is_none();
             if free {
                 values.insert(&*key, &*dated(&value, now.plus(age)))?;
             }
             Ok(Some(ready(answer, free)))
         }
         Wish::Take(key, answer) => {
-            let taken = current(&values, &key, now)?;
+            let taken = current(values, &key, now)?;
             values.remove(&*key)?;
             Ok(Some(ready(answer, taken)))
         }
@@ -252,7 +255,7 @@ fn write(
             }
             Ok(Some(ready(answer, ())))
         }
-        looking @ (Wish::Get(..) | Wish::Follow(..)) => look(&values, &orders, looking, now),
+        looking @ (Wish::Get(..) | Wish::Follow(..)) => look(values, orders, looking, now),
     }
 }
 

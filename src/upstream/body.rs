@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::pool::Lease;
 use crate::wire::BoxError;
@@ -262,8 +262,7 @@ impl Streamed {
     /// Nothing is there. Ready when that has been so for too long.
     fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(patience) = self.patience else { return Poll::Pending };
-        let until = || Instant::now() + patience;
-        let clock = self.clock.get_or_insert_with(|| Box::pin(sleep_until(until())));
+        let clock = self.clock.get_or_insert_with(|| Box::pin(sleep(patience)));
         clock.as_mut().poll(cx)
     }
 }

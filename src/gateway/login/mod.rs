@@ -127,6 +127,19 @@ fn set(response: &mut Response<Body>, cookie: Option<HeaderValue>) {
 }
 
 impl Worker {
+    /// The first step of a trip, unless this client has taken too many.
+    pub(super) fn begin_login<B>(
+        &self,
+        rules: &Rules,
+        request: &Request<B>,
+        arrival: &Arrival<'_>,
+        wish: Wish,
+    ) -> Result<Response<Body>, Error> {
+        self.count(Deed::Login, rules, arrival.origin.ip)?;
+        self.gateway.metrics.login("started", "");
+        start(rules, request, arrival, wish)
+    }
+
     /// `/login?rd=/path&scope=…`: a login that the visitor asked for themselves.
     pub(super) fn login<B>(
         &self,
@@ -163,9 +176,7 @@ impl Worker {
                 if let Some(page) = before(rules, request, &return_to, scope) {
                     return Ok(page);
                 }
-                self.count(Deed::Login, rules, arrival.origin.ip)?;
-                self.gateway.metrics.login("started", "");
-                start(rules, request, arrival, Wish::first(return_to, scope))
+                self.begin_login(rules, request, arrival, Wish::first(return_to, scope))
             }
             (App::WeCom | App::Other, Outside::Deny) => Err(Error::WeChatOnly),
             (App::WeCom | App::Other, Outside::Page | Outside::Anonymous) => {

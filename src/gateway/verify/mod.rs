@@ -22,7 +22,7 @@ use super::{
     rules::Rules,
 };
 use crate::{
-    auth::{self, Decision, Known, ReturnTo, Stranger, Visit},
+    auth::{Decision, Known, ReturnTo, Stranger},
     clock::Timestamp,
     site::{Access, Fragment, Scope, Site},
     wire::headers::Underscores,
@@ -60,11 +60,11 @@ impl Worker {
             return Err(Error::NotFound.behind_proxy());
         };
         plain(arrival.site, original.headers()).map_err(Error::behind_proxy)?;
-        self.judge(desk, &original, &arrival, access)
+        self.tell(desk, &original, &arrival, access)
     }
 
-    /// The same judgement as of a request that came to us.
-    fn judge(
+    /// The same judgement as of a request that came to us, in words for a proxy.
+    fn tell(
         &self,
         desk: &Desk,
         original: &Request<()>,
@@ -72,13 +72,7 @@ impl Worker {
         access: Access,
     ) -> Result<Response<Body>, Error> {
         let site = arrival.site;
-        let known = self.admit(access, desk, original, arrival)?;
-        let visit = Visit {
-            session: known.as_ref().ok().map(|known| &known.session),
-            method: original.method(),
-            headers: original.headers(),
-        };
-        let decision = auth::decide(site, access, visit);
+        let (known, decision) = self.judge(access, desk, original, arrival)?;
         let response = match decision {
             Decision::Introduce => pass(desk, arrival, known.as_deref().ok())?,
             Decision::PassUnnamed => pass(desk, arrival, None)?,
