@@ -27,6 +27,7 @@
 //! | [`site`]     | which site, which route, what it asks for             | none               |
 //! | [`wire`]     | HTTP manners: hosts, paths, headers, cookies          | none               |
 //! | [`clock`]    | the time                                              | reads the clock    |
+//! | [`causes`]   | an error and everything behind it, in one line        | none               |
 //! | [`secret`]   | strings that never reach a log                        | none               |
 //!
 //! # One request
@@ -36,10 +37,10 @@
 //!    │
 //! Worker::handle       gateway/mod.rs        opens the access-log line; whatever happens, answers
 //!    │  receive        wire::Host, site      which site, which route    → Arrival
-//!    │  recognise      auth::session         cookie → known visitor     → Visit
+//!    │  recognise      gateway/recognise.rs  cookie → known visitor     → Visit
 //! auth::decide         auth/mod.rs  PURE     the only place that judges → Decision
 //!    ├─ Pass           upstream/             hygiene, introduce, stream both ways
-//!    ├─ Login          gateway/login.rs      pending login → cookie + state → 302 to WeChat
+//!    ├─ Login          gateway/login/        pending login → cookie + state → 302 to WeChat
 //!    └─ Refuse …       gateway/reply.rs      a page, or 401 for scripts
 //! ```
 //!
@@ -67,4 +68,5 @@ mod auth;
 mod site;
 mod wire;
 pub mod clock;
+mod causes;
 mod secret;

@@ -2,15 +2,18 @@
 
 use std::{net::SocketAddr, path::Path, process::ExitCode};
 
-use super::{EX_CONFIG, complain, say, signals, with_causes};
-use crate::emulator::{Emulator, Settings, users_from_toml};
+use super::{EX_CONFIG, complain, say, signals};
+use crate::{
+    causes,
+    emulator::{Emulator, Settings, users_from_toml},
+};
 
 /// Runs the emulated WeChat until it is told to stop.
 pub fn run(listen: SocketAddr, users: Option<&Path>, require_wechat: bool) -> ExitCode {
     let mut settings = Settings { require_wechat, ..Settings::new(listen) };
     if let Some(path) = users {
         let read = std::fs::read_to_string(path).map_err(|error| error.to_string());
-        match read.and_then(|text| users_from_toml(&text).map_err(|error| with_causes(&error))) {
+        match read.and_then(|text| users_from_toml(&text).map_err(|error| causes::line(&error))) {
             Ok(users) => settings.users = users,
             Err(error) => {
                 complain(&format!("{}: {error}", path.display()));

@@ -181,12 +181,6 @@ fn complain(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{}", text.trim_end());
 }
 
-/// An error and everything behind it, on one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
 /// Says what is wrong with the configuration.
 fn refuse(complaints: &Complaints) -> ExitCode {
     let colour = std::io::stderr().is_terminal();

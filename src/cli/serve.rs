@@ -12,10 +12,10 @@ use std::{
 use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 
-use super::{complain, logs, refuse, signals, with_causes};
+use super::{complain, logs, refuse, signals};
 use crate::{
     admin::{Admin, Readiness},
-    clock,
+    causes, clock,
     config::Config,
     gateway::{AccessLog, Gateway},
     server::{Server, tls},
@@ -48,7 +48,7 @@ pub fn serve(path: &Path) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(&format!("wxgate: {}", with_causes(&*error)));
+            complain(&format!("wxgate: {}", causes::line(&*error)));
             ExitCode::FAILURE
         }
     }
@@ -162,7 +162,7 @@ impl Watch {
             match certificates.reload(&settings) {
                 Ok(()) => self.files = Some(settings),
                 Err(error) => {
-                    let error = with_causes(&error);
+                    let error = causes::line(&error);
                     tracing::error!(target: "audit", error, "the old certificates stay");
                 }
             }

@@ -7,7 +7,7 @@ use http::{HeaderValue, StatusCode};
 use super::page::Notice;
 use crate::{
     auth::token::Unusable,
-    upstream,
+    causes, upstream,
     wechat::{
         self,
         protocol::{Fault, Refusal},
@@ -228,9 +228,7 @@ impl Error {
 
     /// Logs once, here, with every cause. Nobody below logs an error it returns.
     pub fn log(&self, request_id: &HeaderValue) {
-        let causes = std::iter::successors(std::error::Error::source(self), |it| it.source());
-        let causes = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
-        let causes = Some(causes).filter(|causes| !causes.is_empty());
+        let causes = std::error::Error::source(self).map(causes::line);
         let request_id = request_id.to_str().unwrap_or_default();
         if self.status().is_server_error() {
             let remedy = self.remedy();

@@ -9,7 +9,7 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-use crate::{auth::Revocation, secret::Secret};
+use crate::{auth::Revocation, causes, secret::Secret};
 
 mod file;
 mod memory;
@@ -148,7 +148,7 @@ impl Store {
         match settings {
             Settings::Memory => Ok(Self::Memory(Memory::default())),
             Settings::File(path) => {
-                let file = File::open(path).map_err(|error| Unusable(causes(&error)))?;
+                let file = File::open(path).map_err(|error| Unusable(causes::line(&error)))?;
                 Ok(Self::File(file))
             }
             #[cfg(feature = "redis")]
@@ -238,12 +238,6 @@ impl Store {
             Self::Redis(redis) => redis.follow(mark).await,
         }
     }
-}
-
-/// An error and everything behind it.
-fn causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

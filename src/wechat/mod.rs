@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use crate::{
     auth::Identity,
+    causes,
     metrics::Metrics,
     secret::Secret,
     site::{Account, Scope},
@@ -184,7 +185,7 @@ impl WeChat {
         let sent = self.client.get(url.expose()).send().await;
         let mut response = sent.map_err(|error| {
             let connect = error.is_connect();
-            let words = describe(&error.without_url());
+            let words = causes::line(&error.without_url());
             if connect { Error::Unreachable(words) } else { Error::Silent(words) }
         })?;
         let status = response.status();
@@ -193,7 +194,7 @@ impl WeChat {
             match response.chunk().await {
                 Ok(Some(chunk)) => body.extend_from_slice(&chunk),
                 Ok(None) => break,
-                Err(error) => return Err(Error::Silent(describe(&error.without_url()))),
+                Err(error) => return Err(Error::Silent(causes::line(&error.without_url()))),
             }
             if body.len() > protocol::LONGEST_ANSWER {
                 return Err(Error::Silent("the answer is too long".to_owned()));
@@ -222,10 +223,4 @@ impl Drop for Asked<'_> {
     fn drop(&mut self) {
         self.breaker.note(self.api, self.answered, Instant::now());
     }
-}
-
-/// An error with its causes on one line.
-fn describe(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

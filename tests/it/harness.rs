@@ -1,9 +1,13 @@
 //! A street: a gateway, a site behind it and an emulated WeChat, all on ports of their own,
 //! entered through the doors that production uses.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::{
+    sync::oneshot,
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 use wxgate::{
     admin::{self, Admin, Readiness},
     clock::{self, Clock},
@@ -13,7 +17,7 @@ use wxgate::{
     server::Server,
 };
 
-use crate::echo::Echo;
+use crate::{echo::Echo, redis};
 
 /// The key every gateway of the tests signs with.
 pub const KEY: &str = "0123456789abcdef0123456789abcdef";
@@ -249,4 +253,14 @@ async fn emulated() -> (SocketAddr, Emulator) {
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let emulator = Emulator::bind(emulator::Settings::new(listen)).await.unwrap();
     (emulator.addr().unwrap(), emulator)
+}
+
+/// Waits for a process of its own to say, at its admin port, that it is ready.
+pub async fn until_ready(admin: u16) {
+    let begun = Instant::now();
+    let ready = "GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n";
+    while !redis::ask(admin, ready).await.starts_with("HTTP/1.1 200") {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it is not ready");
+        sleep(Duration::from_millis(10)).await;
+    }
 }

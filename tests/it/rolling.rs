@@ -21,9 +21,9 @@ use tokio::{
 };
 
 use crate::{
-    harness::{Plan, ROUTES, Street},
+    harness::{Plan, ROUTES, Street, until_ready},
     redis::free_port,
-    visitor::{Visitor, raw},
+    visitor::Visitor,
 };
 
 /// Visitors who come all the time; each counts what they got, and remembers what went wrong.
@@ -139,19 +139,7 @@ async fn start(file: &Path, socket: &TcpListener, admin: u16) -> Child {
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    let admin = SocketAddr::from(([127, 0, 0, 1], admin));
-    let ready = "GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-    let patience = timeout(Duration::from_secs(10), async {
-        loop {
-            if TcpStream::connect(admin).await.is_ok()
-                && raw(admin, ready).await.starts_with("HTTP/1.1 200")
-            {
-                return;
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
-    });
-    patience.await.unwrap();
+    until_ready(admin).await;
     child
 }
 

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use crate::{
     fleet::{Fleet, sid, store},
-    harness::{Plan, ROUTES, Street},
-    redis::{Redis, Wire, ask},
+    harness::{Plan, ROUTES, Street, until_ready},
+    redis::{Redis, Wire},
     visitor::Visitor,
 };
 
@@ -194,12 +194,7 @@ impl Process {
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        let begun = Instant::now();
-        let ready = "GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n";
-        while !ask(admin, ready).await.starts_with("HTTP/1.1 200") {
-            assert!(begun.elapsed() < Duration::from_secs(10), "it is not ready");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until_ready(admin).await;
         Self { child, gateway }
     }
 }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
-use hyper::client::conn::http2;
+use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use tokio::net::TcpStream;
@@ -55,15 +55,21 @@ pub async fn connect(
     TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(name).unwrap(), stream).await
 }
 
+/// A visitor who speaks HTTP/2.
+async fn http2(street: &Street, certified: &Certified) -> SendRequest<Empty<Bytes>> {
+    let stream =
+        connect(street.tls.unwrap(), &certified.roots, "h5.example.com", b"h2").await.unwrap();
+    let (sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
 #[tokio::test]
 async fn http2_visitors_are_served_and_judged_alike() {
     let certified = certified(&["h5.example.com", "www.example.com"]);
     let street = Street::open(certified.plan.clone()).await;
-    let stream =
-        connect(street.tls.unwrap(), &certified.roots, "h5.example.com", b"h2").await.unwrap();
-    let (mut sender, connection) =
-        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
+    let mut sender = http2(&street, &certified).await;
     let cases = [
         ("https://h5.example.com/static/a", "h5.example.com", 200),
         ("https://h5.example.com/orders", "h5.example.com", 403),
@@ -102,11 +108,7 @@ async fn http2_visitors_are_served_and_judged_alike() {
 async fn b5_lengths_in_http2_are_one_number() {
     let certified = certified(&["h5.example.com"]);
     let street = Street::open(certified.plan.clone()).await;
-    let stream =
-        connect(street.tls.unwrap(), &certified.roots, "h5.example.com", b"h2").await.unwrap();
-    let (mut sender, connection) =
-        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
+    let mut sender = http2(&street, &certified).await;
     for lengths in [&["0", "0"][..], &[""]] {
         let mut request = http::Request::post("https://h5.example.com/static/a");
         for length in lengths {
@@ -125,11 +127,7 @@ async fn b5_lengths_in_http2_are_one_number() {
 async fn b7_headers_are_counted_over_http2_too() {
     let certified = certified(&["h5.example.com"]);
     let street = Street::open(certified.plan.clone()).await;
-    let stream =
-        connect(street.tls.unwrap(), &certified.roots, "h5.example.com", b"h2").await.unwrap();
-    let (mut sender, connection) =
-        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
+    let mut sender = http2(&street, &certified).await;
     for (name, count, status) in
         [("x-a", 100, 200), ("x-a", 101, 431), ("x-a", 300, 431), ("cookie", 300, 200)]
     {
