@@ -10,8 +10,14 @@ use serde_json::{Value, json};
 use crate::{
     config::{Complaints, Config, Severity},
     server::Listen,
-    site::{Account, Endpoint, Site},
+    site::{Account, Endpoint, Kind, Outside, Site},
 };
+
+mod clocks;
+mod finding;
+mod online;
+
+use finding::{Finding, State};
 
 /// How to say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,27 +30,64 @@ pub enum Form {
     Json,
 }
 
-/// Checks a file: what to print, and whether the file is good.
-pub fn check(path: &Path, form: Form) -> (String, bool) {
-    report(&path.display().to_string(), Config::load(path), form)
+/// Checks a file, and on request everybody it names: what to print, and whether all is good.
+pub fn check(path: &Path, form: Form, online: bool) -> (String, bool) {
+    let name = path.display().to_string();
+    let outcome = Config::load(path);
+    let findings = match &outcome {
+        Ok(config) if online => Some(online::ask(config)),
+        Ok(_) | Err(_) => None,
+    };
+    report(&name, outcome, findings.as_deref(), form)
 }
 
-fn report(name: &str, outcome: Result<Config, Complaints>, form: Form) -> (String, bool) {
-    let good = outcome.is_ok();
+fn report(
+    name: &str,
+    outcome: Result<Config, Complaints>,
+    findings: Option<&[Finding]>,
+    form: Form,
+) -> (String, bool) {
+    let bad = findings.unwrap_or_default().iter().filter(|it| it.state == State::Bad).count();
+    let good = outcome.is_ok() && bad == 0;
     let text = match (outcome, form) {
-        (Ok(config), Form::Json) => format!("{:#}\n", summary_json(&config)),
+        (Ok(config), Form::Json) => {
+            let mut summary = summary_json(&config);
+            if let (Some(summary), Some(findings)) = (summary.as_object_mut(), findings) {
+                summary.insert("good".to_owned(), good.into());
+                let findings: Vec<Value> = findings.iter().map(Finding::to_json).collect();
+                summary.insert("online".to_owned(), findings.into());
+            }
+            format!("{summary:#}\n")
+        }
         (Err(complaints), Form::Json) => {
             format!("{:#}\n", json!({ "good": false, "complaints": complaints.to_json() }))
         }
         (Ok(config), Form::Plain | Form::Coloured) => {
             let warnings = complaints(&config.warnings, form);
-            format!("{warnings}{}", Summary { name, config: &config })
+            match findings {
+                None => format!("{warnings}{}", Summary { name, config: &config }),
+                Some(findings) => format!("{warnings}{}", lines(name, findings, bad)),
+            }
         }
         (Err(list), Form::Plain | Form::Coloured) => {
             format!("{}{name} cannot be used: {}\n", complaints(&list, form), counts(&list))
         }
     };
     (text, good)
+}
+
+/// One line for each thing that was looked at, and what it comes to.
+fn lines(name: &str, findings: &[Finding], bad: usize) -> String {
+    let mut text = String::new();
+    for finding in findings {
+        let _ = writeln!(text, "{finding}");
+    }
+    let end = match bad {
+        0 => "is good, and so is what it names".to_owned(),
+        _ => format!("is good, but not what it names: {}", count(bad, "bad finding")),
+    };
+    let _ = writeln!(text, "\n{name} {end}");
+    text
 }
 
 fn complaints(list: &Complaints, form: Form) -> String {
@@ -105,29 +148,53 @@ impl Summary<'_> {
 }
 
 /// WeChat takes this many callback domains for one account.
-const DOMAINS: usize = 2;
+fn most_domains(kind: Kind) -> usize {
+    match kind {
+        Kind::Official => 2,
+        Kind::Website => 1,
+    }
+}
 
 fn about_account(account: &Account, config: &Config) -> Result<String, fmt::Error> {
     let mut text = format!("\nAccount {} ({})\n", account.name, account.app_id);
-    let domains = callback_domains(account, config);
-    if !at_wechat(account) {
-        writeln!(text, "  logs visitors in at {}, not at WeChat", account.authorize_url)?;
-    } else if domains.is_empty() {
-        writeln!(text, "  no site logs its visitors in with it")?;
-    } else {
-        writeln!(
-            text,
-            "  In its console at mp.weixin.qq.com, 网页授权域名 must hold: {}",
-            domains.join(", ")
-        )?;
-        if domains.len() > DOMAINS {
-            writeln!(text, "  WeChat takes {DOMAINS} of them: the others cannot log in")?;
-        }
-        if account.verify_files.is_empty() {
-            writeln!(text, "  To prove a domain, WeChat wants a file: put it into verify_files")?;
-        }
+    let Finding { says, remedy, .. } = console(account, config);
+    writeln!(text, "  {says}")?;
+    if let Some(remedy) = remedy {
+        writeln!(text, "  {remedy}")?;
     }
     Ok(text)
+}
+
+/// What must stand in the account's console, which only its owner can see.
+fn console(account: &Account, config: &Config) -> Finding {
+    let domains = callback_domains(account, config);
+    let of = &account.name;
+    if !at_wechat(account) {
+        let says = format!("logs visitors in at {}, not at WeChat", account.authorize_url);
+        return Finding::note("console", of, says);
+    }
+    if domains.is_empty() {
+        return Finding::note("console", of, "no site logs its visitors in with it");
+    }
+    let (most, list) = (most_domains(account.kind), domains.join(", "));
+    let says = match account.kind {
+        Kind::Official => {
+            format!("In its console at mp.weixin.qq.com, 网页授权域名 must hold: {list}")
+        }
+        Kind::Website => {
+            format!("In its console at open.weixin.qq.com, 授权回调域 must be: {list}")
+        }
+    };
+    if domains.len() > most {
+        return Finding::bad("console", of, says).remedy(format!(
+            "WeChat takes {most} of them: the others cannot log in; set callback_host"
+        ));
+    }
+    let finding = Finding::note("console", of, says);
+    if account.kind == Kind::Official && account.verify_files.is_empty() {
+        return finding.remedy("To prove a domain, WeChat wants a file: put it into verify_files");
+    }
+    finding
 }
 
 /// Whether visitors log in at WeChat itself and not at an emulated one.
@@ -137,9 +204,18 @@ fn at_wechat(account: &Account) -> bool {
 
 /// The hosts that visitors come back to from WeChat.
 fn callback_domains(account: &Account, config: &Config) -> Vec<String> {
-    let sites = config.gateway.sites.all().iter();
-    let own = sites.filter(|site| site.account.name == account.name);
-    let mut domains: Vec<String> = own.map(|site| site.public_url.host().to_string()).collect();
+    let uses = |site: &Site| {
+        let others = site.also.iter().any(|also| also.name == account.name);
+        let outside =
+            matches!(&site.outside_wechat, Outside::Login(web) if web.name == account.name);
+        site.account.name == account.name || others || outside
+    };
+    let sites = config.gateway.sites.all().iter().filter(|site| uses(site));
+    let host = |site: &std::sync::Arc<Site>| match &account.callback {
+        Some(callback) => callback.host.to_string(),
+        None => site.public_url.host().to_string(),
+    };
+    let mut domains: Vec<String> = sites.map(host).collect();
     domains.sort();
     domains.dedup();
     domains
@@ -221,7 +297,7 @@ upstream = ["http://[fd00::5]:8000", "https://site.internal"]
 
     fn said(text: &str, form: Form) -> (String, bool) {
         let path = "config.toml";
-        report(path, Config::parse(path, text, &NoSecrets), form)
+        report(path, Config::parse(path, text, &NoSecrets), None, form)
     }
 
     #[test]

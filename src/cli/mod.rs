@@ -54,9 +54,15 @@ enum Command {
     Serve,
     /// Reads the configuration and says everything that is wrong with it.
     #[command(
-        after_help = "Example:\n  wxgate check --config /etc/wxgate/config.toml\n\nExit code: 0 good, 78 not."
+        after_help = "Example:\n  wxgate check --config /etc/wxgate/config.toml\n  wxgate check --online          and asks WeChat, the store, the sites, DNS and the clock\n\nExit code: 0 good, 78 not."
     )]
     Check {
+        /// Also ask whether WeChat takes the credentials, whether the store and every
+        /// upstream answer, whether the clock is right, and say which callback domain must stand in
+        /// the console. WeChat is asked for the account's stable token, without a refresh (a website
+        /// account with a code that does not exist): tokens that others hold stay good.
+        #[arg(long)]
+        online: bool,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -137,13 +143,13 @@ pub fn run() -> ExitCode {
     let file = cli.config.config;
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::serve(&file),
-        Command::Check { json } => {
+        Command::Check { online, json } => {
             let form = match json {
                 true => check::Form::Json,
                 false if std::io::stdout().is_terminal() => check::Form::Coloured,
                 false => check::Form::Plain,
             };
-            answer(check::check(&file, form), EX_CONFIG)
+            answer(check::check(&file, form, online), EX_CONFIG)
         }
         Command::Explain { method, json, url } => {
             let question = explain::Question { method: &method, url: &url };

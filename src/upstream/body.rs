@@ -146,7 +146,7 @@ impl Outgoing {
         Self { inner: Some(body), left, progress: Some(progress), pace }
     }
 
-    fn empty() -> Self {
+    pub(super) fn empty() -> Self {
         Self { inner: None, left: 0, progress: None, pace: None }
     }
 

@@ -12,11 +12,13 @@ use crate::site::{Endpoint, Upstreams};
 
 mod body;
 mod connect;
+mod knock;
 mod pool;
 pub mod tls;
 mod tunnel;
 
 pub use body::{Allowance, Outgoing, Streamed};
+pub use knock::knock;
 pub use tunnel::Tunnels;
 
 use pool::{Lease, Pool};

@@ -14,7 +14,10 @@ use crate::{
 };
 
 mod breaker;
+mod credentials;
 pub mod protocol;
+
+pub use credentials::Word;
 
 use breaker::Breaker;
 use protocol::{Fault, Profile, Refusal};
@@ -179,30 +182,35 @@ impl WeChat {
         );
     }
 
-    /// One call, read to its end or to the limit. Errors leave without the URL, which holds
-    /// secrets.
+    /// One call, read to its end or to the limit.
     async fn get(&self, url: &Secret) -> Result<Vec<u8>, Error> {
-        let sent = self.client.get(url.expose()).send().await;
-        let mut response = sent.map_err(|error| {
-            let connect = error.is_connect();
-            let words = causes::line(&error.without_url());
-            if connect { Error::Unreachable(words) } else { Error::Silent(words) }
-        })?;
-        let status = response.status();
-        let mut body = Vec::new();
-        loop {
-            match response.chunk().await {
-                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-                Ok(None) => break,
-                Err(error) => return Err(Error::Silent(causes::line(&error.without_url()))),
-            }
-            if body.len() > protocol::LONGEST_ANSWER {
-                return Err(Error::Silent("the answer is too long".to_owned()));
-            }
-        }
-        // WeChat answers 200 whatever happens; anything else comes from something in between.
-        if status.is_success() { Ok(body) } else { Err(Error::Silent(format!("HTTP {status}"))) }
+        read(self.client.get(url.expose()).send().await.map_err(unsent)?).await
     }
+}
+
+/// Errors leave without the URL, which holds secrets.
+fn unsent(error: reqwest::Error) -> Error {
+    let connect = error.is_connect();
+    let words = causes::line(&error.without_url());
+    if connect { Error::Unreachable(words) } else { Error::Silent(words) }
+}
+
+async fn read(response: reqwest::Response) -> Result<Vec<u8>, Error> {
+    let status = response.status();
+    let mut response = response;
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => break,
+            Err(error) => return Err(Error::Silent(causes::line(&error.without_url()))),
+        }
+        if body.len() > protocol::LONGEST_ANSWER {
+            return Err(Error::Silent("the answer is too long".to_owned()));
+        }
+    }
+    // WeChat answers 200 whatever happens; anything else comes from something in between.
+    if status.is_success() { Ok(body) } else { Err(Error::Silent(format!("HTTP {status}"))) }
 }
 
 /// A call under way. One that is given up when the deadline passes has failed like any other, so

@@ -80,6 +80,22 @@ pub fn userinfo_url(api: &str, grant: &Grant) -> Secret {
     ))
 }
 
+/// Where the account's global token is asked for.
+pub fn stable_token_url(api: &str) -> String {
+    format!("{api}/cgi-bin/stable_token")
+}
+
+/// The question for it. Without `force_refresh` the token that others hold stays as it is.
+pub fn stable_token_body(account: &Account) -> Secret {
+    let question = serde_json::json!({
+        "grant_type": "client_credential",
+        "appid": account.app_id,
+        "secret": account.app_secret.expose(),
+        "force_refresh": false,
+    });
+    Secret::new(question.to_string())
+}
+
 /// As `encodeURIComponent`: a space is `%20`, never `+`, and the escapes are upper case.
 fn encode(text: &str) -> String {
     byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
@@ -186,6 +202,11 @@ impl Refusal {
         }
     }
 
+    /// Whether WeChat refuses this machine's address, and said nothing of the account.
+    pub fn is_about_address(&self) -> bool {
+        self.code() == Some(40164)
+    }
+
     /// Whether a refresh token is worth nothing any more, so that the visitor has to log in.
     pub fn ends_refreshing(&self) -> bool {
         matches!(self.code(), Some(40030 | 42002 | 42007 | 50001))
@@ -242,6 +263,12 @@ pub fn read_grant(body: &[u8]) -> Result<Grant, Refusal> {
         scope: granted.max().unwrap_or(Scope::Base),
         snapshot: is_true(answer.get("is_snapshotuser")),
     })
+}
+
+/// Reads the answer to [`stable_token_url`]; the token itself is not kept.
+pub fn read_token(body: &[u8]) -> Result<(), Refusal> {
+    let answer = read(body)?;
+    text(&answer, "access_token").map(drop).ok_or(Refusal::Nonsense("no access_token"))
 }
 
 /// Reads the answer to [`userinfo_url`].

@@ -24,6 +24,7 @@ mod hostile;
 mod hygiene;
 mod limits;
 mod login;
+mod online;
 mod promises;
 mod proof;
 mod proxies;

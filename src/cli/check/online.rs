@@ -1,0 +1,249 @@
+//! `wxgate check --online`: asks whom the gateway will ask. Reads, and changes nothing that lasts.
+
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    task::{JoinSet, LocalSet},
+    time::timeout,
+};
+
+use super::{callback_domains, clocks, console, finding::Finding};
+use crate::{
+    causes,
+    clock::{self, Timestamp},
+    config::Config,
+    metrics::Metrics,
+    site::{Account, Endpoint, Site},
+    store::{self, Away, Mark, Store},
+    upstream,
+    wechat::{self, WeChat, Word},
+};
+
+/// What one question may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the value that tries the store lives, should we die in between.
+const TRIAL: Duration = Duration::from_secs(10);
+
+/// What came of the questions of one kind, and every clock that was seen on the way: whose it is,
+/// what it said, and when we heard it.
+#[derive(Default)]
+struct Heard {
+    place: usize,
+    findings: Vec<Finding>,
+    clocks: Vec<(String, String, Timestamp)>,
+}
+
+/// Asks everybody at once; the answers come in the order of the file.
+pub fn ask(config: &Config) -> Vec<Finding> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime {
+        Ok(runtime) => LocalSet::new().block_on(&runtime, everybody(config)),
+        Err(error) => vec![Finding::bad("system", "this machine", error.to_string())],
+    }
+}
+
+async fn everybody(config: &Config) -> Vec<Finding> {
+    let tls = upstream::tls::client();
+    let mut questions = JoinSet::new();
+    let mut place = 0..;
+    let mut next = || place.next().unwrap_or_default();
+    for account in &config.accounts {
+        questions.spawn_local(ask_wechat(next(), Arc::clone(account), Arc::clone(&tls)));
+    }
+    questions.spawn_local(try_store(next(), config.gateway.store.clone()));
+    for site in config.gateway.sites.all() {
+        for endpoint in &site.upstream.endpoints {
+            let (site, endpoint) = (Arc::clone(site), endpoint.clone());
+            questions.spawn_local(ask_upstream(next(), site, endpoint, Arc::clone(&tls)));
+        }
+    }
+    for host in public_hosts(config) {
+        questions.spawn_local(ask_dns(next(), host));
+    }
+    let mut heard = Vec::new();
+    while let Some(answer) = questions.join_next().await {
+        heard.extend(answer);
+    }
+    heard.sort_by_key(|it| it.place);
+    let clocks = heard.iter().flat_map(|it| it.clocks.clone());
+    let clock = clocks::compare(clocks);
+    let findings = heard.into_iter().flat_map(|it| it.findings).chain([clock]);
+    let consoles = config.accounts.iter().map(|account| console(account, config));
+    findings.chain(consoles).collect()
+}
+
+/// Every API host of an account: the second is asked when the first cannot be reached, so it has to
+/// be there before that.
+async fn ask_wechat(place: usize, account: Arc<Account>, tls: Arc<rustls::ClientConfig>) -> Heard {
+    let mut heard = Heard { place, ..Heard::default() };
+    let wechat = match WeChat::new(&tls, Arc::new(Metrics::default())) {
+        Ok(wechat) => wechat,
+        Err(error) => {
+            heard.findings.push(Finding::bad("account", &account.name, causes::line(&error)));
+            return heard;
+        }
+    };
+    for (number, api) in account.api_urls.iter().enumerate() {
+        let word = wechat.vouch(&account, api).await;
+        let host = api.split_once("://").map_or(api.as_str(), |(_, host)| host);
+        if let Some(date) = &word.date {
+            heard.clocks.push((host.to_owned(), date.clone(), clock::system()));
+        }
+        heard.findings.push(about_wechat(&account, host, &word, number == 0));
+    }
+    heard
+}
+
+fn about_wechat(account: &Account, host: &str, word: &Word, first: bool) -> Finding {
+    let bad = |says: String| Finding::bad("account", &account.name, says);
+    match &word.answer {
+        Ok(()) if word.not_whitelisted => Finding::note(
+            "account",
+            &account.name,
+            format!("{host} knows app_id and app_secret, but its IP whitelist lacks this machine"),
+        )
+        .remedy("logins need no whitelist; add the address if something else here asks for the global token"),
+        Ok(()) => {
+            Finding::good("account", &account.name, format!("{host} takes app_id and app_secret"))
+        }
+        Err(wechat::Error::Refused(refusal)) => bad(format!("{host}: {refusal}"))
+            .remedy(refusal.remedy().unwrap_or("see docs/troubleshooting.md for this errcode")),
+        Err(error) => {
+            let says = format!("{host}: {}", causes::line(error));
+            let curl = format!("see where it ends: curl -v https://{host}/ on this machine (DNS, firewall, clock)");
+            if first { bad(says) } else { Finding::note("account", &account.name, says) }.remedy(curl)
+        }
+    }
+}
+
+/// Tries what the gateway does with it. A file belongs to the gateway that runs.
+async fn try_store(place: usize, settings: store::Settings) -> Heard {
+    let name = settings.to_string();
+    let finding = match &settings {
+        store::Settings::Memory | store::Settings::File(_) => {
+            Finding::good("store", name, "there is nobody to ask")
+        }
+        store::Settings::Redis(_) => match timeout(PATIENCE, use_store(&settings)).await {
+            Ok(Ok(())) => {
+                Finding::good("store", name, "reads, writes and follows the log of ended sessions")
+            }
+            Ok(Err(why)) => {
+                let remedy = if why.contains("NOPERM") {
+                    "give its user the rights that config.toml names at `username`"
+                } else if why.contains("WRONGPASS") || why.contains("NOAUTH") {
+                    "correct `username` and `password` in [store]"
+                } else {
+                    "start it, or let this machine through to it; Redis 6.2 or newer"
+                };
+                Finding::bad("store", name, why).remedy(remedy)
+            }
+            Err(_) => Finding::bad("store", name, format!("no answer in {PATIENCE:?}"))
+                .remedy("let this machine through to it"),
+        },
+    };
+    Heard { place, findings: vec![finding], ..Heard::default() }
+}
+
+async fn use_store(settings: &store::Settings) -> Result<(), String> {
+    let told = |Away(why): Away| why;
+    let store = Store::new(settings).map_err(|error| causes::line(&error))?;
+    store.follow(&Mark::default()).await.map_err(told)?;
+    let key = format!("check:{:032x}", rand::random::<u128>());
+    store.put_new(&key, b"1".to_vec(), TRIAL).await.map_err(told)?;
+    match store.take(&key).await.map_err(told)? {
+        Some(_) => Ok(()),
+        None => Err("what was written could not be read back".to_owned()),
+    }
+}
+
+async fn ask_upstream(
+    place: usize,
+    site: Arc<Site>,
+    endpoint: Endpoint,
+    tls: Arc<rustls::ClientConfig>,
+) -> Heard {
+    let mut heard = Heard { place, ..Heard::default() };
+    let patience = site.upstream.connect_timeout + site.upstream.response_timeout.min(PATIENCE);
+    let asked =
+        timeout(patience, upstream::knock(&endpoint, site.public_url.host().as_str(), &tls));
+    let of = format!("{} of {}", endpoint, site.name);
+    let finding = match asked.await {
+        Ok(Ok((status, date))) => {
+            if let Some(date) = date {
+                heard.clocks.push((endpoint.to_string(), date, clock::system()));
+            }
+            let says = format!("answers HEAD / with {status}");
+            match status.as_u16() {
+                500.. => Finding::note("upstream", of, says).remedy("look into the site's own log"),
+                _ => Finding::good("upstream", of, says),
+            }
+        }
+        Ok(Err(error)) => {
+            Finding::bad("upstream", of, causes::line(&error)).remedy(upstream_remedy(&error))
+        }
+        Err(_) => Finding::bad("upstream", of, format!("no answer in {patience:?}"))
+            .remedy("let this machine through to it, or see why it is slow"),
+    };
+    heard.findings.push(finding);
+    heard
+}
+
+fn upstream_remedy(error: &io::Error) -> &'static str {
+    let why = causes::line(error);
+    if error.kind() == io::ErrorKind::ConnectionRefused {
+        "start the site, or correct `upstream`: nobody listens there"
+    } else if error.kind() == io::ErrorKind::PermissionDenied {
+        "let the user that runs wxgate use the socket"
+    } else if why.contains("certificate") {
+        "its certificate does not hold for this name: see docs/troubleshooting.md"
+    } else {
+        "see from this machine with curl -v what stops it"
+    }
+}
+
+/// The hosts that visitors and WeChat have to find, once each.
+fn public_hosts(config: &Config) -> Vec<String> {
+    let sites = config.gateway.sites.all().iter();
+    let sites = sites.map(|site| site.public_url.host().to_string());
+    let domains = config.accounts.iter().flat_map(|account| callback_domains(account, config));
+    let mut hosts: Vec<String> = sites.chain(domains).collect();
+    hosts.sort();
+    hosts.dedup();
+    hosts.retain(|host| host.trim_matches(['[', ']']).parse::<IpAddr>().is_err());
+    hosts
+}
+
+async fn ask_dns(place: usize, host: String) -> Heard {
+    let found = timeout(PATIENCE, tokio::net::lookup_host((host.as_str(), 443))).await;
+    let addresses = match found {
+        Ok(Ok(found)) => Ok(found.map(|address| address.ip()).collect::<Vec<_>>()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer in {PATIENCE:?}")),
+    };
+    let finding = match addresses {
+        Ok(addresses) => {
+            let near = addresses.iter().all(is_near);
+            let mut words: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            words.sort();
+            words.dedup();
+            let says = words.join(", ");
+            if near {
+                Finding::note("dns", &host, format!("{says}, as seen from here"))
+                    .remedy("phones and WeChat come from outside: they need a public address")
+            } else {
+                Finding::good("dns", &host, says)
+            }
+        }
+        Err(why) => Finding::bad("dns", &host, why)
+            .remedy("enter an A or AAAA record for it, or correct public_url"),
+    };
+    Heard { place, findings: vec![finding], ..Heard::default() }
+}
+
+/// Whether only machines nearby can reach it.
+fn is_near(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
