@@ -112,6 +112,8 @@ pub const STORE: Section = Section {
         ("url", r#"url = "redis://127.0.0.1:6379""#),
         ("sentinels", r#"sentinels = ["10.0.0.1:26379", "10.0.0.2:26379", "10.0.0.3:26379"]"#),
         ("master", r#"master = "mymaster""#),
+        ("sentinel_username", r#"sentinel_username = "wxgate""#),
+        ("sentinel_password", r#"sentinel_password = { env = "SENTINEL_PASSWORD" }"#),
         ("cluster", r#"cluster = ["10.0.0.1:6379", "10.0.0.2:6379"]"#),
         ("username", r#"username = "wxgate""#),
         ("password", r#"password = { env = "REDIS_PASSWORD" }"#),

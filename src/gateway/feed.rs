@@ -4,17 +4,27 @@
 //! answer, an empty one too, is a heartbeat, so that silence is noticed. After any silence the
 //! whole log is read anew and compared with what we know: an order that the store has lost, or
 //! never got, is put back. So nothing is lost while one replica that knows of it is alive.
+//!
+//! Three things look like news and are none. A server that answers and takes no orders, a replica or
+//! a master that lost its own, is found out by a small write. A store that is back has not been told
+//! yet what the other replicas owe it, so that its first answers are not believed to be whole. And a
+//! process that was stopped for a while holds old news for new: its requests wait for the next.
 
 use std::{
+    pin::pin,
     sync::{
-        Arc, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use tokio::{runtime::Handle, time::Instant};
+use tokio::{
+    runtime::Handle,
+    sync::Notify,
+    time::{Instant, timeout},
+};
 
 use crate::{
     auth::{Revocation, Session, View, Whom},
@@ -30,6 +40,17 @@ const SLOW_BEAT: Duration = Duration::from_secs(1);
 /// How long to wait after a failure: at first, and at most.
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(1);
+/// How often the store is asked to show that it takes orders.
+const PULSE: Duration = Duration::from_secs(2);
+/// How long a store that is back may not have been told what the others owe it: they ask it again
+/// after [`LONGEST`], and the question takes a while.
+const SETTLE: Duration = Duration::from_secs(2);
+/// An order that was taken and is not in the log after this was lost with the server that took it.
+const UNHEARD: Duration = Duration::from_secs(1);
+/// News that is so old, though the last question was answered: we were held up, not the store.
+const DOZED: Duration = Duration::from_millis(600);
+/// How long a request waits for the news after that.
+const CATCH_UP: Duration = Duration::from_millis(300);
 
 /// What this replica knows of ended sessions.
 pub struct Feed {
@@ -44,6 +65,12 @@ pub struct Feed {
     age: AtomicU64,
     /// An order could not be handed over.
     owes: AtomicBool,
+    /// Orders that the store took and the log has not shown yet.
+    given: Mutex<Vec<(Instant, Revocation)>>,
+    /// The last question was answered, and so will the next be.
+    expects: AtomicBool,
+    /// There is news, or none to be had.
+    told: Notify,
 }
 
 impl Feed {
@@ -58,6 +85,9 @@ impl Feed {
             heard: AtomicU64::new(0),
             age: AtomicU64::new(0),
             owes: AtomicBool::new(false),
+            given: Mutex::default(),
+            expects: AtomicBool::new(false),
+            told: Notify::new(),
         });
         if feed.store.is_lasting() {
             let listener = Listener::new(&feed);
@@ -114,6 +144,21 @@ impl Feed {
         self.age().is_none_or(|age| age > allowed)
     }
 
+    /// Whether this process was held up, and knows less than it seems to.
+    pub fn has_dozed(&self) -> bool {
+        self.expects.load(Ordering::Acquire) && self.age().is_some_and(|age| age > DOZED)
+    }
+
+    /// Waits for the news that a process that was held up has missed; not for long, and not again
+    /// when they do not come.
+    pub async fn catch_up(&self) {
+        let mut told = pin!(self.told.notified());
+        told.as_mut().enable();
+        if self.has_dozed() && timeout(CATCH_UP, told).await.is_err() {
+            self.expects.store(false, Ordering::Release);
+        }
+    }
+
     /// Gives an order: here at once, and to everybody else over the store. When that is away, the
     /// order is handed over later.
     pub async fn give(self: &Arc<Self>, order: Revocation) -> Result<(), Away> {
@@ -122,6 +167,9 @@ impl Feed {
             return Ok(());
         }
         let this = Arc::clone(self);
+        if this.store.is_shared() {
+            this.given().push((Instant::now(), order.clone()));
+        }
         // Not on the visitor's thread: a connection belongs to the runtime that made it.
         let handed = self.runtime.spawn(async move {
             let handed = this.store.revoke(&[order], this.log_age()).await;
@@ -155,6 +203,23 @@ impl Feed {
         let since = when.duration_since(self.began).as_millis();
         let since = u64::try_from(since).unwrap_or(u64::MAX).saturating_add(1);
         self.heard.store(since, Ordering::Release);
+        self.expects.store(true, Ordering::Release);
+        self.told.notify_waiters();
+    }
+
+    /// Nobody need wait for news.
+    fn give_up(&self) {
+        self.expects.store(false, Ordering::Release);
+        self.told.notify_waiters();
+    }
+
+    fn given(&self) -> MutexGuard<'_, Vec<(Instant, Revocation)>> {
+        self.given.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the log does not show an order that the store took.
+    fn misses_some(&self) -> bool {
+        self.given().iter().any(|(when, _)| when.elapsed() > UNHEARD)
     }
 }
 
@@ -166,12 +231,22 @@ struct Listener {
     found: Option<View>,
     /// Whether the last try failed.
     deaf: bool,
+    /// Until when the others may still hand over what they owe.
+    settling: Option<Instant>,
+    pulsed: Option<Instant>,
 }
 
 impl Listener {
     fn new(feed: &Arc<Feed>) -> Self {
         let found = Some(View::default());
-        Self { feed: Arc::downgrade(feed), mark: Mark::default(), found, deaf: false }
+        Self {
+            feed: Arc::downgrade(feed),
+            mark: Mark::default(),
+            found,
+            deaf: false,
+            settling: None,
+            pulsed: None,
+        }
     }
 
     /// Listens as long as the gateway is there.
@@ -179,6 +254,9 @@ impl Listener {
         let mut wait = FIRST;
         while let Some(feed) = self.feed.upgrade() {
             let heard = self.listen(&feed).await;
+            if heard.is_err() {
+                feed.give_up();
+            }
             let beat = if feed.store.is_shared() { BEAT } else { SLOW_BEAT };
             drop(feed);
             let pause = if heard.is_ok() {
@@ -195,9 +273,12 @@ impl Listener {
 
     /// Reads to the end of the log.
     async fn listen(&mut self, feed: &Feed) -> Result<(), Away> {
-        if self.deaf || feed.owes.swap(false, Ordering::AcqRel) {
+        if self.deaf || feed.owes.swap(false, Ordering::AcqRel) || feed.misses_some() {
+            // All that we know is compared with the log: what was given before is, too.
+            feed.given().clear();
             self.begin_anew();
         }
+        self.pulse(feed).await?;
         loop {
             let asked = Instant::now();
             match feed.store.follow(&self.mark).await? {
@@ -206,13 +287,37 @@ impl Listener {
                     self.mark = mark;
                     self.note(&orders, (feed.clock)());
                     feed.add(&orders);
+                    if !orders.is_empty() {
+                        feed.given().retain(|(_, order)| !orders.contains(order));
+                    }
                     if !more {
                         self.mend(feed).await?;
-                        feed.hear(asked);
+                        self.hear(feed, asked);
                         return Ok(());
                     }
                 }
             }
+        }
+    }
+
+    /// Asks the store from time to time to show that it takes orders.
+    async fn pulse(&mut self, feed: &Feed) -> Result<(), Away> {
+        if self.deaf || self.pulsed.is_none_or(|last| last.elapsed() >= PULSE) {
+            feed.store.pulse(feed.log_age()).await?;
+            self.pulsed = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Believes what was read up to `asked`, once the others have had the time to hand over what
+    /// they owe.
+    fn hear(&mut self, feed: &Feed, asked: Instant) {
+        if self.deaf && feed.store.is_shared() {
+            self.settling = Some(asked + SETTLE);
+        }
+        if self.settling.is_none_or(|until| until <= asked) {
+            self.settling = None;
+            feed.hear(asked);
         }
     }
 
@@ -240,6 +345,7 @@ impl Listener {
         }
         tracing::warn!(orders = missing.len(), "the store had lost orders to end sessions");
         let handed = feed.store.revoke(&missing, feed.log_age()).await;
+        feed.given().extend(missing.into_iter().map(|order| (Instant::now(), order)));
         if handed.is_err() {
             self.begin_anew();
         }

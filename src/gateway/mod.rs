@@ -249,6 +249,9 @@ impl Worker {
         if let Some(content) = rules.verify_file(&request) {
             return Ok(reply::text(content));
         }
+        if self.gateway.feed.has_dozed() {
+            self.gateway.feed.catch_up().await;
+        }
         if let Some(rest) = verify::asked(rules, &request) {
             return self.verify(desk, (&request, rest), (peer, now), entry);
         }

@@ -59,6 +59,10 @@ pub enum Place {
         addresses: Vec<(String, u16)>,
         /// Which of the masters they watch.
         master: String,
+        /// An ACL user of theirs.
+        username: Option<String>,
+        /// Their own password, which is not that of the servers.
+        password: Option<Secret>,
     },
     /// A cluster that these nodes belong to.
     Cluster(Vec<(String, u16)>),
@@ -91,7 +95,7 @@ impl fmt::Display for Settings {
                         None => f.write_str("Redis at a unix socket"),
                     }
                 }
-                Place::Sentinels { addresses, master } => {
+                Place::Sentinels { addresses, master, .. } => {
                     write!(f, "Redis, {master} as named by {}", list(addresses))
                 }
                 Place::Cluster(nodes) => write!(f, "Redis Cluster of {}", list(nodes)),
@@ -223,6 +227,16 @@ impl Store {
             Self::File(file) => file.revoke(orders).await,
             #[cfg(feature = "redis")]
             Self::Redis(redis) => redis.revoke(orders, age).await,
+        }
+    }
+
+    /// Makes sure that orders would be taken, and lets go of the oldest. A server that only answers
+    /// may be one that nobody else asks any more.
+    pub async fn pulse(&self, age: Duration) -> Result<(), Away> {
+        match self {
+            Self::Memory(_) | Self::File(_) => Ok(()),
+            #[cfg(feature = "redis")]
+            Self::Redis(redis) => redis.pulse(age).await,
         }
     }
 

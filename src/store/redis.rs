@@ -93,11 +93,8 @@ impl Redis {
     pub async fn revoke(&self, orders: &[Revocation], age: Duration) -> Result<(), Away> {
         for order in orders {
             let entry = serde_json::to_vec(order).map_err(|error| Away(error.to_string()))?;
-            // An entry's id is its time in milliseconds; what is older means nobody any more. Trimming
-            // by age needs Redis 6.2, as does GETDEL.
-            let oldest = clock::system().0.saturating_sub(age.as_secs()).saturating_mul(1_000);
             let mut add = cmd("XADD");
-            add.arg(LOG).arg("MINID").arg("~").arg(oldest).arg("*").arg(FIELD).arg(entry);
+            add.arg(LOG).arg("MINID").arg("~").arg(oldest(age)).arg("*").arg(FIELD).arg(entry);
             let _: String = self.ask(&add, Repeat::Harmless).await?;
         }
         let mut keep = cmd("PEXPIRE");
@@ -106,6 +103,24 @@ impl Redis {
         let mut trim = cmd("XTRIM");
         trim.arg(LOG).arg("MAXLEN").arg("~").arg(LONGEST);
         let _: i64 = self.ask(&trim, Repeat::Harmless).await?;
+        Ok(())
+    }
+
+    /// A write that changes next to nothing. A replica refuses it, and so do a master that has lost
+    /// its replicas (`min-replicas-to-write`), one whose disk is full, and the minority of a cluster.
+    /// A master that the sentinels have given up may take it: so they are asked as well.
+    pub async fn pulse(&self, age: Duration) -> Result<(), Away> {
+        let mut trim = cmd("XTRIM");
+        trim.arg(LOG).arg("MINID").arg("~").arg(oldest(age));
+        let asked = timeout(LONG_PATIENCE, self.try_to_ask::<i64>(&trim, Repeat::Harmless)).await;
+        self.noted(asked.unwrap_or_else(|_| Err(late())))?;
+        let Some(current) = self.current.load_full() else { return Ok(()) };
+        let another = timeout(LONG_PATIENCE, self.link.names_another(&current)).await;
+        if another.unwrap_or(false) {
+            self.forget(&current);
+            self.away.store(true, Ordering::Relaxed);
+            return Err(Away("the sentinels name another master".to_owned()));
+        }
         Ok(())
     }
 
@@ -185,6 +200,12 @@ fn read((id, fields): Entry) -> Option<Revocation> {
         tracing::error!(id, "an entry of the revocation log cannot be read: another wxgate's?");
     }
     order
+}
+
+/// An entry's id is its time in milliseconds; what is older means nobody any more. Trimming by age
+/// needs Redis 6.2, as does GETDEL.
+fn oldest(age: Duration) -> u64 {
+    clock::system().0.saturating_sub(age.as_secs()).saturating_mul(1_000)
 }
 
 fn name(key: &str) -> String {

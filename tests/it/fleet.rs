@@ -1,31 +1,91 @@
 //! Several gateways that share one Redis, one site and one emulated WeChat.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::Path, process::Stdio, time::Duration};
 
-use tokio::time::Instant;
+use tokio::{
+    process::{Child, Command},
+    time::{Instant, sleep},
+};
+use wxgate::clock::{self, Clock};
 
 use crate::{
-    harness::{Plan, ROUTES, Street},
+    harness::{Plan, ROUTES, Street, until_ready},
+    redis::free_port,
     visitor::{Answer, Visitor, raw},
 };
 
-/// The replicas, each with its admin listener.
+/// The replicas, each with its admin listener. The first street has the site and the WeChat of all.
 pub struct Fleet {
     pub streets: Vec<Street>,
+    pub gateways: Vec<SocketAddr>,
     pub admins: Vec<SocketAddr>,
+    pub processes: Vec<Process>,
     turn: usize,
+}
+
+/// A gateway as a process of its own.
+pub struct Process {
+    pub child: Child,
+    pub gateway: SocketAddr,
+}
+
+impl Process {
+    pub async fn start(file: &Path, gateway: SocketAddr, admin: u16) -> Self {
+        let child = Command::new(env!("CARGO_BIN_EXE_wxgate"))
+            .args(["serve", "--config"])
+            .arg(file)
+            .stdout(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        until_ready(admin).await;
+        Self { child, gateway }
+    }
+
+    /// Sends it a signal: `STOP`, `CONT`, `HUP`, `TERM`.
+    pub async fn signal(&self, name: &str) {
+        let id = self.child.id().unwrap().to_string();
+        let sent = Command::new("kill").args(["-s", name, &id]).status().await.unwrap();
+        assert!(sent.success());
+    }
 }
 
 impl Fleet {
     /// One replica for each of these `[store]` tables, with these lines in its site.
     pub async fn open(stores: &[String], site: &str) -> Self {
-        let mut fleet = Self { streets: Vec::new(), admins: Vec::new(), turn: 0 };
+        let mut fleet = Self::none();
         for store in stores {
             fleet.join(store, site).await;
         }
         for replica in 0..fleet.admins.len() {
             fleet.wait_until_ready(replica).await;
         }
+        fleet
+    }
+
+    fn none() -> Self {
+        let (streets, processes) = (Vec::new(), Vec::new());
+        Self { streets, processes, gateways: Vec::new(), admins: Vec::new(), turn: 0 }
+    }
+
+    /// So many replicas, each a process, with this `[store]` table and these lines in their site.
+    pub async fn of_processes(store: &str, site: &str, count: usize) -> Self {
+        let (mut fleet, street) = (Self::none(), Street::usual().await);
+        let folder = tempfile::tempdir().unwrap();
+        for number in 0..count {
+            let (port, admin) = (free_port().await, free_port().await);
+            let store = format!("{store}\n[admin]\nlisten = \"127.0.0.1:{admin}\"");
+            let plan = planned(&store, site);
+            let text = plan.text(street.wechat, &format!("\"http://{}\"", street.site.addr));
+            let file = folder.path().join(format!("{number}.toml"));
+            std::fs::write(&file, text.replace("127.0.0.1:0", &format!("127.0.0.1:{port}")))
+                .unwrap();
+            let gateway = SocketAddr::from(([127, 0, 0, 1], port));
+            fleet.processes.push(Process::start(&file, gateway, admin).await);
+            fleet.gateways.push(gateway);
+            fleet.admins.push(SocketAddr::from(([127, 0, 0, 1], admin)));
+        }
+        fleet.streets.push(street);
         fleet
     }
 
@@ -36,14 +96,19 @@ impl Fleet {
 
     /// One replica more.
     pub async fn join(&mut self, store: &str, site: &str) {
-        let mut plan = Plan::site(&format!("{site}\n{ROUTES}"));
-        plan.more = format!("[store]\nkind = \"redis\"\n{store}");
+        self.join_with(planned(store, site), clock::system).await;
+    }
+
+    /// One replica more, by this plan and with another clock.
+    pub async fn join_with(&mut self, mut plan: Plan, clock: Clock) {
+        plan.clock = clock;
         if let Some(first) = self.streets.first() {
             plan.wechat = Some(first.wechat);
             plan.upstream = Some(format!("\"http://{}\"", first.site.addr));
         }
         let street = Street::open(plan).await;
         self.admins.push(street.admin().await);
+        self.gateways.push(street.gateway);
         self.streets.push(street);
     }
 
@@ -51,7 +116,7 @@ impl Fleet {
         let begun = Instant::now();
         while !self.ready(replica).await.starts_with("HTTP/1.1 200") {
             assert!(begun.elapsed() < Duration::from_secs(20), "{}", self.ready(replica).await);
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            sleep(Duration::from_millis(5)).await;
         }
         begun.elapsed()
     }
@@ -68,7 +133,7 @@ impl Fleet {
     }
 
     pub fn gateway(&self, number: usize) -> SocketAddr {
-        self.streets[number % self.streets.len()].gateway
+        self.gateways[number % self.gateways.len()]
     }
 
     /// Opens a page, each hop on another replica.
@@ -101,7 +166,7 @@ impl Fleet {
 
     pub async fn statuses(&self, visitor: &Visitor) -> Vec<u16> {
         let mut all = Vec::new();
-        for replica in 0..self.streets.len() {
+        for replica in 0..self.gateways.len() {
             all.push(self.status(visitor, replica).await);
         }
         all
@@ -110,12 +175,12 @@ impl Fleet {
     /// How long each replica goes on letting a visitor in.
     pub async fn refused_after(&self, visitor: &Visitor, since: Instant) -> Vec<Duration> {
         let mut waits = Vec::new();
-        for replica in 0..self.streets.len() {
+        for replica in 0..self.gateways.len() {
             let mut visitor = Visitor { gateway: self.gateway(replica), ..visitor.clone() };
             waits.push(tokio::spawn(async move {
                 while visitor.get("/orders").await.status == 200 {
                     assert!(since.elapsed() < Duration::from_secs(20), "still let in");
-                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    sleep(Duration::from_millis(1)).await;
                 }
                 since.elapsed()
             }));
@@ -125,6 +190,27 @@ impl Fleet {
             refused.push(wait.await.unwrap());
         }
         refused
+    }
+
+    /// When each replica let a visitor in for the last time, whose session was ended `since`. Each
+    /// is asked until it knows of that; one that closes its door meanwhile may open it again.
+    pub async fn last_accepted(&self, visitor: &Visitor, since: Instant) -> Vec<Duration> {
+        let watch = |gateway: &SocketAddr| {
+            let mut visitor = Visitor { gateway: *gateway, ..visitor.clone() };
+            async move {
+                let mut last = Duration::ZERO;
+                loop {
+                    match visitor.get("/orders").await.status {
+                        200 => last = since.elapsed(),
+                        302 => return last,
+                        status => assert_eq!(status, 503),
+                    }
+                    assert!(since.elapsed() < Duration::from_secs(30), "it never hears of it");
+                    sleep(Duration::from_millis(3)).await;
+                }
+            }
+        };
+        futures_util::future::join_all(self.gateways.iter().map(watch)).await
     }
 
     /// `POST /revocations` at one replica.
@@ -141,6 +227,12 @@ impl Fleet {
             street.close().await;
         }
     }
+}
+
+/// A replica with this `[store]` and these lines in its site.
+pub fn planned(store: &str, site: &str) -> Plan {
+    let more = format!("[store]\nkind = \"redis\"\n{store}");
+    Plan { more, ..Plan::site(&format!("{site}\n{ROUTES}")) }
 }
 
 pub fn store(url: &str) -> String {

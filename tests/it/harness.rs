@@ -238,6 +238,16 @@ impl Street {
         );
     }
 
+    /// Empties the emulated WeChat's journal, which keeps a thousand calls.
+    pub async fn forget_calls(&self) {
+        let request = format!(
+            "DELETE /_emulator/requests HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n",
+            self.wechat
+        );
+        let answer = crate::visitor::raw(self.wechat, &request).await;
+        assert!(answer.starts_with("HTTP/1.1 20"), "{answer}");
+    }
+
     /// What the emulated WeChat was asked, one call per line.
     pub async fn calls(&self, path: &str) -> usize {
         let request = format!(

@@ -16,6 +16,7 @@ mod harness;
 mod redis;
 mod visitor;
 
+mod clocks;
 mod decide;
 mod forward;
 mod framing;
@@ -30,6 +31,7 @@ mod proof;
 mod proxies;
 mod reload;
 mod replicas;
+mod revocations;
 mod rfc;
 mod rolling;
 mod silence;

@@ -24,16 +24,21 @@ const TOKEN: &str = "/sns/oauth2/access_token";
 async fn logins_whose_every_hop_is_another_replica_all_end_well() {
     let redis = Redis::start().await;
     let mut fleet = Fleet::at(&redis.url(), 3).await;
-    let begun = Instant::now();
-    for number in 0..100 {
+    let (begun, mut calls_to_wechat) = (Instant::now(), 0);
+    for number in 0..1_000 {
         let mut visitor = Visitor::wechat(fleet.next());
         let page = fleet.roam(&mut visitor, &format!("/orders/{number}")).await;
         assert_eq!(page.status, 200, "{number}: {page:?}");
         assert_eq!(page.received("x-wechat-openid").len(), 1);
+        if number % 100 == 99 {
+            calls_to_wechat += fleet.streets[0].calls(TOKEN).await;
+            fleet.streets[0].forget_calls().await;
+        }
     }
-    assert_eq!(fleet.streets[0].calls(TOKEN).await, 100);
+    assert_eq!(calls_to_wechat, 1_000, "one exchange for each");
     let stats = redis.ask("INFO commandstats").await;
-    println!("100 logins in {:?}; Redis: {}", begun.elapsed(), calls(&stats));
+    println!("1000 logins in {:?}; Redis: {}", begun.elapsed(), calls(&stats));
+    assert!(stats.contains("cmdstat_set:calls=2000,"), "two for each: {stats}");
     fleet.close().await;
 }
 
@@ -102,35 +107,6 @@ async fn e7_a_logout_on_one_replica_counts_on_all_within_a_second() {
     assert_eq!(bye.status, 200);
     let refused = fleet.refused_after(&captured, since).await;
     assert!(refused.iter().all(|wait| *wait < Duration::from_secs(1)), "{refused:?}");
-    fleet.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn revocations_are_everywhere_within_a_second() {
-    let redis = Redis::start().await;
-    let mut fleet = Fleet::at(&redis.url(), 3).await;
-    let mut waits: Vec<Vec<Duration>> = vec![Vec::new(); 3];
-    let bystander = fleet.somebody().await;
-    for number in 0..50 {
-        let visitor = fleet.somebody().await;
-        let json = format!(r#"{{"session":"{}"}}"#, sid(&visitor).await);
-        let since = Instant::now();
-        let (given, refused) =
-            tokio::join!(fleet.revoke(number % 3, &json), fleet.refused_after(&visitor, since));
-        assert!(given.starts_with("HTTP/1.1 202"), "{given}");
-        assert!(given.contains("\"handed_over\":true"), "{given}");
-        for (replica, wait) in refused.into_iter().enumerate() {
-            waits[(3 + replica - number % 3) % 3].push(wait);
-        }
-    }
-    for (away, mut waits) in waits.into_iter().enumerate() {
-        waits.sort();
-        let (p50, p99, max) = (waits[25], waits[49], *waits.last().unwrap());
-        let whose = if away == 0 { "where it was ordered" } else { "elsewhere" };
-        println!("50 revocations, {whose}: p50 {p50:?}, p99 {p99:?}, max {max:?}");
-        assert!(max < Duration::from_secs(1), "{max:?}");
-    }
-    assert_eq!(fleet.statuses(&bystander).await, [200; 3]);
     fleet.close().await;
 }
 

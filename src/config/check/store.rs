@@ -16,8 +16,19 @@ use crate::{
 };
 
 /// Every key but `kind`.
-const KEYS: [&str; 9] =
-    ["path", "url", "sentinels", "master", "cluster", "username", "password", "tls", "ca"];
+const KEYS: [&str; 11] = [
+    "path",
+    "url",
+    "sentinels",
+    "master",
+    "sentinel_username",
+    "sentinel_password",
+    "cluster",
+    "username",
+    "password",
+    "tls",
+    "ca",
+];
 
 /// Reads `[store]`. What cannot be used is complained about and taken for the default.
 pub fn settings(store: &Table<'_>) -> Settings {
@@ -110,18 +121,24 @@ fn redis(store: &Table<'_>, kind: &Word<'_>) -> Option<Remote> {
         }
         [_] => None,
     };
-    if let (Some(at), false) = (store.place("master"), ways.contains(&"sentinels")) {
-        store.desk.error(at, "`master` is for `sentinels`", "remove it");
+    for key in ["master", "sentinel_username", "sentinel_password"] {
+        if let (Some(at), false) = (store.place(key), ways.contains(&"sentinels")) {
+            store.desk.error(at, format!("`{key}` is for `sentinels`"), "remove it");
+        }
     }
     if let (Some(at), true) = (store.place("tls"), ways.contains(&"url")) {
         store.desk.error(at, "the URL says whether to speak TLS", "write \"rediss://…\" there");
     }
     let username = store.word("username").map(|word| word.text.to_owned());
-    let password = store.value("password").and_then(|_| secret(store, "password"));
+    let password = optional_secret(store, "password");
     let tls = store.boolean("tls", false);
     let ca = store.word("ca").and_then(|word| authority(store, &word));
-    let password = password.map(|found| found.secret);
     Some(Remote { place: place?, username, password, tls, ca })
+}
+
+fn optional_secret(store: &Table<'_>, key: &'static str) -> Option<Secret> {
+    let found = store.value(key).and_then(|_| secret(store, key));
+    found.map(|found| found.secret)
 }
 
 /// A URL may hold a password, and then it is a secret like any other.
@@ -159,7 +176,9 @@ fn has_password(url: &str) -> bool {
 fn sentinels(store: &Table<'_>) -> Option<Place> {
     let addresses = nodes(store, "sentinels", 26_379);
     let master = store.required("master")?.text.to_owned();
-    Some(Place::Sentinels { addresses, master })
+    let username = store.word("sentinel_username").map(|word| word.text.to_owned());
+    let password = optional_secret(store, "sentinel_password");
+    Some(Place::Sentinels { addresses, master, username, password })
 }
 
 /// Hosts with ports.

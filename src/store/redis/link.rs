@@ -12,7 +12,10 @@ use redis::{
 };
 use tokio::sync::Mutex;
 
-use crate::store::{Place, Remote};
+use crate::{
+    secret::Secret,
+    store::{Place, Remote},
+};
 
 /// A server that does not take a connection in this time is passed over.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -29,6 +32,8 @@ pub enum Link {
 /// A connection that many may use at once.
 pub enum Connection {
     Plain(MultiplexedConnection),
+    /// To the master at an address that sentinels named.
+    Master(MultiplexedConnection, ConnectionAddr),
     Cluster(Box<ClusterConnection>),
 }
 
@@ -36,7 +41,9 @@ impl Connection {
     /// Sends a command and reads its answer.
     pub async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
         match self {
-            Self::Plain(connection) => command.query_async(&mut connection.clone()).await,
+            Self::Plain(connection) | Self::Master(connection, _) => {
+                command.query_async(&mut connection.clone()).await
+            }
             Self::Cluster(connection) => {
                 command.query_async(&mut ClusterConnection::clone(connection)).await
             }
@@ -48,8 +55,8 @@ impl Link {
     pub fn new(remote: &Remote) -> RedisResult<Self> {
         match &remote.place {
             Place::Url(url) => one(url.expose(), remote).map(Self::One),
-            Place::Sentinels { addresses, master } => {
-                let client = sentinels(addresses, master, remote)?;
+            Place::Sentinels { addresses, master, username, password } => {
+                let client = sentinels((addresses, master), (username, password), remote)?;
                 Ok(Self::Sentinels(Box::new(Mutex::new(client))))
             }
             Place::Cluster(nodes) => cluster(nodes, remote).map(Self::Cluster),
@@ -66,15 +73,26 @@ impl Link {
                 connection.await.map(Connection::Plain)
             }
             Self::Sentinels(client) => {
-                let mut client = client.lock().await;
-                let connection = client.get_async_connection_with_config(&config);
-                connection.await.map(Connection::Plain)
+                let master = client.lock().await.async_get_client().await?;
+                let address = master.get_connection_info().addr().clone();
+                let connection = master.get_multiplexed_async_connection_with_config(&config);
+                Ok(Connection::Master(connection.await?, address))
             }
             Self::Cluster(client) => {
                 let connection = client.get_async_connection().await?;
                 Ok(Connection::Cluster(Box::new(connection)))
             }
         }
+    }
+
+    /// Whether the sentinels name a master that this connection does not lead to. Their silence
+    /// says nothing.
+    pub async fn names_another(&self, connection: &Connection) -> bool {
+        let (Self::Sentinels(client), Connection::Master(_, address)) = (self, connection) else {
+            return false;
+        };
+        let master = client.lock().await.async_get_client().await;
+        master.is_ok_and(|master| master.get_connection_info().addr() != address)
     }
 }
 
@@ -97,8 +115,8 @@ fn one(url: &str, remote: &Remote) -> RedisResult<Client> {
 }
 
 fn sentinels(
-    addresses: &[(String, u16)],
-    master: &str,
+    (addresses, master): (&[(String, u16)], &str),
+    (username, password): (&Option<String>, &Option<Secret>),
     remote: &Remote,
 ) -> RedisResult<SentinelClient> {
     let nodes = addresses.iter().map(|(host, port)| ConnectionAddr::Tcp(host.clone(), *port));
@@ -108,6 +126,12 @@ fn sentinels(
     }
     if let Some(password) = &remote.password {
         builder = builder.set_client_to_redis_password(password.expose());
+    }
+    if let Some(username) = username {
+        builder = builder.set_client_to_sentinel_username(username);
+    }
+    if let Some(password) = password {
+        builder = builder.set_client_to_sentinel_password(password.expose());
     }
     if remote.tls {
         builder = builder.set_client_to_redis_tls_mode(TlsMode::Secure);
