@@ -18,7 +18,7 @@ use crate::{
 /// Sessions that end in each test.
 const ORDERS: usize = 200;
 /// How many of them at once.
-const LANES: usize = 4;
+const LANES: usize = 8;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Those who measure do not disturb each other.
