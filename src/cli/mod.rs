@@ -17,6 +17,7 @@ mod emulator;
 mod explain;
 mod keygen;
 mod logs;
+mod probe;
 mod revoke;
 mod serve;
 mod signals;
@@ -114,6 +115,17 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Attacks the public address as a stranger would, and says what got through; reads only.
+    #[command(
+        after_help = "Example:\n  wxgate probe https://h5.example.com/member/\n  wxgate probe --echo /static/headers.php --upstream 10.0.0.5:8000 https://h5.example.com/member/\n\nExit code: 0 nothing got through, 1 something did, 64 usage, 69 nobody answers."
+    )]
+    Probe {
+        #[command(flatten)]
+        target: probe::Target,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Prints a fresh session key, ready to paste.
     #[command(after_help = "Example:\n  wxgate keygen > /etc/wxgate/session.env")]
     Keygen {
@@ -167,6 +179,7 @@ pub fn run() -> ExitCode {
             emulator::run(listen, users.as_deref(), require_wechat)
         }
         Command::Revoke { whom, json } => revoke::revoke(&file, whom, json),
+        Command::Probe { target, json } => probe::probe(&target, json),
         Command::Keygen { json } => answer(keygen::keygen(clock::system(), json), 1),
     }
 }

@@ -26,6 +26,7 @@ mod hygiene;
 mod limits;
 mod login;
 mod online;
+mod probe;
 mod promises;
 mod proof;
 mod proxies;
