@@ -135,9 +135,11 @@ impl Keys {
 
     /// Opens what [`Keys::seal`] closed for the same place.
     pub fn open(&self, sealed: &[u8], place: &str) -> Result<Vec<u8>, Forged> {
-        if sealed.len() > LONGEST {
-            return Err(Forged);
-        }
+        if sealed.len() > LONGEST { Err(Forged) } else { self.open_own(sealed, place) }
+    }
+
+    /// The same, of whatever length: for what comes from our own store and from no visitor.
+    pub fn open_own(&self, sealed: &[u8], place: &str) -> Result<Vec<u8>, Forged> {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(sealed).map_err(|_| Forged)?;
         let (nonce, closed) = bytes.split_first_chunk::<NONCE>().ok_or(Forged)?;
         self.all()

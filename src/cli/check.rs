@@ -13,6 +13,7 @@ use crate::{
     site::{Account, Endpoint, Kind, Outside, Site},
 };
 
+mod broker;
 mod clocks;
 mod finding;
 mod online;
@@ -134,6 +135,9 @@ impl fmt::Display for Summary<'_> {
             writeln!(f, "  account  {}", site.account.name)?;
             writeln!(f, "  from     {}", endpoints(site).join(", "))?;
         }
+        if let Some(broker) = &config.gateway.broker {
+            f.write_str(&broker::about(broker)?)?;
+        }
         for account in &config.accounts {
             f.write_str(&about_account(account, config)?)?;
         }
@@ -215,7 +219,8 @@ fn callback_domains(account: &Account, config: &Config) -> Vec<String> {
         Some(callback) => callback.host.to_string(),
         None => site.public_url.host().to_string(),
     };
-    let mut domains: Vec<String> = sites.map(host).collect();
+    let broker = broker::callback_domain(account, config);
+    let mut domains: Vec<String> = sites.map(host).chain(broker).collect();
     domains.sort();
     domains.dedup();
     domains
@@ -268,6 +273,7 @@ fn summary_json(config: &Config) -> Value {
         "listen": listeners(config),
         "admin": config.admin.listen.to_string(),
         "sites": config.gateway.sites.all().iter().map(site).collect::<Vec<_>>(),
+        "broker": config.gateway.broker.as_ref().map(broker::json),
         "accounts": config.accounts.iter().map(account).collect::<Vec<_>>(),
     })
 }

@@ -11,6 +11,7 @@ use crate::{
 };
 
 mod answer;
+mod broker;
 mod visitors;
 
 pub use answer::Answer;
@@ -58,6 +59,9 @@ pub fn explain(path: &Path, question: Question<'_>, json: bool) -> Outcome {
 pub fn answer(config: &Config, question: Question<'_>) -> Result<Answer, String> {
     let target = Target::read(question)?;
     let sites = &config.gateway.sites;
+    if let Some(answer) = broker::answer(config, &target) {
+        return Ok(answer);
+    }
     let Some(site) = sites.find(target.host.as_str()) else {
         let mut answer = Answer::unknown_host(&target, sites);
         let callback = format!("{}/callback", config.gateway.prefix);
@@ -140,6 +144,7 @@ pub struct Target {
     authority: String,
     host: Host,
     path: String,
+    query: String,
 }
 
 impl Target {
@@ -156,10 +161,17 @@ impl Target {
         let (authority, target) = rest.split_at_checked(end).unwrap_or((rest, ""));
         let host = Host::parse(authority)
             .ok_or_else(|| format!("\"{authority}\" is no host name: {example}"))?;
-        let path = target.split(['?', '#']).next().unwrap_or_default();
+        let (target, _) = target.split_once('#').unwrap_or((target, ""));
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let path = if path.is_empty() { "/".to_owned() } else { as_sent(path) };
         let (scheme, authority) = (scheme.to_owned(), authority.to_ascii_lowercase());
-        Ok(Self { method, scheme, authority, host, path })
+        Ok(Self { method, scheme, authority, host, path, query: query.to_owned() })
+    }
+
+    /// A field of the query.
+    fn field(&self, name: &str) -> Option<String> {
+        let mut fields = url::form_urlencoded::parse(self.query.as_bytes());
+        fields.find(|(found, _)| found == name).map(|(_, value)| value.into_owned())
     }
 
     fn origin(&self) -> String {
@@ -178,17 +190,23 @@ pub(super) struct NoSecrets;
 
 impl Sources for NoSecrets {
     fn variable(&self, name: &str) -> Result<String, String> {
-        Ok(format!("{name} stands for a secret of 32 bytes or more"))
+        Ok(stand_in(name))
     }
 
     fn file(&self, path: &Path) -> io::Result<File> {
-        let content = format!("{} stands for a file of 32 bytes or more", path.display());
+        let content = stand_in(&path.display().to_string());
         Ok(File { content: content.into_bytes().into(), open_to_all: false })
     }
 
     fn is_folder(&self, _: &Path) -> bool {
         true
     }
+}
+
+/// As long as a secret has to be, and made of what one may be made of.
+fn stand_in(name: &str) -> String {
+    let plain = name.chars().map(|c| if c.is_ascii_graphic() { c } else { '-' });
+    format!("{}-stands-for-a-secret-of-32-bytes", plain.collect::<String>())
 }
 
 #[cfg(test)]

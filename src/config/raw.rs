@@ -193,6 +193,31 @@ pub const ROUTE: Section = Section {
     ],
 };
 
+/// Logins for sites that are not behind us.
+pub const BROKER: Section = Section {
+    title: "[broker]",
+    keys: &[
+        ("host", r#"host = "auth.example.com""#),
+        ("public_url", r#"public_url = "https://auth.example.com""#),
+        ("prefix", r#"prefix = "/api/wechat""#),
+        ("client", "[[broker.client]]"),
+    ],
+};
+
+/// One of those sites.
+pub const CLIENT: Section = Section {
+    title: "[[broker.client]]",
+    keys: &[
+        ("name", r#"name = "shop""#),
+        ("account", r#"account = "main""#),
+        ("return_to", r#"return_to = ["https://shop.example.com/"]"#),
+        ("result", r#"result = "params""#),
+        ("secret", r#"secret = { env = "SHOP_SECRET" }"#),
+        ("outside_wechat", r#"outside_wechat = "page""#),
+        ("jssdk", "jssdk = false"),
+    ],
+};
+
 /// Where a secret is kept.
 pub const SECRET: Section = Section {
     title: "a secret",
@@ -200,7 +225,7 @@ pub const SECRET: Section = Section {
 };
 
 /// Every kind of table.
-pub const ALL: [&Section; 16] = [
+pub const ALL: [&Section; 18] = [
     &FILE,
     &SERVER,
     &TLS,
@@ -216,5 +241,7 @@ pub const ALL: [&Section; 16] = [
     &HEADERS,
     &CORS,
     &ROUTE,
+    &BROKER,
+    &CLIENT,
     &SECRET,
 ];

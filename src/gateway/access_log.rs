@@ -18,7 +18,7 @@ use super::{Peer, rules::Desk};
 use crate::{
     clock::Timestamp,
     metrics::Class,
-    site::{Access, Site},
+    site::{Access, Broker, Site},
     wire::forwarded::REQUEST_ID,
 };
 
@@ -132,6 +132,7 @@ pub struct Entry<'a> {
     peer: &'a HeaderValue,
     client: IpAddr,
     site: Option<&'a Site>,
+    broker: Option<&'a Broker>,
     class: Class,
     since: Instant,
 }
@@ -149,6 +150,7 @@ impl<'a> Entry<'a> {
             peer: &peer.text,
             client: peer.ip,
             site: None,
+            broker: None,
             class: Class::Own,
             since: Instant::now(),
         }
@@ -174,6 +176,11 @@ impl<'a> Entry<'a> {
         self.site = Some(site);
     }
 
+    /// Notes that it is for the code broker.
+    pub fn at_broker(&mut self, broker: &'a Broker) {
+        self.broker = Some(broker);
+    }
+
     /// Notes what its route asks.
     pub fn routed(&mut self, access: Access) {
         self.class = match access {
@@ -186,11 +193,16 @@ impl<'a> Entry<'a> {
     /// Writes the line, and counts it. The query may hold a code, so it is left out.
     pub fn close(self, status: StatusCode, now: Timestamp, lines: &Lines, desk: &Desk) {
         lines.add(&self, status, now);
-        desk.counters(self.site).count(self.class, status.as_u16(), self.since.elapsed());
+        let counters = match self.broker {
+            Some(_) => desk.broker_counters(),
+            None => desk.counters(self.site),
+        };
+        counters.count(self.class, status.as_u16(), self.since.elapsed());
     }
 
     fn site(&self) -> &str {
-        self.site.map_or("-", |site| site.name.as_str())
+        let broker = || self.broker.map_or("-", |broker| broker.public_url.host().as_str());
+        self.site.map_or_else(broker, |site| site.name.as_str())
     }
 }
 

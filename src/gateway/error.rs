@@ -7,7 +7,7 @@ use http::{HeaderValue, StatusCode};
 use super::page::Notice;
 use crate::{
     auth::token::Unusable,
-    causes, upstream,
+    causes, store, upstream,
     wechat::{
         self,
         protocol::{Fault, Refusal},
@@ -60,6 +60,15 @@ pub enum Error {
         /// Where to try again.
         retry: String,
     },
+    /// The broker knows no login that this callback could belong to, nor where it should lead.
+    #[error("no login of the broker's under way that this callback could belong to")]
+    Astray,
+    /// The broker sends nobody to an address that no client has registered.
+    #[error("the address to come back to is no client's")]
+    UnknownReturn,
+    /// What a login of the broker's needs cannot be kept or read.
+    #[error("a login of the broker's needs the store")]
+    Store(#[from] store::Away),
     /// The visitor said no to WeChat.
     #[error("the visitor declined")]
     Declined {
@@ -113,6 +122,8 @@ impl Error {
             | Self::Impersonation
             | Self::Upstream(upstream::Error::Garbled)
             | Self::LoginExpired
+            | Self::Astray
+            | Self::UnknownReturn
             | Self::CookiesLost { .. } => StatusCode::BAD_REQUEST,
             Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
             Self::NotFound => StatusCode::NOT_FOUND,
@@ -131,7 +142,7 @@ impl Error {
             | Self::Upstream(upstream::Error::Unreachable(_) | upstream::Error::Broken(_)) => {
                 StatusCode::BAD_GATEWAY
             }
-            Self::Unsure => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unsure | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Token(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -150,7 +161,9 @@ impl Error {
             Self::WeChatOnly => Notice::WeChatOnly,
             Self::ForeignLogout | Self::ForeignVerify(_) => Notice::Forbidden,
             Self::BehindProxy(cause) => cause.notice(),
-            Self::LoginExpired => Notice::LoginExpired,
+            Self::LoginExpired | Self::Astray => Notice::LoginExpired,
+            Self::UnknownReturn => Notice::UnknownReturn,
+            Self::Store(_) => Notice::StoreAway,
             Self::CookiesLost { .. } => Notice::CookiesLost,
             Self::Declined { .. } => Notice::Declined,
             Self::Login { source, .. } => login_notice(source),
@@ -172,6 +185,9 @@ impl Error {
         let is_login = matches!(
             self,
             Self::LoginExpired
+                | Self::Astray
+                | Self::UnknownReturn
+                | Self::Store(_)
                 | Self::CookiesLost { .. }
                 | Self::Declined { .. }
                 | Self::Login { .. }
@@ -195,6 +211,9 @@ impl Error {
             | Self::MethodNotAllowed
             | Self::WeChatOnly
             | Self::ForeignLogout
+            | Self::Astray
+            | Self::UnknownReturn
+            | Self::Store(_)
             | Self::Unsure
             | Self::ForeignVerify(_)
             | Self::BehindProxy(_)

@@ -21,7 +21,7 @@ use crate::{
     auth::{self, Decision, ReturnTo, Stranger},
     clock::{Clock, Timestamp},
     metrics::{Connected, Metrics, Thread},
-    site::{Access, Fragment, Sites},
+    site::{Access, Broker, Fragment, Sites},
     store::{self, Store},
     upstream::{self, Upstream},
     wechat::WeChat,
@@ -30,6 +30,7 @@ use crate::{
 
 mod access_log;
 mod body;
+mod broker;
 mod cors;
 mod crowd;
 mod error;
@@ -61,6 +62,7 @@ pub use revoke::{Given, Standing};
 pub use upstream::{Allowance, Tunnels};
 
 use access_log::{Entry, Lines};
+use broker::{Errands, Signers};
 use exchange::Exchanges;
 use feed::Feed;
 use receive::{Arrival, Door, Landing};
@@ -89,6 +91,8 @@ pub struct Settings {
     pub store: store::Settings,
     /// The operator's own templates, which replace ours by name.
     pub pages: Option<PathBuf>,
+    /// Logins for sites that are not behind us.
+    pub broker: Option<Broker>,
 }
 
 /// What every thread shares: read-only snapshots, and the work that is no request.
@@ -100,6 +104,8 @@ pub struct Gateway {
     tls: Arc<rustls::ClientConfig>,
     exchanges: Exchanges,
     refreshes: Arc<Refreshes>,
+    errands: Errands,
+    signers: Signers,
     throttle: Throttle,
     clock: Clock,
     log: AccessLog,
@@ -142,6 +148,8 @@ impl Gateway {
             feed,
             tls,
             exchanges: Exchanges::new(wechat.clone(), Arc::clone(&store), runtime.clone()),
+            errands: Errands::new(Arc::clone(&store), runtime.clone()),
+            signers: Signers::new(wechat.clone(), Arc::clone(&store), runtime.clone()),
             refreshes: Arc::new(Refreshes::new(wechat, store, runtime)),
             throttle: Throttle::new(),
             clock,
@@ -248,6 +256,9 @@ impl Worker {
         let rules = &*desk.rules;
         if let Some(content) = rules.verify_file(&request) {
             return Ok(reply::text(content));
+        }
+        if let Some(asked) = broker::asked(rules, &request) {
+            return self.broker(desk, (asked, request), (peer, now), entry).await;
         }
         if self.gateway.feed.has_dozed() {
             self.gateway.feed.catch_up().await;

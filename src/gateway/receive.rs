@@ -92,7 +92,7 @@ pub fn receive<'a, B>(
     entry.came_from(ip);
     well_formed(request)?;
     let (text, host) = host(request)?;
-    let site = rules.sites.find(&host).ok_or(Error::UnknownHost)?;
+    let site = rules.sites.find(&host).ok_or_else(|| nobody_at(rules, &host))?;
     entry.landed(site);
     let trusted = rules.trusted.includes(peer.ip);
     let client = if ip == peer.ip { peer.text.clone() } else { peer::text(ip) };
@@ -115,8 +115,14 @@ pub fn receive<'a, B>(
     })
 }
 
+/// Where the broker is and no site, nothing but the broker's own paths is.
+fn nobody_at(rules: &Rules, host: &str) -> Error {
+    let broker = rules.broker.as_ref().is_some_and(|it| it.public_url.host().as_str() == host);
+    if broker { Error::NotFound } else { Error::UnknownHost }
+}
+
 /// What hyper lets through and two readers could understand in two ways.
-fn well_formed<B>(request: &Request<B>) -> Result<(), Error> {
+pub fn well_formed<B>(request: &Request<B>) -> Result<(), Error> {
     let headers = request.headers();
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
         return Err(Error::MethodNotAllowed);

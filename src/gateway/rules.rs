@@ -16,7 +16,7 @@ use super::{Settings, SetupError, page::Pages, voice::Voice};
 use crate::{
     auth::{self, Keys, Known, ReturnTo},
     metrics::{SiteCounters, Thread},
-    site::{Scope, Site, Sites},
+    site::{Broker, Scope, Site, Sites},
     upstream::{Allowance, Group, Upstream},
     wire::forwarded::Trusted,
 };
@@ -39,6 +39,8 @@ pub struct Rules {
     pub logins_per_minute: u32,
     /// What we say ourselves.
     pub voice: Voice,
+    /// Logins for sites that are not behind us, if there are any.
+    pub broker: Option<Broker>,
 }
 
 impl Rules {
@@ -52,6 +54,7 @@ impl Rules {
             session: settings.session,
             trusted: settings.trusted,
             voice: Voice::new(pages, &settings.prefix),
+            broker: settings.broker,
             prefix: settings.prefix,
             body: settings.body,
             logins_per_minute: settings.logins_per_minute,
@@ -66,7 +69,10 @@ impl Rules {
         if !get || !name.starts_with("MP_verify_") {
             return None;
         }
-        self.sites.verify_file(name)
+        self.sites.verify_file(name).or_else(|| {
+            let mut accounts = self.broker.iter().flat_map(Broker::accounts);
+            accounts.find_map(|account| account.verify_files.get(name)).map(String::as_str)
+        })
     }
 
     /// Where a request was going, to come back to after a login.
@@ -130,6 +136,7 @@ pub struct Desk {
     /// This thread's counters of each site, and of what is for none.
     counters: Vec<Arc<SiteCounters>>,
     stray: Arc<SiteCounters>,
+    broker: Arc<SiteCounters>,
 }
 
 impl Desk {
@@ -137,7 +144,10 @@ impl Desk {
     pub fn new(rules: Arc<Rules>, edition: u64, thread: &Thread) -> Self {
         let counters = rules.sites.all().iter().map(|site| thread.site(&site.name)).collect();
         let groups = rules.sites.all().iter().map(|_| OnceCell::new()).collect();
+        let broker = rules.broker.as_ref();
+        let broker = broker.map_or("-", |broker| broker.public_url.host().as_str());
         Self {
+            broker: thread.site(broker),
             rules,
             edition,
             verified: RefCell::new(Cache::new(REMEMBERED)),
@@ -150,6 +160,11 @@ impl Desk {
     /// This thread's counters of a site.
     pub fn counters(&self, site: Option<&Site>) -> &SiteCounters {
         site.and_then(|site| self.counters.get(site.number)).unwrap_or(&self.stray)
+    }
+
+    /// This thread's counters of the code broker.
+    pub fn broker_counters(&self) -> &SiteCounters {
+        &self.broker
     }
 
     /// The servers of a site of these rules.

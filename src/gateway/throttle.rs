@@ -21,6 +21,9 @@ const CLIENTS: usize = 16 * 1024;
 const WARN: Duration = Duration::from_secs(10);
 /// A page of scripts may be refused many times for one login.
 const REFUSALS: u64 = 10;
+/// A server that is set up has the right secret, every time; one of so many logins is enough to find
+/// out that it is not.
+const SECRETS: u64 = 10;
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,6 +34,8 @@ pub enum Deed {
     Callback,
     /// Something was refused.
     Refusal,
+    /// A secret was shown that is nobody's.
+    Secret,
 }
 
 impl Deed {
@@ -39,7 +44,22 @@ impl Deed {
             Self::Login => "logins",
             Self::Callback => "callbacks",
             Self::Refusal => "refused requests",
+            Self::Secret => "wrong secrets",
         }
+    }
+
+    /// How often a minute, where so many logins are allowed.
+    fn rate(self, logins: u32) -> u64 {
+        let logins = u64::from(logins);
+        match self {
+            Self::Login | Self::Callback => logins,
+            Self::Refusal => logins.saturating_mul(REFUSALS),
+            Self::Secret => logins.div_ceil(SECRETS),
+        }
+    }
+
+    fn too_many(self, wait: Duration) -> Error {
+        Error::TooMany { what: self.word(), wait: wait.as_secs().saturating_add(1) }
     }
 }
 
@@ -65,11 +85,9 @@ impl Throttle {
         if per_minute == 0 || client.to_canonical().is_loopback() {
             return Ok(());
         }
-        let rate = match deed {
-            Deed::Login | Deed::Callback => u64::from(per_minute),
-            Deed::Refusal => u64::from(per_minute).saturating_mul(REFUSALS),
+        let Err(wait) = self.take((deed, network(client)), deed.rate(per_minute), true) else {
+            return Ok(());
         };
-        let Err(wait) = self.take((deed, network(client)), rate) else { return Ok(()) };
         if self.warned.is_due(WARN) {
             tracing::warn!(
                 %client,
@@ -77,11 +95,19 @@ impl Throttle {
                 "a client is held back; a proxy of yours belongs in trusted_proxies"
             );
         }
-        let wait = wait.as_secs().saturating_add(1);
-        Err(Error::TooMany { what: deed.word(), wait })
+        Err(deed.too_many(wait))
     }
 
-    fn take(&self, key: (Deed, IpAddr), per_minute: u64) -> Result<(), Duration> {
+    /// Whether it may be done once more, without counting it.
+    pub fn admits(&self, deed: Deed, client: IpAddr, per_minute: u32) -> Result<(), Error> {
+        if per_minute == 0 || client.to_canonical().is_loopback() {
+            return Ok(());
+        }
+        let asked = self.take((deed, network(client)), deed.rate(per_minute), false);
+        asked.map_err(|wait| deed.too_many(wait))
+    }
+
+    fn take(&self, key: (Deed, IpAddr), per_minute: u64, counts: bool) -> Result<(), Duration> {
         const MINUTE: Duration = Duration::from_mins(1);
         let step = Duration::from_nanos(60_000_000_000_u64.checked_div(per_minute).unwrap_or(1));
         let now = self.begun.elapsed();
@@ -91,7 +117,9 @@ impl Throttle {
         if due > latest {
             return Err(due.saturating_sub(latest));
         }
-        clients.insert(key, due);
+        if counts {
+            clients.insert(key, due);
+        }
         Ok(())
     }
 }

@@ -60,8 +60,12 @@ impl Voice {
 
     /// The QR code of the page asked for.
     pub fn open_in_wechat(&self, site: &Site, going: &ReturnTo, asker: &Asker) -> Response<Body> {
-        let url = format!("{}{}", site.public_url, going.as_str());
-        self.page(StatusCode::FORBIDDEN, &Page::OpenInWeChat { url: &url }, asker)
+        self.open_url_in_wechat(&format!("{}{}", site.public_url, going.as_str()), asker)
+    }
+
+    /// The QR code of an address in full.
+    pub fn open_url_in_wechat(&self, url: &str, asker: &Asker) -> Response<Body> {
+        self.page(StatusCode::FORBIDDEN, &Page::OpenInWeChat { url }, asker)
     }
 
     /// Asks a snapshot visitor to press 使用完整服务.

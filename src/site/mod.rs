@@ -9,8 +9,10 @@ use crate::{
     wire::{self, Host, Origin, Path, headers::Underscores},
 };
 
+pub mod broker;
 mod route;
 
+pub use broker::Broker;
 pub use route::{Access, Pattern, Prompt, Route, Routes, Scope};
 
 /// An account of WeChat's, under which visitors have their openids.

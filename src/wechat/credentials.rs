@@ -10,7 +10,7 @@ use reqwest::{RequestBuilder, header};
 
 use super::{
     Error, WeChat,
-    protocol::{self, Fault, Refusal},
+    protocol::{self, Fault, Refusal, jssdk},
 };
 use crate::site::{Account, Kind};
 
@@ -37,7 +37,7 @@ impl WeChat {
             let request = self.client.post(protocol::stable_token_url(api));
             let request = request.header(header::CONTENT_TYPE, "application/json");
             let (answer, date) = ask(request.body(body.expose().to_owned())).await;
-            let answer = answer.and_then(|body| Ok(protocol::read_token(&body)?));
+            let answer = answer.and_then(|body| Ok(jssdk::read_token(&body).map(drop)?));
             not_whitelisted = matches!(&answer, Err(Error::Refused(no)) if no.is_about_address());
             if !not_whitelisted {
                 return Word { answer, date, not_whitelisted };

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use rustls::ClientConfig;
+use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use crate::{
@@ -20,7 +21,10 @@ pub mod protocol;
 pub use credentials::Word;
 
 use breaker::Breaker;
-use protocol::{Fault, Profile, Refusal};
+use protocol::{
+    Fault, Profile, Refusal,
+    jssdk::{self, Lent},
+};
 
 /// From the callback to the answer. A visitor's phone repeats a callback that takes five seconds.
 const DEADLINE: Duration = Duration::from_millis(4_500);
@@ -52,6 +56,35 @@ pub struct Person {
     pub snapshot: bool,
     /// With which the profile can be asked for again.
     pub refresh_token: Option<Secret>,
+    /// What WeChat lets us ask about them with.
+    pub access: Access,
+    /// What their profile has besides, where one was asked for.
+    pub rest: Map<String, Value>,
+    /// Whether their profile is missing because WeChat no longer takes the token, which another
+    /// login would mend.
+    pub stale: bool,
+}
+
+/// An access token. It leaves us for a client of the broker who has shown a secret, and for nobody
+/// else.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// The token.
+    pub token: Secret,
+    /// Seconds that it is good for.
+    pub expires_in: u64,
+}
+
+/// One call: where to, and what is posted there, if anything is.
+struct Call {
+    url: Secret,
+    json: Option<Secret>,
+}
+
+impl Call {
+    fn get(url: Secret) -> Self {
+        Self { url, json: None }
+    }
 }
 
 /// The API client.
@@ -82,28 +115,74 @@ impl WeChat {
     /// Exchanges a code, and asks for the profile when the visitor granted it. A code is sent
     /// once: only a connection that was never made leads to the next host.
     pub async fn identify(&self, account: &Account, code: &str) -> Result<Person, Error> {
-        let url = |api: &str| protocol::token_url(api, account, code);
-        let exchange = self.grant("access_token", account, url);
+        let url = |api: &str| Call::get(protocol::token_url(api, account, code));
+        let exchange = self.ask("access_token", account, url, protocol::read_grant);
         let (grant, api) = tokio::time::timeout(DEADLINE, exchange)
             .await
             .map_err(|_| Error::Silent("deadline passed".to_owned()))??;
-        let (snapshot, refresh_token) = (grant.snapshot, grant.refresh_token.clone());
         // A snapshot visitor's profile is as virtual as its openid: not worth a call.
-        if grant.scope < Scope::UserInfo || snapshot {
-            let identity = grant.identity(Profile::default());
-            return Ok(Person { identity, snapshot, refresh_token: None });
+        if grant.scope < Scope::UserInfo || grant.snapshot {
+            return Ok(Person { refresh_token: None, ..person(grant, Profile::default()) });
         }
-        match self.profile(api, &grant).await {
-            Ok(profile) => {
-                Ok(Person { identity: grant.identity(profile), snapshot, refresh_token })
+        let (grant, profile) = self.profile_of(account, api, grant).await;
+        let error = match profile {
+            Ok(profile) => return Ok(person(grant, profile)),
+            Err(error) => error,
+        };
+        tracing::warn!(account = account.name, %error, "no profile; the visitor comes in as an openid");
+        let mut person = person(grant, Profile::default());
+        if let Error::Refused(refusal) = &error {
+            let fault = refusal.fault();
+            person.stale = fault == Fault::Code || refusal.wants_refresh();
+            if fault == Fault::Scope {
+                person.identity.scope = Scope::Base;
             }
-            Err(error) => {
-                tracing::warn!(account = account.name, %error, "no profile; the visitor comes in as an openid");
-                let mut identity = grant.identity(Profile::default());
-                if matches!(&error, Error::Refused(refusal) if refusal.fault() == Fault::Scope) {
-                    identity.scope = Scope::Base;
-                }
-                Ok(Person { identity, snapshot, refresh_token })
+        }
+        Ok(person)
+    }
+
+    /// The profile, for which an access token that has died already is renewed once.
+    async fn profile_of(
+        &self,
+        account: &Account,
+        api: &str,
+        grant: protocol::Grant,
+    ) -> (protocol::Grant, Result<Profile, Error>) {
+        let died = match self.profile(api, &grant).await {
+            Err(Error::Refused(refusal)) if refusal.wants_refresh() => refusal,
+            profile => return (grant, profile),
+        };
+        let Some(token) = &grant.refresh_token else { return (grant, Err(died.into())) };
+        let url = |api: &str| Call::get(protocol::refresh_url(api, account, token));
+        let refresh = self.ask("refresh_token", account, url, protocol::read_grant);
+        match tokio::time::timeout(PROFILE, refresh).await {
+            Ok(Ok((fresh, api))) => {
+                // What the login said of the visitor still holds; a refresh says less.
+                let refresh_token = fresh.refresh_token.or(grant.refresh_token);
+                let (access_token, expires_in) = (fresh.access_token, fresh.expires_in);
+                let grant = protocol::Grant { access_token, expires_in, refresh_token, ..grant };
+                let profile = self.profile(api, &grant).await;
+                (grant, profile)
+            }
+            Ok(Err(error)) => (grant, Err(error)),
+            Err(_) => (grant, Err(Error::Silent("deadline passed".to_owned()))),
+        }
+    }
+
+    /// The ticket that signs the account's pages for the JS-SDK.
+    pub async fn jssdk_ticket(&self, account: &Account) -> Result<Lent, Error> {
+        let post = |api: &str| Call {
+            url: Secret::new(protocol::stable_token_url(api)),
+            json: Some(protocol::stable_token_body(account)),
+        };
+        let mut tries = 0;
+        loop {
+            let (token, _) = self.ask("stable_token", account, post, jssdk::read_token).await?;
+            let url = |api: &str| Call::get(jssdk::ticket_url(api, &token.text));
+            match self.ask("getticket", account, url, jssdk::read_ticket).await {
+                // Somebody renewed the token in between.
+                Err(Error::Refused(refusal)) if refusal.wants_refresh() && tries == 0 => tries += 1,
+                answer => return answer.map(|(ticket, _)| ticket),
             }
         }
     }
@@ -118,8 +197,9 @@ impl WeChat {
         let mut token = token.clone();
         let mut tries = 0;
         loop {
-            let url = |api: &str| protocol::refresh_url(api, account, &token);
-            let (grant, api) = self.grant("refresh_token", account, url).await?;
+            let url = |api: &str| Call::get(protocol::refresh_url(api, account, &token));
+            let asked = self.ask("refresh_token", account, url, protocol::read_grant);
+            let (grant, api) = asked.await?;
             token = grant.refresh_token.clone().unwrap_or(token);
             match self.profile(api, &grant).await {
                 Ok(profile) => return Ok((profile, token)),
@@ -129,30 +209,31 @@ impl WeChat {
         }
     }
 
-    /// A token of the account's first API host that takes the connection.
-    async fn grant<'a>(
+    /// The answer of the account's first API host that takes the connection, and which that was.
+    async fn ask<'a, T>(
         &self,
         endpoint: &'static str,
         account: &'a Account,
-        url: impl Fn(&str) -> Secret,
-    ) -> Result<(protocol::Grant, &'a str), Error> {
+        call: impl Fn(&str) -> Call,
+        read: fn(&[u8]) -> Result<T, Refusal>,
+    ) -> Result<(T, &'a str), Error> {
         let mut last = Error::Unreachable("each API host keeps failing and has a rest".to_owned());
         for api in &account.api_urls {
             if !self.breaker.allows(api, Instant::now()) {
                 continue;
             }
             let asked = Asked { breaker: &self.breaker, api, answered: false };
-            let answer = match self.get(&url(api)).await {
+            let answer = match self.send(&call(api)).await {
                 Ok(body) => {
                     asked.answered();
-                    protocol::read_grant(&body).map_err(Error::Refused)
+                    read(&body).map_err(Error::Refused)
                 }
                 Err(error) => Err(error),
             };
             self.count(endpoint, &answer);
             match answer {
                 Err(error @ Error::Unreachable(_)) => last = error,
-                answer => return answer.map(|grant| (grant, api.as_str())),
+                answer => return answer.map(|it| (it, api.as_str())),
             }
         }
         Err(last)
@@ -160,8 +241,8 @@ impl WeChat {
 
     /// What the visitor shows of themselves, if that is quickly said.
     async fn profile(&self, api: &str, grant: &protocol::Grant) -> Result<Profile, Error> {
-        let url = protocol::userinfo_url(api, grant);
-        let profile = match tokio::time::timeout(PROFILE, self.get(&url)).await {
+        let call = Call::get(protocol::userinfo_url(api, grant));
+        let profile = match tokio::time::timeout(PROFILE, self.send(&call)).await {
             Ok(Ok(body)) => protocol::read_profile(&body).map_err(Error::Refused),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(Error::Silent("deadline passed".to_owned())),
@@ -183,8 +264,15 @@ impl WeChat {
     }
 
     /// One call, read to its end or to the limit.
-    async fn get(&self, url: &Secret) -> Result<Vec<u8>, Error> {
-        read(self.client.get(url.expose()).send().await.map_err(unsent)?).await
+    async fn send(&self, call: &Call) -> Result<Vec<u8>, Error> {
+        let request = match &call.json {
+            None => self.client.get(call.url.expose()),
+            Some(json) => {
+                let post = self.client.post(call.url.expose()).body(json.expose().to_owned());
+                post.header(http::header::CONTENT_TYPE, "application/json")
+            }
+        };
+        read(request.send().await.map_err(unsent)?).await
     }
 }
 
@@ -211,6 +299,18 @@ async fn read(response: reqwest::Response) -> Result<Vec<u8>, Error> {
     }
     // WeChat answers 200 whatever happens; anything else comes from something in between.
     if status.is_success() { Ok(body) } else { Err(Error::Silent(format!("HTTP {status}"))) }
+}
+
+/// Whoever came with this grant and this profile.
+fn person(grant: protocol::Grant, profile: Profile) -> Person {
+    Person {
+        snapshot: grant.snapshot,
+        refresh_token: grant.refresh_token.clone(),
+        access: Access { token: grant.access_token.clone(), expires_in: grant.expires_in },
+        rest: profile.rest.clone(),
+        stale: false,
+        identity: grant.identity(profile),
+    }
 }
 
 /// A call under way. One that is given up when the deadline passes has failed like any other, so

@@ -4,8 +4,10 @@
 //! Sources are Tencent's pages on web authorization (网页授权) and what SDKs and their bug trackers
 //! saw on the wire, which is not always the same.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use url::form_urlencoded::byte_serialize;
+
+pub mod jssdk;
 
 use crate::{
     auth::{Device, Identity},
@@ -106,6 +108,8 @@ fn encode(text: &str) -> String {
 pub struct Grant {
     /// Good for [`userinfo_url`] and nothing of ours afterwards.
     pub access_token: Secret,
+    /// For so many seconds.
+    pub expires_in: u64,
     /// Good for [`refresh_url`], for thirty days.
     pub refresh_token: Option<Secret>,
     /// Who came, to this account.
@@ -127,7 +131,12 @@ pub struct Profile {
     pub avatar: Option<String>,
     /// As in [`Grant`].
     pub unionid: Option<String>,
+    /// The rest, as WeChat gave it: nothing of worth since 2021, but old programs read it.
+    pub rest: Map<String, Value>,
 }
+
+/// What there may be in [`Profile::rest`].
+const REST: [&str; 6] = ["sex", "language", "city", "province", "country", "privilege"];
 
 /// WeChat's answer was no, or made no sense.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -257,18 +266,13 @@ pub fn read_grant(body: &[u8]) -> Result<Grant, Refusal> {
     });
     Ok(Grant {
         access_token: Secret::new(token),
+        expires_in: seconds(&answer),
         refresh_token: text(&answer, "refresh_token").map(Secret::new),
         openid,
         unionid: text(&answer, "unionid"),
         scope: granted.max().unwrap_or(Scope::Base),
         snapshot: is_true(answer.get("is_snapshotuser")),
     })
-}
-
-/// Reads the answer to [`stable_token_url`]; the token itself is not kept.
-pub fn read_token(body: &[u8]) -> Result<(), Refusal> {
-    let answer = read(body)?;
-    text(&answer, "access_token").map(drop).ok_or(Refusal::Nonsense("no access_token"))
 }
 
 /// Reads the answer to [`userinfo_url`].
@@ -282,6 +286,10 @@ pub fn read_profile(body: &[u8]) -> Result<Profile, Refusal> {
             Some(_) | None => url,
         }),
         unionid: text(&answer, "unionid"),
+        rest: REST
+            .iter()
+            .filter_map(|it| Some(((*it).to_owned(), answer.get(it)?.clone())))
+            .collect(),
     })
 }
 
@@ -319,6 +327,16 @@ fn read(body: &[u8]) -> Result<Value, Refusal> {
 fn message(answer: &Value) -> String {
     let words = answer.get("errmsg").and_then(Value::as_str).unwrap_or_default();
     words.chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
+/// How long a token or a ticket is good for. Fixtures in the wild have it as a string, and as a
+/// fraction.
+fn seconds(answer: &Value) -> u64 {
+    match answer.get("expires_in") {
+        Some(Value::Number(number)) => number.as_u64().unwrap_or_default(),
+        Some(Value::String(text)) => text.trim().parse().unwrap_or_default(),
+        Some(Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_)) | None => 0,
+    }
 }
 
 fn text(answer: &Value, name: &str) -> Option<String> {

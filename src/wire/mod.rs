@@ -4,9 +4,11 @@ pub mod cookie;
 pub mod forwarded;
 pub mod headers;
 mod host;
+pub mod link;
 mod path;
 
 pub use host::{Host, Origin, Scheme};
+pub use link::Link;
 pub use path::{Path, PathError};
 
 /// Any error, once nobody needs to tell it apart.

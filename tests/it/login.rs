@@ -81,7 +81,7 @@ pub async fn consent(visitor: &mut Visitor, path: &str) -> Answer {
 }
 
 /// The address behind the consent page's button.
-fn allow(html: &str, at: &url::Url) -> String {
+pub fn allow(html: &str, at: &url::Url) -> String {
     let href = html.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next());
     let form = html.split("action=\"").nth(1).and_then(|rest| rest.split('"').next());
     let link = href

@@ -16,6 +16,8 @@ mod harness;
 mod redis;
 mod visitor;
 
+mod broker;
+mod broker_servers;
 mod clocks;
 mod decide;
 mod forward;

@@ -34,14 +34,14 @@ fn claims(assertion: &str) -> Value {
 }
 
 /// Where a site fetches the keys. The libraries send the address they connect to as `Host`.
-fn jwks(street: &Street) -> String {
+pub fn jwks(street: &Street) -> String {
     format!("http://127.0.0.1:{}/_wx/jwks.json", street.gateway.port())
 }
 
 /// With a second site by the address, where the libraries can find the keys without a name server.
-fn at_home(plan: Plan) -> Plan {
-    let more = "[[site]]\nhosts = [\"127.0.0.1\"]\npublic_url = \"http://127.0.0.1\"\naccount = \"main\"\nupstream = [\"http://127.0.0.1:9\"]\n[site.headers]\nassertion = true\n";
-    Plan { more: more.to_owned(), ..plan }
+pub fn at_home(plan: Plan) -> Plan {
+    let at_home = "[[site]]\nhosts = [\"127.0.0.1\"]\npublic_url = \"http://127.0.0.1\"\naccount = \"main\"\nupstream = [\"http://127.0.0.1:9\"]\n[site.headers]\nassertion = true\n";
+    Plan { more: format!("{at_home}{}", plan.more), ..plan }
 }
 
 fn root() -> &'static Path {
@@ -49,7 +49,7 @@ fn root() -> &'static Path {
 }
 
 /// The checkers, as a site would run them: what is in `deploy/examples`.
-fn checkers() -> [(&'static str, PathBuf, PathBuf); 3] {
+pub fn checkers() -> [(&'static str, PathBuf, PathBuf); 3] {
     let examples = root().join("deploy/examples");
     // Node looks for its libraries beside the script.
     let node = Path::new(env!("CARGO_TARGET_TMPDIR")).join("proof");
@@ -70,7 +70,7 @@ fn checkers() -> [(&'static str, PathBuf, PathBuf); 3] {
 }
 
 /// What a checker says of an assertion; nothing when it refuses it.
-async fn checked(
+pub async fn checked(
     (who, program, script): &(&str, PathBuf, PathBuf),
     (url, site): (&str, &str),
     assertion: &str,

@@ -29,7 +29,8 @@ struct Headers {
 }
 
 impl Answer {
-    fn new(target: &Target) -> Self {
+    /// Nothing but the request yet.
+    pub fn new(target: &Target) -> Self {
         let request = format!("{} {}{}", target.method, target.origin(), target.path);
         let (facts, visitors, notes) = (Vec::new(), Vec::new(), Vec::new());
         Self { request, facts, visitors, headers: None, notes }

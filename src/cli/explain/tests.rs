@@ -55,6 +55,73 @@ fn said(method: &str, url: &str) -> String {
 /// Method, URL, and what must be said.
 type Case = (&'static str, &'static str, &'static [&'static str]);
 
+const BROKER: &str = r#"
+[broker]
+host = "auth.example.com"
+[[broker.client]]
+name = "shop"
+account = "main"
+return_to = ["https://shop.example.com/app/"]
+secret = { file = "/etc/wxgate/the shop's secret" }
+jssdk = true
+"#;
+
+#[test]
+fn what_the_broker_answers() {
+    let text = format!("{CONFIG}{BROKER}");
+    let config = Config::parse("config.toml", &text, &NoSecrets).unwrap();
+    let base = "https://auth.example.com/api/wechat";
+    let cases: [Case; 12] = [
+        (
+            "GET",
+            "/auth?url=https://shop.example.com/app/x",
+            &["sends the visitor", "shop", "wx0123456789abcdef", "QR code"],
+        ),
+        (
+            "GET",
+            "/auth?url=https%3A%2F%2Fshop.example.com%2Fother",
+            &["refused with 400", "below: /app/"],
+        ),
+        (
+            "GET",
+            "/auth?url=https://shop.example.com/app/..%252fx",
+            &["refused with 400", "one that lies elsewhere"],
+        ),
+        (
+            "GET",
+            "/auth?url=https://evil.example/",
+            &["refused with 400", "No client has its origin"],
+        ),
+        ("GET", "/auth?url=//evil.example/", &["refused with 400", "is no http or https address"]),
+        ("GET", "/auth", &["shop: https://shop.example.com/app/"]),
+        ("POST", "/auth", &["405, it takes GET only"]),
+        ("GET", "/getUserInfo?code=x", &["the way back from WeChat"]),
+        ("POST", "/redeem", &["JSON for a `ticket`, once"]),
+        ("GET", "/jssdk?url=https://shop.example.com/other", &["signs the page", "client   shop"]),
+        ("GET", "/nothing", &["404, the broker has no such path"]),
+        ("GET", "/../../MP_verify_AbCd1234.txt", &["404"]),
+    ];
+    for (method, path, expected) in cases {
+        let url = format!("{base}{path}");
+        let said = answer(&config, Question { method, url: &url }).unwrap().to_string();
+        for part in expected {
+            assert!(said.contains(part), "{method} {path} lacks {part:?}:\n{said}");
+        }
+    }
+}
+
+#[test]
+fn the_broker_answers_on_its_own_host_and_below_its_prefix() {
+    let text = format!("{CONFIG}{BROKER}");
+    let config = Config::parse("config.toml", &text, &NoSecrets).unwrap();
+    let proof = Question { method: "GET", url: "https://auth.example.com/MP_verify_AbCd1234.txt" };
+    assert!(answer(&config, proof).unwrap().to_string().contains("to anybody"));
+    let elsewhere = Question { method: "GET", url: "https://auth.example.com/" };
+    assert!(answer(&config, elsewhere).unwrap().to_string().contains("404"));
+    let site = Question { method: "GET", url: "https://h5.example.com/api/wechat/auth" };
+    assert!(answer(&config, site).unwrap().to_string().contains("site     https://h5"));
+}
+
 #[test]
 fn every_kind_of_url() {
     let cases: [Case; 22] = [

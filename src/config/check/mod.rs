@@ -15,6 +15,7 @@ use crate::{
 
 mod account;
 mod address;
+mod broker;
 mod headers;
 mod listener;
 mod place;
@@ -47,9 +48,6 @@ pub fn check<'a>(document: &'a DeTable<'a>, desk: &'a Desk<'a>) -> Option<Checke
     let store = store::settings(&shelf);
     let kind = shelf.value("kind").and_then(|kind| kind.get_ref().as_str());
     let pages = place::pages(&file.table("pages", &raw::PAGES));
-    if let Some(at) = file.place("broker") {
-        file.unsupported(at, "the code broker", "remove [broker] and its clients");
-    }
     let accounts = account::accounts(&file);
     let plan = site::Plan {
         accounts: &accounts,
@@ -58,7 +56,9 @@ pub fn check<'a>(document: &'a DeTable<'a>, desk: &'a Desk<'a>) -> Option<Checke
         listeners: &front.listeners,
         replicas: kind.is_some_and(|kind| !matches!(kind, "memory" | "file")),
     };
-    let (sites, used) = site::sites(&file, &plan);
+    let (sites, mut used) = site::sites(&file, &plan);
+    let (broker, clients) = broker::broker(&file, &plan);
+    used.extend(clients);
     account::unused(desk, &accounts, &used);
     Some(Checked {
         server: front.server,
@@ -73,6 +73,7 @@ pub fn check<'a>(document: &'a DeTable<'a>, desk: &'a Desk<'a>) -> Option<Checke
             logins_per_minute: front.logins_per_minute,
             store,
             pages,
+            broker,
         },
     })
 }

@@ -41,22 +41,28 @@ pub struct Plan<'a> {
 /// Reads every site, and which accounts they name.
 pub fn sites<'a>(file: &Table<'a>, plan: &Plan<'_>) -> (Vec<Site>, Vec<&'a str>) {
     let tables = file.tables("site", &raw::SITE);
-    if file.value("site").is_none() {
+    if file.value("site").is_none() && file.value("broker").is_none() {
         let help = "add a [[site]] with `hosts`, `public_url`, `account` and `upstream`";
         file.desk.error(None, "there is no [[site]]: every request would be refused", help);
     }
     let mut claimed = HashMap::new();
     let sites = tables.iter().filter_map(|table| site(table, plan, &mut claimed)).collect();
-    (sites, tables.iter().flat_map(named).collect())
+    let used = tables.iter().flat_map(|table| named(table).into_iter().chain(named_also(table)));
+    (sites, used.collect())
 }
 
-/// Every account that a site speaks of.
-fn named<'a>(table: &Table<'a>) -> Vec<&'a str> {
+/// The accounts that a table logs visitors in with.
+pub fn named<'a>(table: &Table<'a>) -> Vec<&'a str> {
     let word = |key| table.value(key).and_then(|it| it.get_ref().as_str());
-    let also = table.value("also").and_then(|it| it.get_ref().as_array());
-    let also = also.into_iter().flatten().filter_map(|it| it.get_ref().as_str());
     let outside = word("outside_wechat").and_then(|it| it.strip_prefix("login:"));
-    word("account").into_iter().chain(outside).chain(word("also")).chain(also).collect()
+    word("account").into_iter().chain(outside).collect()
+}
+
+fn named_also<'a>(table: &Table<'a>) -> impl Iterator<Item = &'a str> {
+    let also = table.value("also").map(toml::Spanned::get_ref);
+    let list = also.and_then(|it| it.as_array()).into_iter().flatten();
+    let words = list.filter_map(|it| it.get_ref().as_str());
+    also.and_then(|it| it.as_str()).into_iter().chain(words)
 }
 
 fn site(
@@ -183,7 +189,8 @@ fn callback(table: &Table<'_>, url: &Origin, plan: &Plan<'_>) {
     table.desk.warn(table.place("public_url"), message, help);
 }
 
-fn account(table: &Table<'_>, plan: &Plan<'_>) -> Option<Arc<Account>> {
+/// The account that a table names.
+pub fn account(table: &Table<'_>, plan: &Plan<'_>) -> Option<Arc<Account>> {
     let word = table.required("account")?;
     let listed = plan.accounts.iter().find(|listed| listed.name.text == word.text);
     if listed.is_none() {
@@ -202,7 +209,8 @@ fn unknown_account(desk: &Desk<'_>, at: Range<usize>, name: &str, plan: &Plan<'_
     desk.error(at, format!("there is no [[account]] called \"{name}\""), help);
 }
 
-fn outside(table: &Table<'_>, plan: &Plan<'_>) -> Outside {
+/// What browsers outside WeChat meet.
+pub fn outside(table: &Table<'_>, plan: &Plan<'_>) -> Outside {
     let Some(word) = table.word("outside_wechat") else { return Outside::Page };
     let Some(name) = word.text.strip_prefix("login:") else {
         return match word.text {

@@ -8,6 +8,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use tokio::time::{Instant, sleep};
 
 use super::{Answer, KEPT, Key};
@@ -16,7 +17,7 @@ use crate::{
     gateway::rules::Rules,
     secret::Secret,
     store::Store,
-    wechat::{Error, Person, protocol::Refusal},
+    wechat::{Access, Error, Person, protocol::Refusal},
 };
 
 /// How long a claim stands without an answer: longer than WeChat may take.
@@ -93,7 +94,7 @@ impl Claim {
     }
 
     fn open(&self, sealed: &[u8]) -> Option<Answer> {
-        let json = self.rules.keys.open(sealed, &self.name).ok()?;
+        let json = self.rules.keys.open_own(sealed, &self.name).ok()?;
         serde_json::from_slice::<Told>(&json).ok().map(Told::answer)
     }
 }
@@ -101,19 +102,46 @@ impl Claim {
 /// An answer as it goes to the other replicas.
 #[derive(Serialize, Deserialize)]
 enum Told {
-    Person { identity: Identity, snapshot: bool, refresh_token: Option<String> },
+    Person(Box<Portrait>),
     Refused { code: i64, message: String },
     Nonsense,
     Silent(String),
 }
 
+/// A person on the way to another replica.
+#[derive(Serialize, Deserialize)]
+struct Portrait {
+    identity: Identity,
+    snapshot: bool,
+    refresh_token: Option<String>,
+    access_token: String,
+    expires_in: u64,
+    rest: Map<String, Value>,
+    stale: bool,
+}
+
+impl Portrait {
+    fn of(person: Person) -> Self {
+        let Person { identity, snapshot, refresh_token, access, rest, stale } = person;
+        let text = |secret: &Secret| secret.expose().to_owned();
+        let (refresh_token, access_token) = (refresh_token.as_ref().map(text), text(&access.token));
+        let expires_in = access.expires_in;
+        Self { identity, snapshot, refresh_token, access_token, expires_in, rest, stale }
+    }
+
+    fn person(self) -> Person {
+        let Self { identity, snapshot, refresh_token, access_token, expires_in, rest, stale } =
+            self;
+        let refresh_token = refresh_token.map(Secret::new);
+        let access = Access { token: Secret::new(access_token), expires_in };
+        Person { identity, snapshot, refresh_token, access, rest, stale }
+    }
+}
+
 impl Told {
     fn of(answer: &Answer) -> Option<Self> {
         match answer.clone() {
-            Ok(Person { identity, snapshot, refresh_token }) => {
-                let refresh_token = refresh_token.map(|token| token.expose().to_owned());
-                Some(Self::Person { identity, snapshot, refresh_token })
-            }
+            Ok(person) => Some(Self::Person(Box::new(Portrait::of(person)))),
             Err(Error::Refused(Refusal::Code { code, message })) => {
                 Some(Self::Refused { code, message })
             }
@@ -125,10 +153,7 @@ impl Told {
 
     fn answer(self) -> Answer {
         match self {
-            Self::Person { identity, snapshot, refresh_token } => {
-                let refresh_token = refresh_token.map(Secret::new);
-                Ok(Person { identity, snapshot, refresh_token })
-            }
+            Self::Person(portrait) => Ok(portrait.person()),
             Self::Refused { code, message } => Err(Refusal::Code { code, message }.into()),
             Self::Nonsense => Err(Refusal::Nonsense("as another replica read it").into()),
             Self::Silent(why) => Err(Error::Silent(why)),
@@ -139,9 +164,29 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::site::Scope;
 
     #[test]
     fn an_answer_survives_the_way_to_another_replica() {
+        let known = Person {
+            identity: Identity {
+                openid: "o1".to_owned(),
+                unionid: None,
+                nickname: Some("李雷".to_owned()),
+                avatar: None,
+                scope: Scope::UserInfo,
+            },
+            snapshot: false,
+            refresh_token: Some(Secret::new("RT")),
+            access: Access { token: Secret::new("AT"), expires_in: 7_200 },
+            rest: Map::from_iter([("sex".to_owned(), 0.into())]),
+            stale: false,
+        };
+        let json = serde_json::to_string(&Told::of(&Ok(known)).unwrap()).unwrap();
+        let back = serde_json::from_str::<Told>(&json).unwrap().answer().unwrap();
+        assert_eq!(back.access.token.expose(), "AT");
+        assert_eq!((back.access.expires_in, &back.rest["sex"]), (7_200, &0.into()));
+        assert_eq!(back.identity.nickname.as_deref(), Some("李雷"));
         let answers: [Answer; 3] = [
             Err(Refusal::Code { code: 40_163, message: "code been used".to_owned() }.into()),
             Err(Refusal::Nonsense("no JSON").into()),

@@ -312,7 +312,7 @@ fn silent(why: &str) -> wechat::Error {
 }
 
 /// A code that no longer works, where another login may.
-fn is_spent(error: &wechat::Error) -> bool {
+pub fn is_spent(error: &wechat::Error) -> bool {
     matches!(error, wechat::Error::Refused(refusal) if refusal.fault() == Fault::Code)
 }
 

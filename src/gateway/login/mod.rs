@@ -16,9 +16,10 @@ use crate::{
     },
     site::{Access, Account, Outside, Scope, Site, Snapshot},
     wechat::protocol::{self, Leave},
-    wire::Path,
+    wire::{Path, cookie::Names},
 };
 
+pub use callback::{Code, Words, is_spent};
 pub use relay::relay;
 
 /// A login that is wanted.
@@ -73,7 +74,7 @@ pub fn start<B>(
     let app_id = account.app_id.clone();
     let pending = Pending { nonce: state.nonce, return_to, scope, app_id, so_far };
     let flow = pending.seal(&rules.keys, audience, rand::random::<[u8; NONCE]>())?;
-    for name in forgotten(request, site) {
+    for name in forgotten(request, &site.cookies) {
         set(&mut response, site.cookies.clear(&name));
     }
     set(&mut response, site.cookies.set(&site.cookies.flow(&state.id()), &flow, PATIENCE));
@@ -107,9 +108,8 @@ fn callback_url(rules: &Rules, site: &Site, account: &Account, return_to: &Retur
 }
 
 /// The flow cookies that have to go so that one more fits.
-fn forgotten<B>(request: &Request<B>, site: &Site) -> Vec<String> {
-    let under_way: Vec<&str> =
-        site.cookies.flows(request.headers()).map(|(name, _)| name).collect();
+pub fn forgotten<B>(request: &Request<B>, cookies: &Names) -> Vec<String> {
+    let under_way: Vec<&str> = cookies.flows(request.headers()).map(|(name, _)| name).collect();
     let too_many = under_way.len().saturating_sub(AT_ONCE - 1);
     under_way.into_iter().take(too_many).map(str::to_owned).collect()
 }
@@ -120,7 +120,8 @@ pub fn without_session(mut response: Response<Body>, site: &Site) -> Response<Bo
     response
 }
 
-fn set(response: &mut Response<Body>, cookie: Option<HeaderValue>) {
+/// Adds a `Set-Cookie`, if there is one.
+pub fn set(response: &mut Response<Body>, cookie: Option<HeaderValue>) {
     if let Some(cookie) = cookie {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
@@ -213,14 +214,18 @@ fn asked_by_route(site: &Site, return_to: &ReturnTo) -> Scope {
 }
 
 /// A field of a query.
-enum Field {
+pub enum Field {
+    /// Not there, or empty.
     Absent,
+    /// Its value.
     Once(String),
+    /// More than one.
     Several,
 }
 
 impl Field {
-    fn of(query: Option<&str>, name: &str) -> Self {
+    /// The field of this name.
+    pub fn of(query: Option<&str>, name: &str) -> Self {
         let pairs = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
         let mut values = pairs.filter(|(key, _)| key == name).map(|(_, value)| value);
         match (values.next(), values.next()) {
@@ -231,7 +236,8 @@ impl Field {
         }
     }
 
-    fn only(self) -> Option<String> {
+    /// Its value, if it has one and one only.
+    pub fn only(self) -> Option<String> {
         match self {
             Self::Once(value) => Some(value),
             Self::Absent | Self::Several => None,

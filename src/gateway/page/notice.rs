@@ -29,6 +29,8 @@ pub enum Notice {
     SiteSlow,
     /// The host belongs to none of the sites.
     UnknownHost,
+    /// The site that wants the visitor logged in is not registered with the broker.
+    UnknownReturn,
     /// The request could be read in two ways, or in none.
     BadRequest,
     /// One of our own paths that does not exist.
@@ -47,6 +49,8 @@ pub enum Notice {
     HeadersTooLarge,
     /// More visitors than we can serve.
     Overloaded,
+    /// The store is away, without which this login cannot begin or end.
+    StoreAway,
     /// Nobody can say right now whether the visitor's session was ended elsewhere.
     Unsure,
     /// A mistake of ours.
@@ -55,7 +59,7 @@ pub enum Notice {
 
 impl Notice {
     /// All of them, for metrics, documents and tests.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::LoginExpired,
         Self::CookiesLost,
         Self::Declined,
@@ -69,6 +73,7 @@ impl Notice {
         Self::SiteUnreachable,
         Self::SiteSlow,
         Self::UnknownHost,
+        Self::UnknownReturn,
         Self::BadRequest,
         Self::NotFound,
         Self::Forbidden,
@@ -78,6 +83,7 @@ impl Notice {
         Self::TooMany,
         Self::HeadersTooLarge,
         Self::Overloaded,
+        Self::StoreAway,
         Self::Unsure,
         Self::Internal,
     ];
@@ -98,6 +104,7 @@ impl Notice {
             Self::SiteUnreachable => "site_unreachable",
             Self::SiteSlow => "site_slow",
             Self::UnknownHost => "unknown_host",
+            Self::UnknownReturn => "unknown_return",
             Self::BadRequest => "bad_request",
             Self::NotFound => "not_found",
             Self::Forbidden => "forbidden",
@@ -107,6 +114,7 @@ impl Notice {
             Self::TooMany => "too_many",
             Self::HeadersTooLarge => "headers_too_large",
             Self::Overloaded => "overloaded",
+            Self::StoreAway => "store_away",
             Self::Unsure => "unsure",
             Self::Internal => "internal",
         }
@@ -121,11 +129,12 @@ impl Notice {
             | Self::TooSlow
             | Self::TooMany
             | Self::Overloaded
+            | Self::StoreAway
             | Self::Unsure => Icon::Clock,
             Self::Declined | Self::ConsentNeeded => Icon::Person,
             Self::NotAllowed | Self::Forbidden | Self::MethodNotAllowed => Icon::Stop,
             Self::WeChatOnly => Icon::Phone,
-            Self::UnknownHost | Self::NotFound => Icon::Question,
+            Self::UnknownHost | Self::UnknownReturn | Self::NotFound => Icon::Question,
             Self::CookiesLost
             | Self::CodeFailed
             | Self::WeChatUnreachable
@@ -188,7 +197,7 @@ mod tests {
     #[test]
     fn words_are_distinct_and_plain() {
         let words: HashSet<_> = Notice::ALL.iter().map(|notice| notice.word()).collect();
-        assert_eq!(words.len(), 24, "two notices share a word");
+        assert_eq!(words.len(), 26, "two notices share a word");
         for word in words {
             assert!(word.bytes().all(|b| b == b'_' || b.is_ascii_lowercase()), "{word}");
         }

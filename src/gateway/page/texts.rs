@@ -85,6 +85,7 @@ struct Notices {
     site_unreachable: Text,
     site_slow: Text,
     unknown_host: Text,
+    unknown_return: Text,
     bad_request: Text,
     not_found: Text,
     forbidden: Text,
@@ -94,6 +95,7 @@ struct Notices {
     too_many: Text,
     headers_too_large: Text,
     overloaded: Text,
+    store_away: Text,
     unsure: Text,
     internal: Text,
 }
@@ -131,6 +133,7 @@ impl Language {
             Notice::SiteUnreachable => &all.site_unreachable,
             Notice::SiteSlow => &all.site_slow,
             Notice::UnknownHost => &all.unknown_host,
+            Notice::UnknownReturn => &all.unknown_return,
             Notice::BadRequest => &all.bad_request,
             Notice::NotFound => &all.not_found,
             Notice::Forbidden => &all.forbidden,
@@ -140,6 +143,7 @@ impl Language {
             Notice::TooMany => &all.too_many,
             Notice::HeadersTooLarge => &all.headers_too_large,
             Notice::Overloaded => &all.overloaded,
+            Notice::StoreAway => &all.store_away,
             Notice::Unsure => &all.unsure,
             Notice::Internal => &all.internal,
         }

@@ -214,21 +214,27 @@ fn profiles() {
     let some = |text: &str| Some(text.to_owned());
     let cases: [(&str, &[u8], Profile); 7] = [
         ("U1", br#"{"openid":"of_Hl5zVpyj0vwzIlAyIlnXe1234","nickname":"\u98de\u7fd4\u7684\u4f01\u9e45","sex":1,"language":"zh_CN","headimgurl":"https:\/\/thirdwx.qlogo.cn\/mmopen\/vi_32\/Q0j4\/132","privilege":[],"unionid":"oxW9O1VAL8x-zfWP2hrqW9c81234"}"#,
-         Profile { nickname: some("飞翔的企鹅"), avatar: some("https://thirdwx.qlogo.cn/mmopen/vi_32/Q0j4/132"), unionid: some("oxW9O1VAL8x-zfWP2hrqW9c81234") }),
+         Profile { nickname: some("飞翔的企鹅"), avatar: some("https://thirdwx.qlogo.cn/mmopen/vi_32/Q0j4/132"), unionid: some("oxW9O1VAL8x-zfWP2hrqW9c81234"), ..Profile::default() }),
         ("U2", br#"{"openid":"OPENID","nickname":"N","sex":0,"province":"","headimgurl":"https://thirdwx.qlogo.cn/mmopen/132","privilege":[]}"#,
-         Profile { nickname: some("N"), avatar: some("https://thirdwx.qlogo.cn/mmopen/132"), unionid: None }),
+         Profile { nickname: some("N"), avatar: some("https://thirdwx.qlogo.cn/mmopen/132"), unionid: None, ..Profile::default() }),
         ("U3", br#"{"openid":"OPENID","nickname":"NICKNAME","sex":"1","headimgurl":"http://wx.qlogo.cn/mmopen/46","privilege":["PRIVILEGE1"]}"#,
-         Profile { nickname: some("NICKNAME"), avatar: some("https://wx.qlogo.cn/mmopen/46"), unionid: None }),
+         Profile { nickname: some("NICKNAME"), avatar: some("https://wx.qlogo.cn/mmopen/46"), unionid: None, ..Profile::default() }),
         ("U4", br#"{"unionid":"","nickname":"John Smith","sex":"Male"}"#,
-         Profile { nickname: some("John Smith"), avatar: None, unionid: None }),
+         Profile { nickname: some("John Smith"), avatar: None, unionid: None, ..Profile::default() }),
         ("U5", b"{\"nickname\":\"\x14\xE7\x90\xA6\xE5\xA8\x85\xF0\x9F\x8D\xAD\x07!\"}",
          Profile { nickname: some("琦娅🍭 !"), ..Profile::default() }),
         ("U6", br#"{"nickname":"n","headimgurl":""}"#, Profile { nickname: some("n"), ..Profile::default() }),
         ("broken UTF-8", b"{\"nickname\":\"a\xff\"}", Profile { nickname: some("a\u{fffd}"), ..Profile::default() }),
     ];
-    for (name, body, expected) in cases {
-        assert_eq!(read_profile(body), Ok(expected), "{name}");
+    for (name, body, expected) in cases.clone() {
+        let read = read_profile(body).unwrap();
+        assert_eq!(Profile { rest: Map::new(), ..read }, expected, "{name}");
     }
+    let rest = read_profile(cases[0].1).unwrap().rest;
+    assert_eq!(
+        Value::Object(rest),
+        serde_json::json!({ "sex": 1, "language": "zh_CN", "privilege": [] })
+    );
     let e9 = read_profile(br#"{"errcode":48001,"errmsg":"api unauthorized, rid: x"}"#).unwrap_err();
     assert_eq!(e9.fault(), Fault::Scope);
 }

@@ -1,0 +1,168 @@
+//! What the store keeps of a login of the broker's: where the visitor goes afterwards, how it ended,
+//! and the ticket that the client's server redeems.
+//!
+//! Everything is sealed, and no name in the store tells what it is about: whoever reads the store
+//! learns neither address nor person, and cannot make up either.
+
+use std::{sync::Arc, time::Duration};
+
+use aws_lc_rs::digest;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::runtime::Handle;
+
+use crate::{
+    auth::{Identity, Keys, pending::PATIENCE, token::NONCE},
+    clock::Timestamp,
+    site::Scope,
+    store::{Away, Store},
+};
+
+/// A ticket stands in for WeChat's code, and lasts as long.
+const TICKET: Duration = Duration::from_mins(5);
+
+/// What a visitor has been sent to WeChat for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Errand {
+    /// The client, by name.
+    pub client: String,
+    /// Where they go afterwards. Of an errand that has ended: where they went, with what they
+    /// brought.
+    pub url: String,
+    /// How much was asked.
+    pub scope: Scope,
+    /// The account whose login page they were sent to.
+    pub app_id: String,
+}
+
+/// Who came, for whoever has the ticket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bearer {
+    /// Who they are.
+    pub identity: Identity,
+    /// To which account.
+    pub app_id: String,
+    /// When they came.
+    pub auth_time: Timestamp,
+}
+
+/// The errands under way, those that have ended, and the tickets that nobody has redeemed.
+///
+/// The store is asked on the runtime that built the gateway: a visitor who hangs up leaves nothing
+/// half done, and the connection to it is nobody's in particular.
+pub struct Errands {
+    store: Arc<Store>,
+    runtime: Handle,
+}
+
+impl Errands {
+    /// Those of this store.
+    pub fn new(store: Arc<Store>, runtime: Handle) -> Self {
+        Self { store, runtime }
+    }
+
+    /// Keeps the errand of the login numbered `login`, for as long as WeChat may take.
+    pub async fn begin(&self, keys: &Keys, login: u128, errand: &Errand) -> Result<(), Away> {
+        let name = under_way(login);
+        self.put(seal(keys, &name, errand)?, name, PATIENCE).await
+    }
+
+    /// The errand of a login that has not ended.
+    pub async fn find(&self, keys: &Keys, login: u128) -> Result<Option<Errand>, Away> {
+        self.get(keys, under_way(login)).await
+    }
+
+    /// The errand of a login that has ended. Callbacks repeat, and the answer to the first is
+    /// often lost: the same browser gets the same answer.
+    pub async fn ended(&self, keys: &Keys, login: u128) -> Result<Option<Errand>, Away> {
+        self.get(keys, ended(login)).await
+    }
+
+    /// Ends an errand, once in the whole fleet: whoever comes second gets what the first one said.
+    pub async fn end(&self, keys: &Keys, login: u128, errand: Errand) -> Result<Errand, Away> {
+        let (name, begun) = (ended(login), under_way(login));
+        let (store, sealed) = (Arc::clone(&self.store), seal(keys, &name, &errand)?);
+        let first = self.run(async move {
+            let first = store.put_new(&name, sealed, PATIENCE).await?;
+            if first {
+                store.take(&begun).await?;
+            }
+            Ok(first)
+        });
+        if first.await? { Ok(errand) } else { Ok(self.ended(keys, login).await?.unwrap_or(errand)) }
+    }
+
+    /// Keeps who came for one client, and gives the ticket that stands for them.
+    pub async fn issue(&self, keys: &Keys, client: &str, who: &Bearer) -> Result<String, Away> {
+        let ticket = hex(&rand::random::<[u8; 32]>());
+        let name = stub(client, &ticket);
+        self.put(seal(keys, &name, who)?, name, TICKET).await?;
+        Ok(ticket)
+    }
+
+    /// Who a client's ticket stands for, once. Another client's is not touched.
+    pub async fn redeem(
+        &self,
+        keys: &Keys,
+        client: &str,
+        ticket: &str,
+    ) -> Result<Option<Bearer>, Away> {
+        let (store, name) = (Arc::clone(&self.store), stub(client, ticket));
+        let place = name.clone();
+        let kept = self.run(async move { store.take(&name).await }).await?;
+        Ok(kept.and_then(|sealed| open(keys, &place, &sealed)))
+    }
+
+    async fn put(&self, sealed: Vec<u8>, name: String, age: Duration) -> Result<(), Away> {
+        let store = Arc::clone(&self.store);
+        self.run(async move { store.put(&name, sealed, age).await }).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, keys: &Keys, name: String) -> Result<Option<T>, Away> {
+        let (store, place) = (Arc::clone(&self.store), name.clone());
+        let kept = self.run(async move { store.get(&name).await }).await?;
+        Ok(kept.and_then(|sealed| open(keys, &place, &sealed)))
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Away>> + Send + 'static,
+    ) -> Result<T, Away> {
+        let done = self.runtime.spawn(work).await;
+        done.unwrap_or_else(|_| Err(Away("the call died".to_owned())))
+    }
+}
+
+fn under_way(login: u128) -> String {
+    hidden("errand", &login.to_be_bytes())
+}
+
+fn ended(login: u128) -> String {
+    hidden("errand-ended", &login.to_be_bytes())
+}
+
+/// A client's name has no space in it, so no two pairs read the same.
+fn stub(client: &str, ticket: &str) -> String {
+    hidden("ticket", format!("{client} {ticket}").as_bytes())
+}
+
+/// A name in the store that does not give away what it is made from.
+fn hidden(kind: &str, secret: &[u8]) -> String {
+    let digest = digest::digest(&digest::SHA256, secret);
+    format!("{kind}/{}", hex(digest.as_ref()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let nibbles = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    nibbles.filter_map(|nibble| char::from_digit(nibble.into(), 16)).collect()
+}
+
+fn seal<T: Serialize>(keys: &Keys, name: &str, value: &T) -> Result<Vec<u8>, Away> {
+    let away = |what: &str| Away(what.to_owned());
+    let json = serde_json::to_vec(value).map_err(|_| away("a value cannot be written"))?;
+    let sealed = keys.seal(&json, name, rand::random::<[u8; NONCE]>());
+    sealed.map(String::into_bytes).map_err(|_| away("a value cannot be sealed"))
+}
+
+fn open<T: DeserializeOwned>(keys: &Keys, name: &str, sealed: &[u8]) -> Option<T> {
+    serde_json::from_slice(&keys.open_own(sealed, name).ok()?).ok()
+}
