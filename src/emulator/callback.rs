@@ -9,6 +9,10 @@ pub fn is_authorised(redirect_uri: &str, domains: &[String]) -> bool {
     let Ok(url) = Url::parse(redirect_uri) else {
         return false;
     };
+    // The parser drops white space around an address, and then code and state would follow it.
+    if redirect_uri.trim() != redirect_uri {
+        return false;
+    }
     if !matches!(url.scheme(), "http" | "https") {
         return false;
     }
