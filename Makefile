@@ -5,9 +5,9 @@ export CARGO_TERM_COLOR ?= auto
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: test tools format lint unit doc browser demo bench fuzz deny clean
+.PHONY: test tools format lint unit doc browser packages deb demo bench fuzz deny clean
 
-test: tools format lint unit doc browser
+test: tools format lint unit doc browser packages
 	@echo "everything passed"
 
 # The real programs the tests run against: sites in PHP, Node and Python, three proxies, JOSE
@@ -34,6 +34,18 @@ browser:
 	node tests/browser/demo.mjs target/debug/wxgate artifacts
 	node tests/browser/wechat.mjs target/debug/wxgate artifacts
 
+# What is handed to operators: the .deb is built, installed, upgraded and purged; Kubernetes' own
+# schemas judge the manifests. With the program of the tests, which is there already.
+packages:
+	$(CARGO) build --locked
+	sh tests/packages/deb.sh target/debug/wxgate
+	tests/packages/venv/bin/python tests/packages/kubernetes.py target/debug/wxgate
+
+# target/deb/wxgate_VERSION_ARCHITECTURE.deb
+deb:
+	$(CARGO) build --locked --release
+	sh deploy/deb/build.sh target/release/wxgate target/deb
+
 # The gateway beside nginx and HAProxy from the distribution: CPU per request, on this machine.
 bench:
 	$(CARGO) build --locked --release
@@ -59,4 +71,4 @@ deny:
 
 clean:
 	$(CARGO) clean
-	rm -rf artifacts tests/browser/node_modules tests/proof/node_modules tests/proof/venv
+	rm -rf artifacts tests/browser/node_modules tests/proof/node_modules tests/proof/venv tests/packages/venv tests/packages/promtool

@@ -18,19 +18,42 @@ need redis-server redis-server
 need caddy caddy
 need haproxy haproxy
 need chromium chromium
+need curl curl
+need ip iproute2
+need groff groff-base
+need objdump binutils
 [ -e /usr/include/stdlib.h ] || missing="$missing libc6-dev"
 # Without a Chinese font the screenshots show boxes.
 fc-list :lang=zh 2>/dev/null | grep -q . || missing="$missing fontconfig fonts-noto-cjk"
 
+sudo=""
+[ "$(id -u)" = 0 ] || sudo="sudo"
 if [ -n "$missing" ]; then
     echo "installing:$missing"
-    sudo=""
-    [ "$(id -u)" = 0 ] || sudo="sudo"
     export DEBIAN_FRONTEND=noninteractive
     $sudo apt-get update -q
     # shellcheck disable=SC2086
     $sudo apt-get install -y -q --no-install-recommends $missing
 fi
+
+# Schemas of Kubernetes, for tests/packages.
+cd "$(dirname "$0")/packages"
+if ! cmp -s requirements.txt venv/installed; then
+    python3 -m venv venv
+    venv/bin/pip install -q --disable-pip-version-check -r requirements.txt
+    cp requirements.txt venv/installed
+fi
+# promtool checks our rules. Debian has it in the package of a server that would start at once, on the
+# port of our admin listener; so the package is opened, not installed.
+if [ ! -x promtool/usr/bin/promtool ]; then
+    rm -rf promtool && mkdir promtool
+    (
+        cd promtool
+        apt-get download -q prometheus || { $sudo apt-get update -q; apt-get download -q prometheus; }
+        dpkg-deb -x prometheus_*.deb . && rm prometheus_*.deb
+    )
+fi
+cd - >/dev/null
 
 # JOSE libraries that know nothing of us, to check our assertions.
 cd "$(dirname "$0")/proof"

@@ -3,7 +3,7 @@
 use std::{
     io::{IsTerminal, Write},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -15,6 +15,7 @@ mod check;
 mod demo;
 mod emulator;
 mod explain;
+mod generate;
 mod keygen;
 mod logs;
 mod probe;
@@ -126,6 +127,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Writes man pages and shell completions, for a package.
+    #[command(hide = true)]
+    Generate {
+        /// Where.
+        folder: PathBuf,
+    },
     /// Prints a fresh session key, ready to paste.
     #[command(after_help = "Example:\n  wxgate keygen > /etc/wxgate/session.env")]
     Keygen {
@@ -152,20 +159,23 @@ pub fn run() -> ExitCode {
     };
     // The only cryptography library; a second one in the tree would make this a choice.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let file = cli.config.config;
-    match cli.command.unwrap_or(Command::Serve) {
-        Command::Serve => serve::serve(&file),
+    run_command(cli.command.unwrap_or(Command::Serve), &cli.config.config)
+}
+
+fn run_command(command: Command, file: &Path) -> ExitCode {
+    match command {
+        Command::Serve => serve::serve(file),
         Command::Check { online, json } => {
             let form = match json {
                 true => check::Form::Json,
                 false if std::io::stdout().is_terminal() => check::Form::Coloured,
                 false => check::Form::Plain,
             };
-            answer(check::check(&file, form, online), EX_CONFIG)
+            answer(check::check(file, form, online), EX_CONFIG)
         }
         Command::Explain { method, json, url } => {
             let question = explain::Question { method: &method, url: &url };
-            match explain::explain(&file, question, json) {
+            match explain::explain(file, question, json) {
                 explain::Outcome::Answer(text) => answer((text, true), 0),
                 explain::Outcome::Configuration(text) => answer((text, false), EX_CONFIG),
                 explain::Outcome::Usage(text) => {
@@ -178,8 +188,9 @@ pub fn run() -> ExitCode {
         Command::Emulator { listen, users, require_wechat } => {
             emulator::run(listen, users.as_deref(), require_wechat)
         }
-        Command::Revoke { whom, json } => revoke::revoke(&file, whom, json),
+        Command::Revoke { whom, json } => revoke::revoke(file, whom, json),
         Command::Probe { target, json } => probe::probe(&target, json),
+        Command::Generate { folder } => generate::generate(&folder),
         Command::Keygen { json } => answer(keygen::keygen(clock::system(), json), 1),
     }
 }
