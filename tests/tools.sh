@@ -17,6 +17,7 @@ need nginx nginx-light
 need redis-server redis-server
 need caddy caddy
 need haproxy haproxy
+need wrk wrk
 need chromium chromium
 need curl curl
 need ip iproute2

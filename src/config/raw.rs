@@ -40,6 +40,7 @@ pub const SERVER: Section = Section {
     keys: &[
         ("listen", r#"listen = ["0.0.0.0:8080"]"#),
         ("workers", "workers = 0"),
+        ("reuse_port", "reuse_port = false"),
         ("trusted_proxies", r#"trusted_proxies = ["10.0.0.0/8"]"#),
         ("proxy_protocol", "proxy_protocol = false"),
         ("prefix", r#"prefix = "/_wx""#),

@@ -30,10 +30,11 @@ use super::{
 };
 use crate::gateway::{self, Peer};
 
-/// How long an HTTP/1 connection that was accepted as the server stops may take for its first
-/// request, which is then its last: whoever connects a moment too late has done nothing wrong.
-/// HTTP/2 has a frame that says so.
-const FIRST: Duration = Duration::from_secs(1);
+/// How long an HTTP/1 connection may take for one more request when the server stops. Its answer
+/// says that it is the last, so that nobody's request meets a connection that was just closed:
+/// whoever connects, or asks again, a moment too late has done nothing wrong. HTTP/2 has a frame
+/// that says so.
+const ONE_MORE: Duration = Duration::from_secs(1);
 /// How much of each HTTP/2 stream may be under way: one slow reader must not fill the connection's
 /// window.
 const STREAM_WINDOW: u32 = 256 << 10;
@@ -91,7 +92,7 @@ impl Connection {
         let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
         self.drive(
             connection,
-            (&signals, Some(FIRST)),
+            (&signals, Some(ONE_MORE)),
             http1::UpgradeableConnection::graceful_shutdown,
         )
         .await;
@@ -133,14 +134,14 @@ impl Connection {
             signals.begun.store(true, Relaxed);
             let asking = (signals.is_asking() && asks(&request)).then(|| Arc::clone(&signals));
             let (worker, peer) = (Rc::clone(&worker), Rc::clone(&peer));
-            let last = signals.stopping.load(Relaxed);
+            let stopping = Arc::clone(&signals);
             async move {
                 if headers(&request) > most {
                     worker.met("header_count");
                     return Ok::<_, Infallible>(gateway::too_many_headers());
                 }
                 let mut response = worker.handle(request, &peer).await;
-                if last {
+                if stopping.stopping.load(Relaxed) {
                     let close = HeaderValue::from_static("close");
                     response.headers_mut().entry(header::CONNECTION).or_insert(close);
                 }
@@ -170,7 +171,7 @@ impl Connection {
     }
 
     /// Polls the connection to its end. One that has not brought its first request in time is
-    /// dropped; when the server stops, the request under way is the last, or the first one.
+    /// dropped; when the server stops, the request under way is the last, or the next one.
     async fn drive<C>(
         &self,
         connection: C,
@@ -197,21 +198,26 @@ impl Connection {
                 }
                 () = self.shared.stopping.cancelled(), if !stopping => {
                     stopping = true;
-                    if let Some(grace) = grace.filter(|_| !signals.begun.load(Relaxed)) {
+                    if let Some(grace) = grace {
                         signals.stopping.store(true, Relaxed);
-                        let soon = deadline.deadline().min(Instant::now() + grace);
+                        let soon = Instant::now() + grace;
+                        let soon = if patient { soon } else { deadline.deadline().min(soon) };
                         deadline.as_mut().reset(soon);
+                        patient = false;
                     } else {
                         finish(connection.as_mut());
                     }
                 }
                 () = &mut deadline, if !patient => {
                     patient = true;
-                    if !signals.begun.load(Relaxed) {
-                        if !stopping {
+                    match (signals.begun.load(Relaxed), stopping) {
+                        (true, true) => finish(connection.as_mut()),
+                        (true, false) => (),
+                        (false, true) => return,
+                        (false, false) => {
                             self.shared.gateway.met("header_time");
+                            return;
                         }
-                        return;
                     }
                 }
             }

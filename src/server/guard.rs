@@ -26,7 +26,7 @@ const NO_HEAD: &[u8] = b"\0\n\n";
 pub struct Signals {
     /// Whether a request has been handed over.
     pub begun: AtomicBool,
-    /// Whether the first request, which is still to come, shall be the last.
+    /// Whether the next answer shall be the last.
     pub stopping: AtomicBool,
     asking: AtomicBool,
     answer: AtomicU8,

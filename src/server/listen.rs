@@ -24,6 +24,8 @@ pub struct Listener {
     pub socket: ListeningSocket,
     /// Whether its connections begin with a TLS handshake.
     pub encrypted: bool,
+    /// Whether it outlives us, so that whoever waits in its queue is the next one's to serve.
+    pub handed: bool,
 }
 
 /// Either kind of socket.
@@ -56,7 +58,7 @@ impl Listener {
             ListeningSocket::Tcp(socket) => ListeningSocket::Tcp(socket.try_clone()?),
             ListeningSocket::Unix(socket) => ListeningSocket::Unix(socket.try_clone()?),
         };
-        Ok(Self { socket, encrypted: self.encrypted })
+        Ok(Self { socket, encrypted: self.encrypted, handed: self.handed })
     }
 }
 
@@ -81,12 +83,13 @@ pub fn bind(settings: &Settings, workers: usize) -> Result<Vec<Vec<Listener>>, E
         settings.listen.iter().cloned().map(|it| (it, false)).chain(encrypted)
     {
         match listen {
-            Listen::Tcp(address) => tcp(address, encrypted, &mut threads)
+            Listen::Tcp(address) => tcp((address, encrypted), settings.reuse_port, &mut threads)
                 .map_err(|error| failed(&address.to_string(), error))?,
             Listen::Unix(path) => {
                 let name = format!("unix:{}", path.display());
                 let socket = unix(&path).map_err(|error| failed(&name, error))?;
-                let listener = Listener { socket: ListeningSocket::Unix(socket), encrypted };
+                let socket = ListeningSocket::Unix(socket);
+                let listener = Listener { socket, encrypted, handed: false };
                 share(&listener, &mut threads).map_err(|error| failed(&name, error))?;
             }
         }
@@ -99,8 +102,14 @@ fn failed(name: &str, error: io::Error) -> Error {
 }
 
 /// A socket of its own for each thread; the first decides what port 0 means.
-fn tcp(address: SocketAddr, encrypted: bool, threads: &mut [Vec<Listener>]) -> io::Result<()> {
-    vacant(address)?;
+fn tcp(
+    (address, encrypted): (SocketAddr, bool),
+    reuse_port: bool,
+    threads: &mut [Vec<Listener>],
+) -> io::Result<()> {
+    if !reuse_port {
+        vacant(address)?;
+    }
     let mut address = address;
     for thread in threads {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -114,7 +123,8 @@ fn tcp(address: SocketAddr, encrypted: bool, threads: &mut [Vec<Listener>]) -> i
         socket.listen(BACKLOG)?;
         let socket = TcpListener::from(socket);
         address = socket.local_addr()?;
-        thread.push(Listener { socket: ListeningSocket::Tcp(socket), encrypted });
+        let socket = ListeningSocket::Tcp(socket);
+        thread.push(Listener { socket, encrypted, handed: false });
     }
     Ok(())
 }
@@ -157,10 +167,12 @@ fn from_systemd(settings: &Settings) -> io::Result<Vec<Listener>> {
         if let Ok(Some(socket)) = handed.take_tcp_listener(index) {
             socket.set_nonblocking(true)?;
             let encrypted = tls_ports.contains(&socket.local_addr()?.port());
-            found.push(Listener { socket: ListeningSocket::Tcp(socket), encrypted });
+            let socket = ListeningSocket::Tcp(socket);
+            found.push(Listener { socket, encrypted, handed: true });
         } else if let Ok(Some(socket)) = handed.take_unix_listener(index) {
             socket.set_nonblocking(true)?;
-            found.push(Listener { socket: ListeningSocket::Unix(socket), encrypted: false });
+            let socket = ListeningSocket::Unix(socket);
+            found.push(Listener { socket, encrypted: false, handed: true });
         }
     }
     Ok(found)
@@ -173,7 +185,7 @@ mod tests {
     #[test]
     fn g5_accepted_sockets_notice_that_a_client_has_vanished() {
         let mut threads = vec![Vec::new()];
-        tcp(SocketAddr::from(([127, 0, 0, 1], 0)), false, &mut threads).unwrap();
+        tcp((SocketAddr::from(([127, 0, 0, 1], 0)), false), false, &mut threads).unwrap();
         let ListeningSocket::Tcp(listener) = &threads[0][0].socket else { panic!("a unix socket") };
         let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         listener.set_nonblocking(false).unwrap();
@@ -185,10 +197,11 @@ mod tests {
     #[test]
     fn an_address_that_is_served_is_not_shared() {
         let mut threads = [Vec::new(), Vec::new()];
-        tcp(SocketAddr::from(([127, 0, 0, 1], 0)), false, &mut threads).unwrap();
+        tcp((SocketAddr::from(([127, 0, 0, 1], 0)), false), false, &mut threads).unwrap();
         let address = threads[0][0].addr().unwrap();
         assert_eq!(threads[1][0].addr(), Some(address), "our own threads share it");
-        let again = tcp(address, false, &mut [Vec::new()]);
+        let again = tcp((address, false), false, &mut [Vec::new()]);
         assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert!(tcp((address, false), true, &mut [Vec::new()]).is_ok(), "unless that is wanted");
     }
 }

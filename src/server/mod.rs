@@ -27,6 +27,8 @@ pub struct Settings {
     pub listen: Vec<Listen>,
     /// How many threads serve; zero is one per core.
     pub workers: usize,
+    /// Whether another process may listen on the same addresses, which then takes over from us.
+    pub reuse_port: bool,
     /// Encrypted listeners.
     pub tls: Option<tls::Settings>,
     /// What a client may take of us.

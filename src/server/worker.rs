@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, UnixListener},
     runtime::{Builder, LocalOptions},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time,
 };
 use tokio_rustls::TlsAcceptor;
@@ -69,17 +69,19 @@ impl Worker {
             open: open.clone(),
         });
         for listener in self.listeners {
-            let (shared, encrypted) = (Rc::clone(&shared), listener.encrypted);
-            match listener.socket {
-                ListeningSocket::Tcp(socket) => {
-                    let socket = TcpListener::from_std(socket)?;
-                    tokio::task::spawn_local(shared.accept(Accept::Tcp(socket), encrypted));
+            let (encrypted, handed) = (listener.encrypted, listener.handed);
+            let socket = match listener.socket {
+                ListeningSocket::Tcp(socket) => Accept::Tcp(TcpListener::from_std(socket)?),
+                ListeningSocket::Unix(socket) => Accept::Unix(UnixListener::from_std(socket)?),
+            };
+            let shared = Rc::clone(&shared);
+            // Counted among the open, so that the thread does not end before it.
+            open.spawn_local(async move {
+                shared.accept(&socket, encrypted).await;
+                if let (Accept::Tcp(socket), false) = (socket, handed) {
+                    shared.take_the_last(socket, encrypted);
                 }
-                ListeningSocket::Unix(socket) => {
-                    let socket = UnixListener::from_std(socket)?;
-                    tokio::task::spawn_local(shared.accept(Accept::Unix(socket), encrypted));
-                }
-            }
+            });
         }
         every(FLUSH, &shared.gateway, gateway::Worker::flush);
         every(SWEEP, &shared.gateway, gateway::Worker::sweep);
@@ -114,7 +116,7 @@ enum Accept {
 }
 
 impl Shared {
-    async fn accept(self: Rc<Self>, socket: Accept, encrypted: bool) {
+    async fn accept(self: &Rc<Self>, socket: &Accept, encrypted: bool) {
         loop {
             let Ok(place) = Arc::clone(&self.room).acquire_owned().await else { return };
             let accepted = tokio::select! {
@@ -130,21 +132,45 @@ impl Shared {
                     continue;
                 }
             };
-            let Ok(seat) = self.seat(address) else {
-                self.gateway.met("connections_per_client");
-                continue;
-            };
-            let peer = Rc::new(Peer { seat, ..peer(address, encrypted, place) });
-            let connection = Connection { peer, shared: Rc::clone(&self) };
-            let counted = self.gateway.connection();
-            self.open.spawn_local(async move {
-                match stream {
-                    Stream::Tcp(stream) => connection.serve(stream).await,
-                    Stream::Unix(stream) => connection.serve(stream).await,
-                }
-                drop(counted);
-            });
+            self.admit(stream, (address, encrypted), place);
         }
+    }
+
+    /// Takes those whom the system has told that they are connected, and closes the socket in the
+    /// same breath: whoever is in its queue then is hung up on.
+    fn take_the_last(self: &Rc<Self>, socket: TcpListener, encrypted: bool) {
+        let Ok(socket) = socket.into_std() else { return };
+        while let Ok(place) = Arc::clone(&self.room).try_acquire_owned()
+            && let Ok((stream, address)) = socket.accept()
+        {
+            let ready = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true));
+            if let Ok(stream) = ready.and_then(|()| tokio::net::TcpStream::from_std(stream)) {
+                self.admit(Stream::Tcp(stream), (Some(address), encrypted), place);
+            }
+        }
+    }
+
+    /// Serves a connection, unless its client has too many.
+    fn admit(
+        self: &Rc<Self>,
+        stream: Stream,
+        (address, encrypted): (Option<SocketAddr>, bool),
+        place: OwnedSemaphorePermit,
+    ) {
+        let Ok(seat) = self.seat(address) else {
+            self.gateway.met("connections_per_client");
+            return;
+        };
+        let peer = Rc::new(Peer { seat, ..peer(address, encrypted, place) });
+        let connection = Connection { peer, shared: Rc::clone(self) };
+        let counted = self.gateway.connection();
+        self.open.spawn_local(async move {
+            match stream {
+                Stream::Tcp(stream) => connection.serve(stream).await,
+                Stream::Unix(stream) => connection.serve(stream).await,
+            }
+            drop(counted);
+        });
     }
 }
 

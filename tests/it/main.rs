@@ -13,6 +13,7 @@
 mod echo;
 mod fleet;
 mod harness;
+mod load;
 mod redis;
 mod visitor;
 

@@ -1,8 +1,18 @@
 //! New settings between two requests.
 
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use rustls::RootCertStore;
+use tokio::time::{Instant, sleep};
+
 use crate::{
+    echo::Echo,
+    fleet::Process,
     harness::{KEY, Plan, ROUTES, Street},
-    visitor::Visitor,
+    load::{Load, Talker, Wrk},
+    redis::free_port,
+    tls::connect,
+    visitor::{Visitor, raw},
 };
 
 #[tokio::test]
@@ -38,4 +48,161 @@ async fn keys_rotate_without_logging_anybody_out() {
     assert_eq!(visitor.get("/orders").await.status, 302, "and then it does not");
     assert_eq!(newcomer.get("/orders").await.status, 200, "the new one signed");
     street.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_change_thirty_times_and_no_request_fails() {
+    let street = Street::usual().await;
+    let mut inside = Visitor::wechat(street.gateway);
+    let _ = inside.open("/orders").await;
+    let load = Load::start(street.gateway);
+    for round in 0..30 {
+        load.goes_on(20).await;
+        let more = format!("{ROUTES}\n[[site.route]]\npath = \"/round/{round}\"\nauth = \"none\"");
+        street.reload(&Plan::site(&more));
+        assert_eq!(inside.get("/orders").await.status, 200, "round {round}");
+        let public = Visitor::desktop(street.gateway).get(&format!("/round/{round}")).await;
+        assert_eq!(public.status, 200, "the new rules are in force");
+    }
+    assert!(load.end().await > 600);
+    street.close().await;
+}
+
+/// A gateway as a process, whose file is written anew again and again.
+struct Rewritten {
+    street: Street,
+    sites: [Echo; 2],
+    folder: tempfile::TempDir,
+    plain: SocketAddr,
+    tls: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Rewritten {
+    async fn new() -> Self {
+        let mut free = Vec::new();
+        for _ in 0..3 {
+            free.push(SocketAddr::from(([127, 0, 0, 1], free_port().await)));
+        }
+        Self {
+            street: Street::usual().await,
+            sites: [Echo::start().await, Echo::start().await],
+            folder: tempfile::tempdir().unwrap(),
+            plain: free[0],
+            tls: free[1],
+            admin: free[2],
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A new certificate in the place of the old one, and who believes in it alone.
+    fn certify(&self) -> RootCertStore {
+        let made = rcgen::generate_simple_self_signed(vec!["h5.example.com".to_owned()]).unwrap();
+        std::fs::write(self.path("cert.pem"), made.cert.pem()).unwrap();
+        std::fs::write(self.path("key.pem"), made.signing_key.serialize_pem()).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        roots
+    }
+
+    /// The file of a round: a route of its own, and what else changes in turn.
+    fn write(&self, round: usize, end: &str) {
+        let (old, new) = (
+            format!("{{ id = \"k1\", secret = \"{KEY}\" }}"),
+            "{ id = \"k2\", secret = \"fedcba9876543210fedcba9876543210\" }",
+        );
+        let keys = if round % 4 < 2 { format!("{old}, {new}") } else { format!("{new}, {old}") };
+        let upstreams = match round % 3 {
+            0 => format!("\"http://{}\"", self.sites[0].addr),
+            1 => format!("\"http://{}\"", self.sites[1].addr),
+            _ => format!("\"http://{}\", \"http://{}\"", self.sites[0].addr, self.sites[1].addr),
+        };
+        let (cert, key) = (self.path("cert.pem"), self.path("key.pem"));
+        let server = format!(
+            "[server.tls]\nlisten = [\"{}\"]\ncertificates = [{{ cert = \"{}\", key = \"{}\" }}]",
+            self.tls,
+            cert.display(),
+            key.display()
+        );
+        let site =
+            format!("{ROUTES}\n[[site.route]]\npath = \"/round/{round}\"\nauth = \"none\"\n");
+        let more = format!("[admin]\nlisten = \"{}\"\n{end}", self.admin);
+        let plan = Plan { server, session: format!("keys = [{keys}]"), more, ..Plan::site(&site) };
+        let text = plan.text(self.street.wechat, &upstreams);
+        let text = text.replace("[\"127.0.0.1:0\"]", &format!("[\"{}\"]", self.plain));
+        std::fs::write(self.path("config.toml"), text).unwrap();
+    }
+
+    async fn status(&self, round: usize) -> u16 {
+        Visitor::desktop(self.plain).get(&format!("/round/{round}")).await.status
+    }
+
+    async fn refused(&self) -> String {
+        let request = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        let metrics = raw(self.admin, request).await;
+        let mut lines = metrics.lines().map(str::to_owned);
+        lines
+            .find(|line| line.contains("config_reloads_total{result=\"refused\"}"))
+            .unwrap_or_default()
+    }
+}
+
+/// Until it holds.
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds().await {
+        assert!(begun.elapsed() < Duration::from_secs(10), "never: {what}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_changes_under_load_and_no_request_fails() {
+    let it = Rewritten::new().await;
+    let mut roots = it.certify();
+    it.write(0, "");
+    let process = Process::start(&it.path("config.toml"), it.plain, it.admin.port()).await;
+    let mut inside = Visitor::wechat(it.plain);
+    assert_eq!(inside.open("/orders").await.1.status, 200);
+    let (load, mut talker) = (Load::start(it.plain), Talker::start(it.plain).await);
+    let (plain, tls) =
+        (format!("http://{}/static/a", it.plain), format!("https://{}/static/a", it.tls));
+    let wrks = [
+        Wrk::start(&plain, "-c 8"),
+        Wrk::start(&plain, "-c 4 -H Connection:close"),
+        Wrk::start(&tls, "-c 4"),
+        Wrk::start(&tls, "-c 2 -H Connection:close"),
+    ];
+    for round in 1..=24 {
+        load.goes_on(20).await;
+        if round % 4 == 0 {
+            // A bad file: nothing changes.
+            let before = it.refused().await;
+            it.write(round, "nonsense = true");
+            process.signal("HUP").await;
+            until("refused", async || it.refused().await != before).await;
+            assert_eq!((it.status(round).await, it.status(round - 1).await), (403, 200));
+        } else {
+            roots = if round % 2 == 0 { it.certify() } else { roots };
+            it.write(round, "");
+            process.signal("HUP").await;
+            until("the new rules", async || it.status(round).await == 200).await;
+        }
+        until("the certificate", async || {
+            connect(it.tls, &roots, "h5.example.com", b"http/1.1").await.is_ok()
+        })
+        .await;
+        assert_eq!(inside.get("/orders").await.status, 200, "round {round}: nobody is logged out");
+        assert!(talker.talk().await, "round {round}: a WebSocket goes on");
+    }
+    for wrk in wrks {
+        assert!(wrk.end().await > 100);
+    }
+    assert!(load.end().await > 480);
+    let hits: Vec<usize> = it.sites.iter().map(Echo::hits).collect();
+    assert!(hits.iter().all(|hits| *hits > 100), "both sites were asked: {hits:?}");
+    it.street.close().await;
 }

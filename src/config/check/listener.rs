@@ -76,6 +76,7 @@ pub fn front(file: &Table<'_>) -> Front {
             listen,
             tls,
             workers: usize::try_from(server.number("workers", 0, 0..=1_024)).unwrap_or_default(),
+            reuse_port: server.boolean("reuse_port", false),
             limits: self::limits(&limits),
             drain: server.duration("drain", 30 * SECOND, Duration::ZERO..=DAY),
         },
