@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -11,7 +11,12 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    time::Instant,
 };
+
+/// What the microseconds at `/timed` count from, and the header that tells them.
+pub static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+pub const RECEIVED: &str = "x-received";
 
 /// The site. It speaks HTTP by hand, so that a test sees what was really sent.
 pub struct Echo {
@@ -73,6 +78,8 @@ async fn serve(mut stream: TcpStream, hits: Arc<AtomicUsize>) {
             "set-cookie: a=1\r\nset-cookie: wxgate=stolen; Path=/\r\nset-cookie: __Host-wxgate=stolen; Path=/\r\ncache-control: public, max-age=60\r\n"
         } else if path.starts_with("/cached") {
             "cache-control: public, s-maxage=600\r\n"
+        } else if path.starts_with("/timed") {
+            &format!("{RECEIVED}: {}\r\n", BEGAN.elapsed().as_micros())
         } else {
             ""
         };

@@ -9,6 +9,7 @@ use tokio::{
 use wxgate::clock::{self, Clock};
 
 use crate::{
+    echo::{BEGAN, RECEIVED},
     harness::{Plan, ROUTES, Street, until_ready},
     redis::free_port,
     visitor::{Answer, Visitor, raw},
@@ -192,16 +193,21 @@ impl Fleet {
         refused
     }
 
-    /// When each replica let a visitor in for the last time, whose session was ended `since`. Each
-    /// is asked until it knows of that; one that closes its door meanwhile may open it again.
+    /// When each replica let a visitor in for the last time, whose session was ended `since`: when the
+    /// site received what the replica passed on. Each is asked until it knows of the end; one that
+    /// closes its door meanwhile may open it again.
     pub async fn last_accepted(&self, visitor: &Visitor, since: Instant) -> Vec<Duration> {
         let watch = |gateway: &SocketAddr| {
             let mut visitor = Visitor { gateway: *gateway, ..visitor.clone() };
             async move {
                 let mut last = Duration::ZERO;
                 loop {
-                    match visitor.get("/orders").await.status {
-                        200 => last = since.elapsed(),
+                    let sent = Instant::now();
+                    let answer = visitor.get("/timed").await;
+                    match answer.status {
+                        // Let in, and then the replica was stopped with it in its hands.
+                        200 if sent.elapsed() > Duration::from_secs(1) => last = sent - since,
+                        200 => last = received(&answer).saturating_duration_since(since),
                         302 => return last,
                         status => assert_eq!(status, 503),
                     }
@@ -227,6 +233,12 @@ impl Fleet {
             street.close().await;
         }
     }
+}
+
+/// When the site received the request that this is the answer to.
+fn received(answer: &Answer) -> Instant {
+    let micros = answer.header(RECEIVED).unwrap().parse().unwrap();
+    *BEGAN + Duration::from_micros(micros)
 }
 
 /// A replica with this `[store]` and these lines in its site.

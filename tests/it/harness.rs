@@ -214,6 +214,11 @@ impl Street {
         self.served.await.unwrap();
     }
 
+    /// Waits until a gateway that was asked to stop has.
+    pub async fn stopped(&mut self) {
+        (&mut self.served).await.unwrap();
+    }
+
     /// Asks the gateway to stop.
     pub fn begin_to_close(&mut self) {
         if let Some(stop) = self.stop.take() {

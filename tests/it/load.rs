@@ -61,11 +61,18 @@ impl Load {
         patience.await.unwrap();
     }
 
+    /// How many were served; nothing may have gone wrong.
     pub async fn end(self) -> usize {
-        self.stop.store(true, Relaxed);
-        let wrong: Vec<String> = self.visitors.join_all().await.into_iter().flatten().collect();
+        let (served, wrong) = self.ended().await;
         assert!(wrong.is_empty(), "{} went wrong: {:?}", wrong.len(), wrong.first());
-        self.served.load(Relaxed)
+        served
+    }
+
+    /// How many were served, and what went wrong.
+    pub async fn ended(self) -> (usize, Vec<String>) {
+        self.stop.store(true, Relaxed);
+        let wrong = self.visitors.join_all().await.into_iter().flatten().collect();
+        (self.served.load(Relaxed), wrong)
     }
 }
 

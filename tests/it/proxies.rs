@@ -168,11 +168,6 @@ impl Proxy {
         );
         Answer::parse(&raw(self.addr, &request).await)
     }
-
-    async fn close(mut self) {
-        self.child.kill().await.unwrap();
-        self.street.close().await;
-    }
 }
 
 /// Everything that a visitor can do, in front of one proxy.
@@ -417,18 +412,13 @@ async fn the_visitor_leaves(proxy: &Proxy, phone: &mut Visitor) {
 async fn nothing_passes_alone(mut proxy: Proxy, mut phone: Visitor, status: u16) {
     let hits = proxy.hits();
     proxy.street.begin_to_close();
-    for _ in 0..100 {
-        if tokio::net::TcpStream::connect(proxy.street.gateway).await.is_err() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    proxy.street.stopped().await;
     for path in ["/orders", "/static/a"] {
         let answer = phone.get(path).await;
         assert_eq!(answer.status, status, "{path}: {answer:?}");
     }
     assert_eq!(proxy.hits(), hits);
-    proxy.close().await;
+    proxy.child.kill().await.unwrap();
 }
 
 /// Each proxy has a clock of its own.

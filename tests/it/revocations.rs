@@ -116,10 +116,26 @@ async fn also_at_a_replica_that_was_stopped_for_a_while() {
     let _one = ONE_BY_ONE.lock().await;
     let redis = Redis::start().await;
     let mut fleet = Fleet::of_processes(&store(&redis.url()), "", 3).await;
+    let mut leaving = Vec::new();
+    for _ in 0..20 {
+        let mut visitor = fleet.somebody().await;
+        visitor.gateway = fleet.gateway(2);
+        leaving.push((format!(r#"{{"session":"{}"}}"#, sid(&visitor).await), visitor));
+    }
     let times = end_sessions(&mut fleet, 2, async |fleet| {
         fleet.processes[2].signal("STOP").await;
-        sleep(3 * SECOND).await;
-        fleet.processes[2].signal("CONT").await;
+        for (json, _) in &leaving {
+            assert!(fleet.revoke(0, json).await.starts_with("HTTP/1.1 202"));
+        }
+        sleep(2 * SECOND).await;
+        // They ask while nobody is there, and are answered by one who just woke up.
+        let asked = leaving.iter_mut().map(|(_, visitor)| visitor.get("/orders"));
+        let (answers, ()) = tokio::join!(futures_util::future::join_all(asked), async {
+            sleep(SECOND).await;
+            fleet.processes[2].signal("CONT").await;
+        });
+        let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+        assert_eq!(statuses, [302; 20], "what it missed comes before what it is asked");
     });
     within_a_second(&times.await);
     fleet.close().await;

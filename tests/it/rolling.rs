@@ -106,8 +106,9 @@ async fn one_process_takes_over_from_another_and_no_request_fails() {
 }
 
 /// Without a socket that is handed on: the kernel deals connections out between those who share
-/// the address. One that it had dealt to the old process in the last microsecond is lost, unless
-/// `net.ipv4.tcp_migrate_req` is 1; a browser sends such a request again.
+/// the address. One that it deals to the old process in its last microseconds is lost, unless
+/// `net.ipv4.tcp_migrate_req` is 1; a browser sends such a request again. So no request may get a
+/// wrong answer, and next to none may get none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_process_follows_another_at_an_address_that_both_share() {
     let street = Street::usual().await;
@@ -117,7 +118,8 @@ async fn one_process_follows_another_at_an_address_that_both_share() {
     let (file, admin) = files.next().await;
     let mut running = Process::start(&file, gateway, admin).await.child;
     let load = Load::start(gateway);
-    let wrk = Wrk::start(&format!("http://{gateway}/static/a"), "-c 8");
+    let migrates = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_migrate_req");
+    let allowed = if migrates.is_ok_and(|word| word.trim() == "1") { 0 } else { 2 };
     for _ in 0..3 {
         load.goes_on(200).await;
         let talkers = vec![Talker::start(gateway).await, Talker::start(gateway).await];
@@ -127,7 +129,9 @@ async fn one_process_follows_another_at_an_address_that_both_share() {
         running = next;
     }
     load.goes_on(200).await;
-    assert!(wrk.end().await > 500);
-    assert!(load.end().await > 800);
+    let (served, wrong) = load.ended().await;
+    println!("{served} served over 3 successions, {} lost", wrong.len());
+    assert!(served > 800 && wrong.len() <= allowed, "{wrong:?}");
+    assert!(!wrong.iter().any(|why| why.starts_with("HTTP")), "{wrong:?}");
     street.close().await;
 }
