@@ -18,6 +18,7 @@ need redis-server redis-server
 need caddy caddy
 need haproxy haproxy
 need wrk wrk
+need apache2 apache2-bin
 need chromium chromium
 need curl curl
 need ip iproute2
