@@ -10,7 +10,7 @@ FUZZ_SECONDS ?= 60
 test: tools format lint unit doc browser packages
 	@echo "everything passed"
 
-# The real programs the tests run against: sites in PHP, Node and Python, three proxies, JOSE
+# The real programs the tests run against: sites in PHP, Node and Python, four proxies, JOSE
 # libraries, and a browser.
 tools:
 	sh tests/tools.sh

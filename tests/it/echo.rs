@@ -83,9 +83,11 @@ async fn serve(mut stream: TcpStream, hits: Arc<AtomicUsize>) {
         } else {
             ""
         };
+        let missing = path.starts_with("/static/missing");
+        let status = if missing { "404 Not Found" } else { "200 OK" };
         let head_only = head.starts_with("HEAD ");
         let answer = format!(
-            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\ncontent-type: text/plain; charset=utf-8\r\n{hostile}keep-alive: timeout=5\r\nconnection: keep-alive\r\n\r\n{}",
+            "HTTP/1.1 {status}\r\ncontent-length: {}\r\ncontent-type: text/plain; charset=utf-8\r\n{hostile}keep-alive: timeout=5\r\nconnection: keep-alive\r\n\r\n{}",
             text.len(),
             if head_only { "" } else { &text },
         );

@@ -43,6 +43,7 @@ mod soak;
 mod tls;
 mod topologies;
 mod trouble;
+mod twenty;
 mod upstreams;
 mod verify;
 mod wechat;

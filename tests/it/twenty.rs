@@ -1,0 +1,393 @@
+//! Twenty things that hold in front of a site, whichever proxy stands there.
+
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use futures_util::future::LocalBoxFuture;
+
+use crate::{
+    proxies::Proxy,
+    visitor::{Answer, Visitor, raw},
+};
+
+/// What the checks share: the proxy, and somebody who logged in at the first of them.
+pub struct Scene {
+    pub proxy: Proxy,
+    pub phone: Visitor,
+    /// Seconds by which the gateway's clock is ahead.
+    pub later: &'static AtomicU64,
+}
+
+type Check = for<'a> fn(&'a mut Scene) -> LocalBoxFuture<'a, ()>;
+
+/// In this order: the first logs in, the last two leave nobody and nothing.
+pub const CHECKS: [(&str, Check); 20] = [
+    ("a login returns to the page, its query intact", |it| Box::pin(login_returns(it))),
+    ("the site learns who it is", |it| Box::pin(site_learns(it))),
+    ("names of which nothing is known are absent or empty", |it| Box::pin(empty_names(it))),
+    ("who cannot follow a redirect gets 401 and the address of the login", |it| {
+        Box::pin(told_where(it))
+    }),
+    ("a browser on a desk gets a code to scan", |it| Box::pin(code_to_scan(it))),
+    ("public and optional pages are there for everybody", |it| Box::pin(open_pages(it))),
+    ("forged names are worth nothing where no login is needed", |it| {
+        Box::pin(forged_in_the_open(it))
+    }),
+    ("forged names are worth nothing where one is", |it| Box::pin(forged_inside(it))),
+    ("cookies of ours stay here, the others go on as they are", |it| Box::pin(cookies(it))),
+    ("tricks with the path open no door", |it| Box::pin(path_tricks(it))),
+    ("words about another request open no door", |it| Box::pin(other_words(it))),
+    ("there is no other door: other hosts, the question itself", |it| Box::pin(other_doors(it))),
+    ("pages and errors of the gateway and of the site arrive", |it| Box::pin(own_pages(it))),
+    ("a button comes before WeChat's consent", |it| Box::pin(consent(it))),
+    ("a body arrives whole, and no stranger's does", |it| Box::pin(bodies(it))),
+    ("a WebSocket needs the same login", |it| Box::pin(websockets(it))),
+    ("large headers arrive, and too large ones are refused", |it| Box::pin(large_headers(it))),
+    ("a cookie that is written anew reaches the browser and no cache", |it| Box::pin(renewal(it))),
+    ("a logout ends the session, captured copies too", |it| Box::pin(logout(it))),
+    ("without the gateway nothing passes", |it| Box::pin(alone(it))),
+];
+
+const PAGE: &str = "/orders?x=1&y=%2F&z=%E4%B8%AD";
+
+async fn login_returns(Scene { proxy, phone, .. }: &mut Scene) {
+    let first = phone.get(PAGE).await;
+    assert_eq!((first.status, proxy.hits()), (302, 0), "{first:?}");
+    let start = if proxy.program.asks {
+        "http://h5.example.com/_wx/login?rd=/orders%3Fx%3D1%26y%3D%252F%26z%3D%25E4%25B8%25AD"
+    } else {
+        &format!("http://{}/connect/oauth2/authorize?appid=wx1&", proxy.street.wechat)
+    };
+    assert!(first.location().starts_with(start), "{first:?}");
+    let (at, page) = phone.open(PAGE).await;
+    assert_eq!((at.as_str(), page.status), (PAGE, 200), "{page:?}");
+    assert!(page.text.starts_with(&format!("GET {PAGE} HTTP/1.1")), "{}", page.text);
+    assert_eq!(page.received("host"), ["h5.example.com"]);
+}
+
+async fn site_learns(Scene { phone, .. }: &mut Scene) {
+    let page = phone.get("/orders").await;
+    let session = phone.script().get("/_wx/session").await;
+    assert!(session.text.contains(page.received("x-wechat-openid")[0]), "{}", session.text);
+    assert_eq!(page.received("x-wechat-appid"), ["wx1"]);
+    assert_eq!(page.received("x-wechat-account"), ["main"]);
+    assert_eq!(page.received("x-wechat-scope"), ["snsapi_base"]);
+    assert_eq!(page.received("x-wechat-session")[0].len(), 32);
+    assert_eq!(page.received("x-wechat-auth-time").len(), 1);
+    assert_eq!(page.received("x-wechat-assertion")[0].split('.').count(), 3);
+}
+
+async fn empty_names(Scene { proxy, phone, .. }: &mut Scene) {
+    let unknown = ["x-wechat-unionid", "x-wechat-nickname", "x-wechat-avatar", "x-wechat-snapshot"];
+    let known = ["x-wechat-openid", "x-wechat-session", "x-wechat-assertion", "x-wechat-scope"];
+    let page = phone.get("/orders").await;
+    let public = phone.get("/static/a").await;
+    let nobody = proxy.phone().get("/news/a").await;
+    for (page, names) in [(page, &unknown[..]), (public, &known[..]), (nobody, &known[..])] {
+        assert_eq!(page.status, 200, "{page:?}");
+        for name in names {
+            assert_eq!(page.received(name).concat(), "", "{name}: {}", page.text);
+        }
+    }
+}
+
+async fn told_where(Scene { proxy, .. }: &mut Scene) {
+    let hits = proxy.hits();
+    let script = proxy.phone().script().get("/api/cart?x=1").await;
+    assert_eq!(script.status, 401, "{script:?}");
+    let host = if proxy.program.asks { "http://h5.example.com" } else { "" };
+    let told = format!(
+        r#"{{"error":"login_required","login_url":"{host}/_wx/login?rd=/api/cart%3Fx%3D1"}}"#
+    );
+    assert_eq!(script.text.trim(), told);
+    assert!(script.header("content-type").unwrap().starts_with("application/json"), "{script:?}");
+    assert!(script.header("cache-control").is_some_and(|it| it.contains("no-store")), "{script:?}");
+    let form = proxy.phone().send("POST", "/orders", &[], "a=1").await;
+    assert_eq!(form.status, 401, "{form:?}");
+    assert!(form.text.contains("login_required"), "{form:?}");
+    assert_eq!(proxy.hits(), hits, "G3");
+}
+
+async fn code_to_scan(Scene { proxy, .. }: &mut Scene) {
+    let (hits, mut desk) = (proxy.hits(), proxy.desktop());
+    let mut page = desk.get("/orders").await;
+    if proxy.program.asks {
+        page = desk.follow(&page, "/").await.1;
+    }
+    assert!(page.text.contains("<svg"), "{}", page.text);
+    assert_eq!(proxy.hits(), hits, "G3");
+}
+
+async fn open_pages(Scene { proxy, phone, .. }: &mut Scene) {
+    for (mut visitor, known) in [(proxy.desktop(), false), (phone.clone(), true)] {
+        for path in ["/static/a.js", "/news/today"] {
+            let page = visitor.get(path).await;
+            assert_eq!(page.status, 200, "{path}: {page:?}");
+            let told = page.received("x-wechat-openid").concat();
+            assert_eq!(!told.is_empty(), known && path.starts_with("/news"), "{path}: {told}");
+        }
+    }
+}
+
+const FORGED: [&str; 17] = [
+    "X-WeChat-OpenId",
+    "x_wechat_openid",
+    "X-WeChat_OpenId",
+    "X_WeChat-OpenId",
+    "X.WeChat.OpenId",
+    "x-wechat-unionid",
+    "X-WeChat-Nickname",
+    "X-WeChat-Snapshot",
+    "X-WeChat-Assertion",
+    "X-WX-OPENID",
+    "X-WeChat-OpenId-Pay",
+    "X-Original-URL",
+    "X-Rewrite-URL",
+    "X-Forwarded-Host",
+    "X-Forwarded-Prefix",
+    "Forwarded",
+    "X-Real-IP",
+];
+
+async fn forged_in_the_open(Scene { proxy, phone, .. }: &mut Scene) {
+    let openid = phone.get("/orders").await.received("x-wechat-openid")[0].to_owned();
+    for (visitor, path, known) in [
+        (proxy.desktop(), "/static/a", ""),
+        (proxy.desktop(), "/news/a", ""),
+        (phone.clone(), "/static/a", ""),
+        (phone.clone(), "/news/a", &*openid),
+    ] {
+        forge(proxy, visitor, path, known).await;
+    }
+}
+
+async fn forged_inside(Scene { proxy, phone, .. }: &mut Scene) {
+    let openid = phone.get("/orders").await.received("x-wechat-openid")[0].to_owned();
+    forge(proxy, phone.clone(), "/orders", &openid).await;
+    let hits = proxy.hits();
+    for name in FORGED {
+        let stranger = proxy.phone().send("GET", "/orders", &[(name, "forged")], "").await;
+        assert!((300..500).contains(&stranger.status), "{name}: {stranger:?}");
+    }
+    assert_eq!(proxy.hits(), hits);
+}
+
+/// Sends every forgery alone and all of them together; the site learns `known` and nothing else.
+async fn forge(proxy: &Proxy, mut visitor: Visitor, path: &str, known: &str) {
+    let forged = FORGED.map(|name| (name, "forged"));
+    for (name, value) in forged {
+        for name in [name.to_owned(), name.to_uppercase(), name.to_lowercase()] {
+            let answer = visitor.send("GET", path, &[(&name, value)], "").await;
+            assert!(!answer.text.contains("forged"), "{path} {name}: {}", answer.text);
+            let told = answer.received("x-wechat-openid").concat();
+            let expected = if answer.status == 200 { known } else { "" };
+            assert_eq!(told, expected, "{path} {name}");
+        }
+    }
+    // nginx removes what it has a line for, and wxgate refuses the rest of the family for it.
+    let mut sent = forged.to_vec();
+    if proxy.program.refuses_forgeries {
+        let answer = visitor.send("GET", path, &sent, "").await;
+        assert_eq!(answer.status, 403, "{path}: {answer:?}");
+        sent.retain(|(name, _)| !name.to_ascii_lowercase().starts_with("x-w"));
+    }
+    let answer = visitor.send("GET", path, &sent, "").await;
+    assert_eq!(answer.status, 200, "{path}: {answer:?}");
+    assert!(!answer.text.contains("forged"), "{path}: {}", answer.text);
+    assert_eq!(answer.received("x-wechat-openid").concat(), known, "{path}");
+}
+
+async fn cookies(Scene { proxy, phone, .. }: &mut Scene) {
+    for mut visitor in [proxy.phone(), phone.clone()] {
+        for path in ["/static/a", "/news/a"] {
+            let sent = [("cookie", "a=1; wxgate-flow-0123=x; b=2; c=3")];
+            let answer = visitor.send("GET", path, &sent, "").await;
+            assert!(!answer.text.contains("wxgate="), "C2: {path}: {}", answer.text);
+            let cookies = answer.received("cookie").concat();
+            assert!(cookies.contains("a=1") && cookies.contains("b=2; c=3"), "{path}: {cookies}");
+        }
+    }
+}
+
+async fn path_tricks(Scene { proxy, .. }: &mut Scene) {
+    let hits = proxy.hits();
+    for target in [
+        "/static/../orders",
+        "/static/%2e%2e/orders",
+        "/static/..%2forders",
+        "/static/%252e%252e/orders",
+        "/static\\..\\orders",
+        "/static/..;/orders",
+        "/static//../orders",
+        "//static/a",
+        "/static/a%00",
+        "/%6frders",
+        "/orders#/static/a",
+        "/_wx/../orders",
+        "/_wx/%2e%2e/orders",
+        "/MP_verify_x.txt/../orders",
+        "/_WX/../orders",
+        "http://h5.example.com/orders",
+    ] {
+        let answer = proxy.raw(target, "").await;
+        assert_ne!(answer.status, 200, "{target}: {answer:?}");
+        assert_eq!(proxy.hits(), hits, "{target} reached the site");
+    }
+}
+
+async fn other_words(Scene { proxy, .. }: &mut Scene) {
+    let hits = proxy.hits();
+    for words in [
+        "x-original-uri: /static/a\r\nx-original-method: GET\r\n",
+        "x-original-url: http://h5.example.com/static/a\r\n",
+        "x-forwarded-uri: /static/a\r\nx-forwarded-method: GET\r\n",
+        "x-forwarded-uri: /static/a\r\nx-forwarded-uri: /static/a\r\n",
+        "x-forwarded-host: h5.example.com\r\nx-forwarded-host: h5.example.com\r\n",
+        "connection: x-original-uri, x-forwarded-uri\r\n",
+        "x-http-method-override: HEAD\r\n",
+    ] {
+        let answer = proxy.raw("/orders", words).await;
+        assert_ne!(answer.status, 200, "{words}: {answer:?}");
+        assert!(answer.status < 500, "{words}: {answer:?}");
+        assert_eq!(proxy.hits(), hits, "{words} reached the site");
+    }
+}
+
+async fn other_doors(Scene { proxy, .. }: &mut Scene) {
+    let hits = proxy.hits();
+    let request = "GET /static/a HTTP/1.1\r\nhost: other.example.com\r\nconnection: close\r\n\r\n";
+    let _ = raw(proxy.addr, request).await;
+    assert_eq!(proxy.hits(), hits, "A4");
+    for target in ["/_wx/verify", "/_wx/verify/static/a", "/_wx/verify?x"] {
+        assert_eq!(proxy.raw(target, "").await.status, 404, "{target}");
+    }
+}
+
+async fn own_pages(Scene { proxy, phone, .. }: &mut Scene) {
+    let proof = proxy.desktop().get("/MP_verify_AbCd1234.txt").await;
+    assert_eq!((proof.status, proof.text.as_str()), (200, "AbCd1234"));
+    let keys = proxy.desktop().get("/_wx/jwks.json").await;
+    assert!(keys.text.contains("\"kid\":\"k1\""), "{keys:?}");
+    let hits = proxy.hits();
+    let lost = proxy.desktop().get("/_wx/nothing").await;
+    assert!(lost.status == 404 && lost.text.contains("<html"), "{lost:?}");
+    let stale = proxy.phone().get("/_wx/callback?code=0123456789&state=0123").await;
+    assert!(stale.status == 400 && stale.text.contains("<html"), "{stale:?}");
+    assert_eq!(proxy.hits(), hits);
+    // The site's own word, and its silence.
+    let missing = phone.get("/static/missing").await;
+    assert!(
+        missing.status == 404 && missing.text.starts_with("GET /static/missing"),
+        "{missing:?}"
+    );
+    let silent = phone.get("/static/hangup").await;
+    assert_eq!(silent.status, 502, "{silent:?}");
+}
+
+async fn consent(Scene { proxy, .. }: &mut Scene) {
+    let mut phone = proxy.phone();
+    let mut button = phone.get("/club/x?y=1").await;
+    if proxy.program.asks {
+        button = phone.follow(&button, "/").await.1;
+    }
+    let next = "/_wx/login?rd=/club/x%3Fy%3D1&scope=snsapi_userinfo";
+    assert!(button.links_to(next), "{button:?}");
+    let page = crate::login::consent(&mut phone, next).await;
+    assert_eq!(page.received("x-wechat-nickname"), ["%E6%9D%8E%E9%9B%B7"], "{page:?}");
+    assert_eq!(page.received("x-wechat-avatar").len(), 1);
+}
+
+async fn bodies(Scene { proxy, phone, .. }: &mut Scene) {
+    let body = format!("name={}", "v".repeat(200_000));
+    let posted = phone.send("POST", "/orders?p=1", &[], &body).await;
+    assert_eq!(posted.status, 200, "{posted:?}");
+    assert!(posted.text.starts_with("POST /orders?p=1 HTTP/1.1"), "{}", posted.text);
+    assert!(posted.text.ends_with(&body), "{}", posted.text.len());
+    let hits = proxy.hits();
+    let stranger = proxy.phone().send("POST", "/orders?p=1", &[], "name=value").await;
+    assert_eq!((stranger.status, proxy.hits()), (401, hits), "{stranger:?}");
+}
+
+async fn websockets(Scene { proxy, phone, .. }: &mut Scene) {
+    let cookie = format!("cookie: wxgate={}\r\n", phone.cookie("wxgate"));
+    for (cookie, status) in [("", "401"), (cookie.as_str(), "101")] {
+        let hits = proxy.hits();
+        let request = format!(
+            "GET /ws HTTP/1.1\r\nhost: h5.example.com\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{cookie}\r\n"
+        );
+        let (line, back) = speak(proxy.addr, &request).await;
+        assert_eq!(line.split(' ').nth(1), Some(status), "{line}");
+        assert_eq!(proxy.hits() - hits, usize::from(status == "101"));
+        assert_eq!(back, (status == "101").then(|| b"\x81\x02hi".to_vec()), "what was said");
+    }
+}
+
+/// The first line of the answer, and the frame that comes back for one that says "hi".
+async fn speak(to: SocketAddr, request: &str) -> (String, Option<Vec<u8>>) {
+    use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+    let mut stream = BufReader::new(tokio::net::TcpStream::connect(to).await.unwrap());
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let (mut first, mut line) = (String::new(), String::new());
+    let _ = stream.read_line(&mut first).await.unwrap();
+    if !first.contains(" 101 ") {
+        return (first, None);
+    }
+    while stream.read_line(&mut line).await.unwrap() > 2 {
+        line.clear();
+    }
+    stream.write_all(b"\x81\x82\0\0\0\0hi").await.unwrap();
+    let mut frame = vec![0; 4];
+    let _ = stream.read_exact(&mut frame).await.unwrap();
+    (first, Some(frame))
+}
+
+async fn large_headers(Scene { proxy, phone, .. }: &mut Scene) {
+    let large = "l".repeat(4_096);
+    let page = phone.send("GET", "/orders", &[("x-large", &large)], "").await;
+    assert_eq!(page.status, 200, "{}", page.status);
+    assert_eq!(page.received("x-large"), [large.as_str()]);
+    let hits = proxy.hits();
+    let huge = "h".repeat(100_000);
+    let refused = phone.send("GET", "/orders", &[("x-large", &huge)], "").await;
+    assert!((400..500).contains(&refused.status), "{}", refused.status);
+    assert_eq!(proxy.hits(), hits);
+}
+
+/// Half the idle time later the cookie is written anew, on an answer that nobody may keep.
+async fn renewal(Scene { proxy, phone, later }: &mut Scene) {
+    later.store(7 * 3600, Ordering::Relaxed);
+    let old = phone.cookie("wxgate");
+    let page = phone.get("/cached").await;
+    assert_eq!(page.status, 200, "{page:?}");
+    assert_eq!(page.all("set-cookie").count(), 1, "{page:?}");
+    assert_eq!(page.all("cache-control").collect::<Vec<_>>(), ["no-store"], "C7: {page:?}");
+    assert_ne!(old, phone.cookie("wxgate"));
+    let page = phone.get("/cached").await;
+    assert_eq!(page.all("set-cookie").count(), 0, "{page:?}");
+    let kept = page.all("cache-control").collect::<Vec<_>>();
+    assert_eq!(kept, ["public, s-maxage=600"], "the site's own word");
+    assert_eq!(proxy.phone().get("/cached").await.status, 302);
+}
+
+async fn logout(Scene { proxy, phone, .. }: &mut Scene) {
+    let captured = phone.clone();
+    let hits = proxy.hits();
+    let bye = phone.send("POST", "/_wx/logout", &[("origin", "http://h5.example.com")], "").await;
+    assert_eq!((bye.status, phone.has_session()), (200, false), "{bye:?}");
+    assert_eq!(captured.clone().get("/orders").await.status, 302, "E7");
+    assert_eq!(phone.get("/orders").await.status, 302);
+    assert_eq!(proxy.hits(), hits);
+}
+
+async fn alone(Scene { proxy, phone, .. }: &mut Scene) {
+    let hits = proxy.hits();
+    proxy.street.begin_to_close();
+    proxy.street.stopped().await;
+    for path in ["/orders", "/static/a"] {
+        let answer: Answer = phone.get(path).await;
+        assert_eq!(answer.status, proxy.program.alone, "{path}: {answer:?}");
+    }
+    assert_eq!(proxy.hits(), hits);
+}
