@@ -33,6 +33,7 @@ browser:
 	cd tests/browser && npm ci --no-audit --no-fund
 	node tests/browser/demo.mjs target/debug/wxgate artifacts
 	node tests/browser/wechat.mjs target/debug/wxgate artifacts
+	node tests/browser/broker.mjs target/debug/wxgate artifacts
 
 # What is handed to operators: the .deb is built, installed, upgraded and purged; Kubernetes' own
 # schemas judge the manifests. With the program of the tests, which is there already.
@@ -71,4 +72,4 @@ deny:
 
 clean:
 	$(CARGO) clean
-	rm -rf artifacts tests/browser/node_modules tests/proof/node_modules tests/proof/venv tests/packages/venv tests/packages/promtool
+	rm -rf artifacts tests/browser/node_modules tests/proof/node_modules tests/proof/venv tests/api/venv tests/packages/venv tests/packages/promtool

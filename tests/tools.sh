@@ -38,32 +38,31 @@ if [ -n "$missing" ]; then
     $sudo apt-get install -y -q --no-install-recommends $missing
 fi
 
-# Schemas of Kubernetes, for tests/packages.
-cd "$(dirname "$0")/packages"
-if ! cmp -s requirements.txt venv/installed; then
-    python3 -m venv venv
-    venv/bin/pip install -q --disable-pip-version-check -r requirements.txt
-    cp requirements.txt venv/installed
-fi
+cd "$(dirname "$0")"
+
+# In Python: JOSE libraries that know nothing of us, to check our assertions; schemathesis for the
+# broker; schemas of Kubernetes.
+for folder in proof api packages; do
+    if ! cmp -s $folder/requirements.txt $folder/venv/installed; then
+        python3 -m venv $folder/venv
+        $folder/venv/bin/pip install -q --disable-pip-version-check -r $folder/requirements.txt
+        cp $folder/requirements.txt $folder/venv/installed
+    fi
+done
+
 # promtool checks our rules. Debian has it in the package of a server that would start at once, on the
 # port of our admin listener; so the package is opened, not installed.
-if [ ! -x promtool/usr/bin/promtool ]; then
-    rm -rf promtool && mkdir promtool
+if [ ! -x packages/promtool/usr/bin/promtool ]; then
+    rm -rf packages/promtool && mkdir packages/promtool
     (
-        cd promtool
+        cd packages/promtool
         apt-get download -q prometheus || { $sudo apt-get update -q; apt-get download -q prometheus; }
         dpkg-deb -x prometheus_*.deb . && rm prometheus_*.deb
     )
 fi
-cd - >/dev/null
 
-# JOSE libraries that know nothing of us, to check our assertions.
-cd "$(dirname "$0")/proof"
-if ! cmp -s requirements.txt venv/installed; then
-    python3 -m venv venv
-    venv/bin/pip install -q --disable-pip-version-check -r requirements.txt
-    cp requirements.txt venv/installed
-fi
+# JOSE libraries in Node.
+cd proof
 if ! cmp -s package-lock.json node_modules/installed; then
     npm ci --no-audit --no-fund
     cp package-lock.json node_modules/installed

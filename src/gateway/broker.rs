@@ -105,7 +105,11 @@ impl Worker {
         let client = rules.trusted.client(peer.ip, request.headers());
         entry.came_from(client);
         entry.at_broker(broker);
-        receive::well_formed(&request)?;
+        match receive::well_formed(&request) {
+            // After a method like these nobody knows what the client sends next.
+            Err(Error::MethodNotAllowed) => return Ok(reply::last(not_allowed(&window.method()))),
+            formed => formed?,
+        }
         if window != Window::Unknown && request.method() != window.method() {
             return Ok(not_allowed(&window.method()));
         }

@@ -243,6 +243,20 @@ async fn pages_are_signed_for_the_js_sdk() {
 }
 
 #[tokio::test]
+async fn wechat_is_left_alone_for_a_while_when_it_gives_no_ticket() {
+    let street = Street::open(plan()).await;
+    street.fault(r#"{"at":"stable_token","errcode":40164,"times":1}"#).await;
+    let mut phone = phone(&street).script();
+    for _ in 0..10 {
+        let answer = phone.get("/api/wechat/jssdk?url=https%3A%2F%2Fshop.example.com%2F").await;
+        assert_eq!((answer.status, &json(&answer)["error"]), (502, &"misconfigured".into()));
+    }
+    assert_eq!(street.calls("/cgi-bin/stable_token").await, 1);
+    assert_eq!(street.calls("/cgi-bin/ticket/getticket").await, 0);
+    street.close().await;
+}
+
+#[tokio::test]
 async fn signatures_are_off_unless_configured() {
     let off = Plan { more: BROKER.replace("jssdk = true", ""), ..Plan::default() };
     let street = Street::open(off).await;

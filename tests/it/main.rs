@@ -18,6 +18,7 @@ mod redis;
 mod visitor;
 
 mod broker;
+mod broker_api;
 mod broker_servers;
 mod clocks;
 mod decide;
