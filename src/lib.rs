@@ -44,6 +44,9 @@
 //!    └─ Refuse …       gateway/reply.rs      a page, or 401 for scripts
 //! ```
 //!
+//! A request for the code broker's host and prefix turns off before all that: `gateway/broker.rs`
+//! has its paths, `site/broker.rs` says who may be sent where, `wire/link.rs` what an address is.
+//!
 //! What ends on one replica ends on all: `gateway/feed.rs` follows the store's log of ended sessions
 //! from a task of its own, and requests look at the snapshot it keeps.
 //!

@@ -70,8 +70,11 @@ impl Default for Metrics {
         registry.register_collector(Box::new(Arc::clone(&threads)));
         let version = [("version", env!("CARGO_PKG_VERSION"))].to_vec();
         registry.register("build", "The program", Info::new(version));
-        let logins =
-            register(&mut registry, "logins", "Logins started, finished and failed, by reason");
+        let logins = register(
+            &mut registry,
+            "logins",
+            "Logins started, finished and failed, and codes and tickets of the broker, by reason",
+        );
         let wechat = register(&mut registry, "wechat_calls", "Calls to WeChat's API, by errcode");
         let sessions = register(
             &mut registry,
@@ -109,7 +112,8 @@ impl Metrics {
         thread
     }
 
-    /// A login was `started`, `finished` or `failed`.
+    /// A login was `started`, `restarted`, `finished` or `failed`; or, at the broker, a server's code was
+    /// `exchanged` or its ticket `redeemed`.
     pub fn login(&self, event: &'static str, reason: &'static str) {
         self.logins.get_or_create_owned(&Outcome { event, reason }).inc();
     }

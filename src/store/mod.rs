@@ -1,9 +1,10 @@
 //! What outlives a request and belongs to no visitor's cookie: small values that expire, and the
 //! log of sessions that were ended.
 //!
-//! A flood of anonymous visitors puts nothing in it. Values are sealed by whoever puts them here,
+//! A flood of anonymous visitors puts nothing in it, but where it begins logins at the code broker,
+//! which are counted by client and forgotten after ten minutes. Values are sealed by whoever puts them here,
 //! so that they are worth nothing to whoever reads them. Requests never wait for it, but for the
-//! callback of a login and a logout.
+//! callback of a login, a logout, and those of the broker.
 
 #![cfg_attr(not(feature = "redis"), expect(unused_variables, reason = "of Redis alone"))]
 
