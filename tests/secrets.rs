@@ -32,6 +32,7 @@ use visitor::{Answer, Visitor, raw};
 
 const SESSION_KEY: &str = "4f1c9a5be03d7628d1f0a97b3c5e8642";
 const APP_SECRET: &str = "0123456789abcdef0123456789abcde7";
+const CLIENT_SECRET: &str = "77d0e7b1f46c2a8534f1c9a5be03d762";
 
 /// What must not be in the log, and what each is.
 struct Secrets {
@@ -40,6 +41,14 @@ struct Secrets {
 }
 
 impl Secrets {
+    fn new(wechat: SocketAddr) -> Self {
+        let mut secrets = Self { known: Vec::new(), wechat };
+        secrets.add("app secret", APP_SECRET);
+        secrets.add("session key", SESSION_KEY);
+        secrets.add("client secret", CLIENT_SECRET);
+        secrets
+    }
+
     fn add(&mut self, what: &str, value: &str) {
         // Short values would be found by chance.
         if value.len() >= 8 && !self.known.iter().any(|(_, known)| known == value) {
@@ -53,7 +62,7 @@ impl Secrets {
             && let Ok(url) = Url::parse("http://h5.example.com").unwrap().join(location)
         {
             for (name, value) in url.query_pairs() {
-                if matches!(&*name, "code" | "state") {
+                if matches!(&*name, "code" | "state" | "ticket") {
                     self.add(&name, &value);
                 }
             }
@@ -153,6 +162,16 @@ auth = "none"
 path = "/member/*"
 scope = "snsapi_userinfo"
 prompt = "direct"
+[broker]
+host = "auth.example.com"
+public_url = "http://auth.example.com"
+[[broker.client]]
+name = "news"
+account = "main"
+return_to = ["https://h5.example.com/"]
+result = "ticket"
+secret = "{CLIENT_SECRET}"
+jssdk = true
 "#
     )
 }
@@ -178,7 +197,48 @@ async fn a_bad_day(gateway: SocketAddr, secrets: &mut Secrets) {
         fault(wechat, json).await;
         walk(&mut Visitor::wechat(gateway), "/orders", secrets).await;
     }
+    at_the_broker(gateway, secrets).await;
     odd_requests(gateway, phone, secrets).await;
+}
+
+/// What a client of the broker and its server do, right and wrong.
+async fn at_the_broker(gateway: SocketAddr, secrets: &mut Secrets) {
+    let base = "/api/wechat";
+    let auth =
+        format!("{base}/auth?scope=snsapi_userinfo&url=https%3A%2F%2Fh5.example.com%2Fstatic%2F");
+    let mut phone = Visitor { host: "auth.example.com", ..Visitor::wechat(gateway) };
+    for json in [
+        "{\"at\":\"userinfo\",\"errcode\":42001,\"times\":1}",
+        "{\"at\":\"access_token\",\"errcode\":40125,\"times\":1}",
+    ] {
+        fault(secrets.wechat, json).await;
+        walk(&mut phone, &auth, secrets).await;
+    }
+    let tickets: Vec<String> = secrets
+        .known
+        .iter()
+        .filter(|(what, _)| what == "ticket")
+        .map(|(_, it)| it.clone())
+        .collect();
+    assert!(!tickets.is_empty(), "no ticket");
+    let signed = format!("{base}/jssdk?url=https%3A%2F%2Fh5.example.com%2F");
+    assert_eq!(phone.script().get(&signed).await.status, 200);
+    secrets.add("wrong secret", "a-secret-that-was-guessed-at");
+    secrets.add("code", "another-made-up-code");
+    for secret in [CLIENT_SECRET, "a-secret-that-was-guessed-at"] {
+        let bearer = format!("Bearer {secret}");
+        let headers = [("authorization", bearer.as_str())];
+        for ticket in &tickets {
+            let form = format!("ticket={ticket}");
+            let answer = phone.send("POST", &format!("{base}/redeem"), &headers, &form).await;
+            if let Some((_, rest)) = answer.text.split_once("\"assertion\":\"") {
+                secrets.add("assertion", rest.split('"').next().unwrap());
+            }
+        }
+        let code = format!("{base}/getWxUserInfo?code=another-made-up-code");
+        let _ = phone.send("GET", &code, &headers, "").await;
+    }
+    assert!(secrets.known.iter().any(|(what, _)| what == "assertion"), "nothing redeemed");
 }
 
 /// Callbacks of others, cookies cut short, and what is no HTTP.
@@ -279,9 +339,7 @@ async fn g4_nothing_secret_is_in_the_log_even_at_trace() {
         log
     });
 
-    let mut secrets = Secrets { known: Vec::new(), wechat };
-    secrets.add("app secret", APP_SECRET);
-    secrets.add("session key", SESSION_KEY);
+    let mut secrets = Secrets::new(wechat);
     a_bad_day(address, &mut secrets).await;
 
     signal(&gateway, "-TERM");
@@ -292,7 +350,7 @@ async fn g4_nothing_secret_is_in_the_log_even_at_trace() {
     let log = reading.await.unwrap() + &complaints;
 
     let heard = String::from_utf8_lossy(&heard.lock().unwrap()).into_owned();
-    for name in ["access_token", "refresh_token"] {
+    for name in ["access_token", "refresh_token", "ticket"] {
         for part in heard.split(&format!("\"{name}\":\"")).skip(1) {
             secrets.add(name, part.split('"').next().unwrap());
         }

@@ -110,7 +110,9 @@ impl Worker {
             Err(Error::MethodNotAllowed) => return Ok(reply::last(not_allowed(&window.method()))),
             formed => formed?,
         }
-        if window != Window::Unknown && request.method() != window.method() {
+        let signs = window == Window::JsSdk && broker.has_jssdk();
+        let preflight = signs && request.method() == Method::OPTIONS;
+        if window != Window::Unknown && request.method() != window.method() && !preflight {
             return Ok(not_allowed(&window.method()));
         }
         let request_id = entry.request_id().clone();
@@ -122,7 +124,8 @@ impl Worker {
                 None => self.back(&visit, &request).await,
             },
             Window::Redeem => Ok(self.redeem(&visit, request).await),
-            Window::JsSdk if broker.has_jssdk() => Ok(self.sign(&visit, &request).await),
+            Window::JsSdk if preflight => Ok(jssdk::preflight(&visit, &request)),
+            Window::JsSdk if signs => Ok(self.sign(&visit, &request).await),
             Window::PublicKeys => Ok(reply::public_keys(rules.keys.public(), request.headers())),
             Window::OpenApi => Ok(openapi::answer(broker)),
             Window::JsSdk | Window::Unknown => Err(Error::NotFound),

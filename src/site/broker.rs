@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::{constant_time::verify_slices_are_equal, digest};
 
-use super::{Account, Outside};
+use super::{Account, Kind, Outside};
 use crate::{
     secret::Secret,
     wire::{Link, Origin, cookie::Names},
@@ -154,10 +154,11 @@ impl Client {
         [&self.account].into_iter().chain(outside)
     }
 
-    /// The account whose login page a visitor can use, inside WeChat or outside.
+    /// The account whose login page a visitor can use, inside WeChat or outside. That of a website
+    /// can be used anywhere.
     pub fn account_for(&self, inside: bool) -> Option<&Arc<Account>> {
         match &self.outside_wechat {
-            _ if inside => Some(&self.account),
+            _ if inside || self.account.kind == Kind::Website => Some(&self.account),
             Outside::Login(account) => Some(account),
             Outside::Page | Outside::Anonymous | Outside::Deny => None,
         }
@@ -167,8 +168,6 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::site::{Account, Kind};
-
     fn account() -> Arc<Account> {
         Arc::new(Account {
             name: "main".to_owned(),
@@ -236,6 +235,24 @@ mod tests {
         let none = Broker { clients: Vec::new(), ..broker };
         let link = Link::parse("https://shop.example.com/").unwrap();
         assert!(none.client_at(&link).is_none(), "an empty list allows nothing");
+    }
+
+    #[test]
+    fn the_account_is_one_whose_page_the_visitor_can_use() {
+        let (official, web) =
+            (account(), Arc::new(Account { kind: Kind::Website, ..Account::clone(&account()) }));
+        let cases = [
+            (&official, Outside::Page, [true, false]),
+            (&official, Outside::Deny, [true, false]),
+            (&official, Outside::Login(Arc::clone(&web)), [true, true]),
+            (&web, Outside::Page, [true, true]),
+        ];
+        for (account, outside_wechat, expected) in cases {
+            let shop = Client::clone(&client("shop", &[], false));
+            let shop = Client { account: Arc::clone(account), outside_wechat, ..shop };
+            let found = [true, false].map(|inside| shop.account_for(inside).is_some());
+            assert_eq!(found, expected, "{:?}", shop.outside_wechat);
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use url::{Url, form_urlencoded};
 
-use super::Origin;
+use super::{Origin, path::overlong};
 
 /// Longer than this is not looked at.
 const LONGEST: usize = 8 * 1024;
@@ -52,16 +52,19 @@ impl Link {
     }
 
     /// Whether its path is `prefix` or lies below it, also for a server that decodes it once or
-    /// twice more, or drops `;parameters` before it resolves dots.
+    /// twice more, takes overlong forms for dots and slashes, or drops `;parameters` before it
+    /// resolves dots. Everything lies below `/`.
     pub fn is_below(&self, prefix: &str) -> bool {
-        self.readings().iter().all(|path| below(path, prefix))
+        prefix == "/" || self.readings().is_some_and(|it| it.iter().all(|path| below(path, prefix)))
     }
 
-    /// Every path that a server might take it for.
-    fn readings(&self) -> Vec<String> {
+    /// Every path that a server might take it for, if there is an end to that.
+    fn readings(&self) -> Option<Vec<String>> {
         let path = self.0.path();
         let once = percent_decode_str(path).decode_utf8_lossy().into_owned();
         let twice = percent_decode_str(&once).decode_utf8_lossy().into_owned();
+        overlong(path).ok()?;
+        overlong(&once).ok()?;
         let resolved = |path: &str| {
             let mut url = self.0.clone();
             url.set_path(path);
@@ -69,9 +72,8 @@ impl Link {
         };
         let readings = [once, twice];
         let bare = readings.iter().map(|path| resolved(&without_parameters(path)));
-        let readings: Vec<String> =
-            readings.iter().map(|path| resolved(path)).chain(bare).collect();
-        readings.into_iter().chain([path.to_owned()]).collect()
+        let plain = readings.iter().map(|path| resolved(path));
+        Some(plain.chain(bare).chain([path.to_owned()]).collect())
     }
 
     /// The address with these fields in its query, before any fragment. A field that is there
@@ -190,6 +192,10 @@ mod tests {
             ("https://shop.example.com/app/..;/admin", false),
             ("https://shop.example.com/app/..;x=1/admin", false),
             ("https://shop.example.com/app/%2e%2e;/admin", false),
+            ("https://shop.example.com/app/%c0%ae%c0%ae/admin", false),
+            ("https://shop.example.com/app/%25c0%25ae%25c0%25ae/admin", false),
+            ("https://shop.example.com/app/%e0%80%af..", false),
+            ("https://shop.example.com/app/%B5%EA", true), // 店 in GBK
             (long.as_str(), false),
         ];
         for (url, expected) in cases {

@@ -121,7 +121,7 @@ fn starts_with_hex(text: &str) -> bool {
 }
 
 /// `%c0%af` is a slash to a careless decoder. Bytes in other encodings (GBK) may pass.
-fn overlong(path: &str) -> Result<(), PathError> {
+pub(super) fn overlong(path: &str) -> Result<(), PathError> {
     let bytes: Vec<u8> = percent_decode_str(path).collect();
     let bad = bytes.windows(2).any(|pair| {
         matches!(

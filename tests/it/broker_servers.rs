@@ -195,10 +195,6 @@ async fn pages_are_signed_for_the_js_sdk() {
     let street = Street::open(plan()).await;
     let mut phone = phone(&street).script();
     let page = "https://shop.example.com/cart?item=7&q=中";
-    let sign = |url: &str| {
-        let url: String = url::form_urlencoded::byte_serialize(url.as_bytes()).collect();
-        format!("/api/wechat/jssdk?url={url}")
-    };
     let origin = [("origin", "https://shop.example.com")];
     let answer = phone.send("GET", &sign(&format!("{page}#/pay")), &origin, "").await;
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -225,6 +221,19 @@ async fn pages_are_signed_for_the_js_sdk() {
     }
     assert_eq!(street.calls("/cgi-bin/stable_token").await, 2, "ours, and that of this test");
     assert_eq!(street.calls("/cgi-bin/ticket/getticket").await, 2);
+    street.close().await;
+}
+
+fn sign(url: &str) -> String {
+    let url: String = url::form_urlencoded::byte_serialize(url.as_bytes()).collect();
+    format!("/api/wechat/jssdk?url={url}")
+}
+
+#[tokio::test]
+async fn d3_pages_of_other_origins_are_not_signed_and_their_scripts_read_nothing() {
+    let street = Street::open(plan()).await;
+    let mut phone = phone(&street).script();
+    let page = "https://shop.example.com/";
     for (url, status) in [
         ("https://evil.example/", 400),
         ("https://news.example.com/app/", 400),
@@ -239,6 +248,19 @@ async fn pages_are_signed_for_the_js_sdk() {
         assert!(json(&answer).get("signature").is_none());
     }
     assert_eq!(phone.get("/api/wechat/jssdk").await.status, 400);
+    for (origin, allowed) in [("https://shop.example.com", true), ("https://evil.example", false)] {
+        let asks = [
+            ("origin", origin),
+            ("access-control-request-method", "GET"),
+            ("access-control-request-headers", "x-requested-with"),
+        ];
+        let answer = phone.send("OPTIONS", &sign(page), &asks, "").await;
+        assert_eq!(answer.status, 204);
+        for name in ["origin", "methods", "headers"] {
+            let said = answer.header(&format!("access-control-allow-{name}"));
+            assert_eq!(said.is_some(), allowed, "{origin}: {name}");
+        }
+    }
     street.close().await;
 }
 

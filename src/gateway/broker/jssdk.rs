@@ -224,7 +224,10 @@ impl Worker {
                 let refused = matches!(error, Error::UnknownReturn | Error::BadRequest(_));
                 let counted = || self.count(Deed::Refusal, visit.rules, visit.client).err();
                 let error = refused.then(counted).flatten().unwrap_or(error);
-                error.log(&visit.request_id);
+                // A ticket that cannot be had has been logged where it was asked for.
+                if !matches!(error, Error::Login { .. }) {
+                    error.log(&visit.request_id);
+                }
                 let word = json!({ "error": error.notice().word(), "trace": visit.id() });
                 reply::json(error.status(), &word)
             }
@@ -256,6 +259,22 @@ impl Worker {
         });
         Ok(reply::json(StatusCode::OK, &fields))
     }
+}
+
+/// The answer to a preflight: scripts that send headers of their own ask first (Fetch, section
+/// 3.3.7).
+pub fn preflight<B>(visit: &Visit<'_>, request: &Request<B>) -> Response<Body> {
+    let mut answer = readable(visit, request, reply::empty(StatusCode::NO_CONTENT));
+    let headers = answer.headers_mut();
+    headers.insert(header::ALLOW, HeaderValue::from_static("GET, OPTIONS"));
+    if headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET"));
+        headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+        if let Some(names) = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
+        }
+    }
+    answer
 }
 
 /// Lets a script of a client's page read the answer. It is nobody's in particular, so there is no
