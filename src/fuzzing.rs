@@ -33,6 +33,10 @@ use crate::{
     },
 };
 
+mod http1;
+
+pub use http1::http1;
+
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const NOW: Timestamp = Timestamp(1_800_000_000);
 
@@ -373,7 +377,7 @@ mod tests {
     #[test]
     fn whatever_the_seeds_say_holds() {
         type Target = fn(&[u8]);
-        let targets: [(&str, Target); 8] = [
+        let targets: [(&str, Target); 9] = [
             ("cookie", super::cookie),
             ("state", super::state),
             ("return_target", super::return_target),
@@ -382,6 +386,7 @@ mod tests {
             ("jwt", super::jwt),
             ("configuration", super::configuration),
             ("wechat", super::wechat),
+            ("http1", super::http1),
         ];
         for (name, target) in targets {
             let mut seen = 0;

@@ -21,6 +21,7 @@
 //! | [`gateway`]  | one request from door to door; the login; our pages   | joins the others   |
 //! | [`wechat`]   | WeChat's OAuth API                                    | sockets out        |
 //! | [`upstream`] | the sites behind us: pools, forwarding, tunnels       | sockets out        |
+//! | [`http1`]    | HTTP/1.1 on sockets: strict heads, framed bodies          | sockets            |
 //! | [`store`]    | what replicas share: codes, tokens, ended sessions    | one file, or Redis |
 //! | [`metrics`]  | what is counted                                       | memory             |
 //! | [`auth`]     | sessions, logins, and who may pass                    | none               |
@@ -33,7 +34,7 @@
 //! # One request
 //!
 //! ```text
-//! TcpStream            server/connection.rs  handshake, parse           → Request + Peer
+//! TcpStream            server/http1.rs       handshake, parse           → Request + Peer
 //!    │
 //! Worker::handle       gateway/mod.rs        opens the access-log line; whatever happens, answers
 //!    │  receive        wire::Host, site      which site, which route    → Arrival
@@ -65,6 +66,7 @@ pub mod admin;
 pub mod gateway;
 mod wechat;
 mod upstream;
+mod http1;
 mod store;
 mod metrics;
 mod auth;

@@ -156,6 +156,13 @@ impl<'a> Entry<'a> {
         }
     }
 
+    /// Notes that something came which is no request.
+    pub fn unread(peer: &'a Peer) -> Self {
+        let mut nothing = Request::new(());
+        *nothing.method_mut() = Method::from_bytes(b"-").unwrap_or_default();
+        Self::open(&nothing, peer, false)
+    }
+
     /// What this request is called in every log it passes.
     pub fn request_id(&self) -> &HeaderValue {
         &self.id

@@ -10,7 +10,11 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::Full;
 
 use super::vigil::Vigil;
-use crate::{upstream::Streamed, wire::BoxError};
+use crate::{
+    http1::Stream,
+    upstream::{Streamed, Switched},
+    wire::BoxError,
+};
 
 /// The body of every response.
 pub enum Body {
@@ -20,6 +24,30 @@ pub enum Body {
     Site(Streamed),
     /// A site's to a visitor we know, which breaks off when their session is ended.
     Watched(Streamed, Vigil),
+    /// None: what follows is no longer HTTP.
+    Switched(Box<Tunnel>),
+}
+
+/// A way to a site that goes on as a pipe, for a visitor we may know.
+pub struct Tunnel {
+    /// The site's end.
+    pub site: Switched,
+    /// Ends it with the session.
+    pub vigil: Option<Vigil>,
+}
+
+impl Tunnel {
+    /// Is a pipe between the visitor and the site, until either leaves or the session is ended.
+    pub async fn join(self, visitor: Stream) {
+        let pipe = self.site.join(visitor);
+        match self.vigil {
+            None => pipe.await,
+            Some(vigil) => tokio::select! {
+                () = pipe => (),
+                () = vigil.ended() => (),
+            },
+        }
+    }
 }
 
 impl Body {
@@ -56,6 +84,7 @@ impl HttpBody for Body {
                 }
                 frame
             }
+            Self::Switched(_) => Poll::Ready(None),
         }
     }
 
@@ -63,6 +92,7 @@ impl HttpBody for Body {
         match self {
             Self::Own(body) => body.is_end_stream(),
             Self::Site(body) | Self::Watched(body, _) => body.is_end_stream(),
+            Self::Switched(_) => true,
         }
     }
 
@@ -70,6 +100,7 @@ impl HttpBody for Body {
         match self {
             Self::Own(body) => body.size_hint(),
             Self::Site(body) | Self::Watched(body, _) => body.size_hint(),
+            Self::Switched(_) => SizeHint::with_exact(0),
         }
     }
 }

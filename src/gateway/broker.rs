@@ -16,10 +16,9 @@ mod refusal;
 use std::{net::IpAddr, rc::Rc};
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
 
 use super::{Body, Desk, Error, Peer, Worker, access_log::Entry, receive, reply, rules::Rules};
-use crate::{clock::Timestamp, site::Broker};
+use crate::{clock::Timestamp, http1::Incoming, site::Broker};
 
 pub use errand::Errands;
 pub use jssdk::Signers;

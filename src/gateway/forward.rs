@@ -2,13 +2,13 @@
 
 use std::rc::Rc;
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use tokio::time::Instant;
 
-use super::{Arrival, Body, Desk, Error, Worker, vigil::Vigil};
+use super::{Arrival, Body, Desk, Error, Tunnel, Worker, vigil::Vigil};
 use crate::{
     auth::Known,
+    http1::Incoming,
     site::ASSERTION,
     upstream::{self, Outgoing},
     wire::{Scheme, forwarded, headers},
@@ -16,7 +16,6 @@ use crate::{
 
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
-const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
 const HTTP: HeaderValue = HeaderValue::from_static("http");
 const HTTPS: HeaderValue = HeaderValue::from_static("https");
 
@@ -34,19 +33,16 @@ impl Worker {
             return Err(upstream::Error::TooLarge.into());
         }
         let mut request = request;
-        let tunnel = wants_websocket(&request).then(|| hyper::upgrade::on(&mut request));
-        *request.uri_mut() = target(request.uri());
-        *request.version_mut() = Version::HTTP_11;
+        let tunnel = wants_websocket(&request);
         edit(request.headers_mut(), arrival)?;
         if let Some(known) = known.as_deref() {
             introduce(request.headers_mut(), desk, arrival, known)?;
         }
-        if tunnel.is_some() {
+        if tunnel {
             request.headers_mut().insert(header::CONNECTION, UPGRADE);
             request.headers_mut().insert(header::UPGRADE, WEBSOCKET);
         }
         let request = request.map(|body| Outgoing::new(body, desk.rules.body));
-        let request = framed(request);
         let group = desk.group(site, &self.upstream).ok_or(Error::UnknownHost)?;
         let began = Instant::now();
         let response = self.upstream.send(request, group, &site.upstream).await?;
@@ -65,7 +61,7 @@ impl Worker {
         &self,
         response: Response<upstream::Streamed>,
         arrival: &Arrival<'_>,
-        (tunnel, known): (Option<OnUpgrade>, Option<&Rc<Known>>),
+        (tunnel, known): (bool, Option<&Rc<Known>>),
     ) -> Result<Response<Body>, Error> {
         let mut response = response;
         let vigil = known.map(|known| Vigil::over(known, &self.post));
@@ -76,19 +72,13 @@ impl Worker {
             return Ok(response.map(|body| Body::site(body, vigil)));
         }
         // If the visitor asked for no other protocol, the site's answer makes no sense.
-        let visitor = tunnel.ok_or(Error::UnaskedSwitch)?;
-        let place = Rc::clone(arrival.peer);
-        let end = async move {
-            let _place = place;
-            match vigil {
-                Some(vigil) => vigil.ended().await,
-                None => std::future::pending().await,
-            }
-        };
-        self.tunnels.join(visitor, hyper::upgrade::on(&mut response), end);
+        let (head, body) = response.into_parts();
+        let site = body.switched().filter(|_| tunnel).ok_or(Error::UnaskedSwitch)?;
+        let mut response =
+            Response::from_parts(head, Body::Switched(Box::new(Tunnel { site, vigil })));
         response.headers_mut().insert(header::CONNECTION, UPGRADE);
         response.headers_mut().insert(header::UPGRADE, WEBSOCKET);
-        Ok(response.map(Body::Site))
+        Ok(response)
     }
 }
 
@@ -155,25 +145,6 @@ fn keep_private(headers: &mut HeaderMap) {
     for name in [header::EXPIRES.as_str(), "surrogate-control", "cdn-cache-control"] {
         headers.remove(name);
     }
-}
-
-/// The path and query alone, which is what a server is asked for.
-fn target(uri: &Uri) -> Uri {
-    if uri.authority().is_none() {
-        return uri.clone();
-    }
-    uri.path_and_query()
-        .cloned()
-        .map_or_else(|| Uri::from(http::uri::PathAndQuery::from_static("/")), Uri::from)
-}
-
-/// A body of unknown length needs chunks, also under a method that has none as a rule.
-fn framed(mut request: Request<Outgoing>) -> Request<Outgoing> {
-    let unknown = http_body::Body::size_hint(request.body()).exact().is_none();
-    if unknown && !request.headers().contains_key(header::CONTENT_LENGTH) {
-        request.headers_mut().insert(header::TRANSFER_ENCODING, CHUNKED);
-    }
-    request
 }
 
 /// How long the body says it is.

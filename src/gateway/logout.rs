@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, Request, Response, header};
 use http_body_util::{BodyExt, Collected, Limited};
-use hyper::body::Incoming;
 use tokio::time::timeout;
 use url::form_urlencoded;
 
 use super::{Arrival, Asker, Body, Desk, Error, Worker, login};
-use crate::auth::{Keys, Revocation, Session, token::Purpose};
+use crate::{
+    auth::{Keys, Revocation, Session, token::Purpose},
+    http1::Incoming,
+};
 
 /// The form has one field, which comes with the head or right after it.
 const LONGEST_FORM: usize = 4096;

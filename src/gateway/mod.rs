@@ -14,12 +14,12 @@ use std::{
 };
 
 use http::{Method, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
 use tokio::runtime::Handle;
 
 use crate::{
     auth::{self, Decision, ReturnTo, Stranger},
     clock::{Clock, Timestamp},
+    http1::{Arena, Incoming, head::Refused},
     metrics::{Connected, Metrics, Thread},
     site::{Access, Broker, Fragment, Sites},
     store::{self, Store},
@@ -53,13 +53,13 @@ mod vigil;
 mod voice;
 
 pub use access_log::{AccessLog, Form};
-pub use body::Body;
+pub use body::{Body, Tunnel};
 pub use crowd::{Crowd, Seat};
 pub use error::Error;
 pub use peer::Peer;
 pub use reply::too_many_headers;
 pub use revoke::{Given, Standing};
-pub use upstream::{Allowance, Tunnels};
+pub use upstream::Allowance;
 
 use access_log::{Entry, Lines};
 use broker::{Errands, Signers};
@@ -177,7 +177,6 @@ pub struct Worker {
     gateway: Arc<Gateway>,
     desk: RefCell<Rc<Desk>>,
     upstream: Upstream,
-    tunnels: Tunnels,
     post: Rc<Post>,
     lines: Lines,
     counters: Arc<Thread>,
@@ -185,13 +184,13 @@ pub struct Worker {
 
 impl Worker {
     /// A thread's part, with no connections and an empty cache.
-    pub fn new(gateway: Arc<Gateway>, tunnels: Tunnels) -> Self {
+    pub fn new(gateway: Arc<Gateway>, arena: Rc<Arena>) -> Self {
         let counters = gateway.metrics.thread();
         let desk = Rc::new(Desk::new(gateway.rules.load_full(), 0, &counters));
-        let upstream = Upstream::new(Arc::clone(&gateway.tls));
+        let upstream = Upstream::new(Arc::clone(&gateway.tls), arena);
         let lines = Lines::new(gateway.log.clone());
         let post = Post::new(&gateway.feed);
-        Self { gateway, desk: RefCell::new(desk), upstream, tunnels, post, lines, counters }
+        Self { gateway, desk: RefCell::new(desk), upstream, post, lines, counters }
     }
 
     /// Answers a request. Whatever happens inside, the visitor gets a response.
@@ -219,6 +218,28 @@ impl Worker {
         };
         entry.close(response.status(), now, &self.lines, &desk);
         response
+    }
+
+    /// Answers somebody whose head is no request, and notes that it was there.
+    pub fn refuse(&self, refused: Refused, peer: &Peer) -> Response<Body> {
+        let (desk, now) = (self.desk(), (self.gateway.clock)());
+        let entry = Entry::unread(peer);
+        let response = match refused {
+            Refused::Unreadable(why) => {
+                let error = Error::BadRequest(why);
+                error.log(entry.request_id());
+                desk.rules.voice.apologise(&error, &Asker::unknown(), entry.request_id())
+            }
+            Refused::TooLarge | Refused::TooMany => too_many_headers(),
+            Refused::Version => reply::empty(StatusCode::HTTP_VERSION_NOT_SUPPORTED),
+        };
+        entry.close(response.status(), now, &self.lines, &desk);
+        response
+    }
+
+    /// The time.
+    pub fn now(&self) -> Timestamp {
+        (self.gateway.clock)()
     }
 
     /// Counts a visitor's connection while it lasts.

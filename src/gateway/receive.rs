@@ -25,8 +25,6 @@ pub struct Arrival<'a> {
     pub now: Timestamp,
     /// Who sent it and how.
     pub origin: Origin,
-    /// The other end of the connection it came over.
-    pub peer: &'a Rc<Peer>,
 }
 
 impl Arrival<'_> {
@@ -111,7 +109,6 @@ pub fn receive<'a, B>(
             trusted,
             request_id: entry.request_id().clone(),
         },
-        peer,
     })
 }
 
@@ -121,7 +118,7 @@ fn nobody_at(rules: &Rules, host: &str) -> Error {
     if broker { Error::NotFound } else { Error::UnknownHost }
 }
 
-/// What hyper lets through and two readers could understand in two ways.
+/// What the libraries let through and two readers could understand in two ways.
 pub fn well_formed<B>(request: &Request<B>) -> Result<(), Error> {
     let headers = request.headers();
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
@@ -138,7 +135,7 @@ pub fn well_formed<B>(request: &Request<B>) -> Result<(), Error> {
     if !chunked || codings.next().is_some() {
         return Err(Error::BadRequest("a transfer coding other than chunked"));
     }
-    // Over HTTP/1 hyper has seen to this; h2 passes two equal lengths on, and an empty one.
+    // Over HTTP/1 that has been seen to; h2 passes two equal lengths on, and an empty one.
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     let one = lengths.next().is_none_or(|length| number(length.as_bytes()));

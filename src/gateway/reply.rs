@@ -28,6 +28,11 @@ impl Asker {
         }
     }
 
+    /// Somebody of whom nothing could be read.
+    pub fn unknown() -> Self {
+        Self { accept: None, language: None }
+    }
+
     /// The language to speak.
     pub fn lang(&self) -> Lang {
         Lang::preferred(self.language.as_ref().map(HeaderValue::as_bytes))

@@ -10,11 +10,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::gateway::{Crowd, Gateway, Peer};
 
+mod bell;
 mod connection;
-mod guard;
-mod head;
+mod http1;
+mod http2;
 mod listen;
 mod streams;
+mod taken;
 pub mod tls;
 mod worker;
 

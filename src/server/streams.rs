@@ -1,6 +1,6 @@
 //! HTTP/2 streams: each runs where its connection does, for as long as its visitor takes what
 //! it brings. A visitor who opens no window holds up a stream and not the socket, so that the
-//! guard of the socket sees nothing of it.
+//! the stream below it ([`super::taken`]) sees nothing of it.
 
 use std::{
     cell::Cell,

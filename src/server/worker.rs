@@ -1,6 +1,15 @@
 //! One thread: a runtime of its own, and every connection it accepted from first byte to last.
 
-use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use http::HeaderValue;
 
 use tokio::{
     net::{TcpListener, UnixListener},
@@ -13,11 +22,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Limits,
+    bell::Bell,
     connection::Connection,
     listen::{Listener, ListeningSocket},
     peer,
 };
-use crate::gateway::{self, Crowd, Gateway, Peer, Seat, Tunnels};
+use crate::{
+    clock::Timestamp,
+    gateway::{self, Crowd, Gateway, Peer, Seat},
+    http1::{Arena, Socket},
+};
 
 /// How often idle upstream connections are looked through.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -44,8 +58,14 @@ pub struct Shared {
     pub room: Arc<Semaphore>,
     crowd: Arc<Crowd>,
     pub stopping: CancellationToken,
+    /// The same for those who cannot look at a token on each turn.
+    pub bell: Rc<Bell>,
+    /// Ends what is no longer HTTP, when the drain has taken too long.
+    pub close: CancellationToken,
     pub limits: Limits,
+    pub arena: Rc<Arena>,
     open: TaskTracker,
+    date: RefCell<(Timestamp, HeaderValue)>,
 }
 
 impl Worker {
@@ -58,15 +78,19 @@ impl Worker {
 
     async fn serve(self) -> io::Result<()> {
         let (open, close) = (TaskTracker::new(), CancellationToken::new());
-        let tunnels = Tunnels::new(open.clone(), close.clone());
+        let arena = Arena::new();
         let shared = Rc::new(Shared {
-            gateway: Rc::new(gateway::Worker::new(self.gateway, tunnels)),
+            gateway: Rc::new(gateway::Worker::new(self.gateway, Rc::clone(&arena))),
             acceptor: self.acceptor,
             room: self.room,
             crowd: self.crowd,
             stopping: self.stopping,
+            bell: Rc::default(),
+            close: close.clone(),
             limits: self.limits,
+            arena,
             open: open.clone(),
+            date: RefCell::new((Timestamp::default(), HeaderValue::from_static(""))),
         });
         for listener in self.listeners {
             let (encrypted, handed) = (listener.encrypted, listener.handed);
@@ -86,6 +110,7 @@ impl Worker {
         every(FLUSH, &shared.gateway, gateway::Worker::flush);
         every(SWEEP, &shared.gateway, gateway::Worker::sweep);
         shared.stopping.cancelled().await;
+        shared.bell.ring();
         open.close();
         if time::timeout(self.drain, open.wait()).await.is_err() {
             tracing::warn!(
@@ -116,14 +141,14 @@ enum Accept {
 }
 
 impl Shared {
-    async fn accept(self: &Rc<Self>, socket: &Accept, encrypted: bool) {
+    async fn accept(self: &Rc<Self>, listener: &Accept, encrypted: bool) {
         loop {
             let Ok(place) = Arc::clone(&self.room).acquire_owned().await else { return };
             let accepted = tokio::select! {
-                accepted = socket.accept() => accepted,
+                accepted = listener.accept() => accepted,
                 () = self.stopping.cancelled() => return,
             };
-            let (stream, address) = match accepted {
+            let (socket, address) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // Usually out of file descriptors. Waiting lets some close.
@@ -132,20 +157,20 @@ impl Shared {
                     continue;
                 }
             };
-            self.admit(stream, (address, encrypted), place);
+            self.admit(socket, (address, encrypted), place);
         }
     }
 
     /// Takes those whom the system has told that they are connected, and closes the socket in the
     /// same breath: whoever is in its queue then is hung up on.
-    fn take_the_last(self: &Rc<Self>, socket: TcpListener, encrypted: bool) {
-        let Ok(socket) = socket.into_std() else { return };
+    fn take_the_last(self: &Rc<Self>, listener: TcpListener, encrypted: bool) {
+        let Ok(listener) = listener.into_std() else { return };
         while let Ok(place) = Arc::clone(&self.room).try_acquire_owned()
-            && let Ok((stream, address)) = socket.accept()
+            && let Ok((stream, address)) = listener.accept()
         {
             let ready = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true));
             if let Ok(stream) = ready.and_then(|()| tokio::net::TcpStream::from_std(stream)) {
-                self.admit(Stream::Tcp(stream), (Some(address), encrypted), place);
+                self.admit(Socket::Tcp(stream), (Some(address), encrypted), place);
             }
         }
     }
@@ -153,7 +178,7 @@ impl Shared {
     /// Serves a connection, unless its client has too many.
     fn admit(
         self: &Rc<Self>,
-        stream: Stream,
+        socket: Socket,
         (address, encrypted): (Option<SocketAddr>, bool),
         place: OwnedSemaphorePermit,
     ) {
@@ -165,12 +190,22 @@ impl Shared {
         let connection = Connection { peer, shared: Rc::clone(self) };
         let counted = self.gateway.connection();
         self.open.spawn_local(async move {
-            match stream {
-                Stream::Tcp(stream) => connection.serve(stream).await,
-                Stream::Unix(stream) => connection.serve(stream).await,
-            }
+            connection.serve(socket).await;
             drop(counted);
         });
+    }
+}
+
+impl Shared {
+    /// The time as a header, written once a second (RFC 9110, section 5.6.7).
+    pub fn date(&self) -> HeaderValue {
+        let now = self.gateway.now();
+        let mut date = self.date.borrow_mut();
+        if date.0 != now {
+            let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(now.0));
+            *date = (now, HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("")));
+        }
+        date.1.clone()
     }
 }
 
@@ -190,20 +225,15 @@ impl Shared {
     }
 }
 
-enum Stream {
-    Tcp(tokio::net::TcpStream),
-    Unix(tokio::net::UnixStream),
-}
-
 impl Accept {
-    async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+    async fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
         match self {
             Self::Tcp(socket) => {
                 let (stream, address) = socket.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok((Stream::Tcp(stream), Some(address)))
+                Ok((Socket::Tcp(stream), Some(address)))
             }
-            Self::Unix(socket) => Ok((Stream::Unix(socket.accept().await?.0), None)),
+            Self::Unix(socket) => Ok((Socket::Unix(socket.accept().await?.0), None)),
         }
     }
 }

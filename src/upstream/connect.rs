@@ -2,58 +2,33 @@
 
 use std::{fmt, io, sync::Arc};
 
-use hyper::{
-    client::conn::http1::{self, SendRequest},
-    rt::{Read, Write},
-};
-use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
-use super::Outgoing;
-use crate::site::Endpoint;
+use crate::{
+    http1::{Socket, Stream},
+    site::Endpoint,
+};
 
-/// The largest response head and the read buffer, in bytes.
-const BUFFER: usize = 64 * 1024;
-
-/// Opens a connection. Its driver runs as a task of this thread and ends with it.
-pub async fn open(
-    endpoint: &Endpoint,
-    tls: &Arc<ClientConfig>,
-) -> io::Result<SendRequest<Outgoing>> {
+/// Opens a connection.
+pub async fn open(endpoint: &Endpoint, tls: &Arc<ClientConfig>) -> io::Result<Stream> {
     match endpoint {
-        Endpoint::Http(host, port) => handshake(tcp(host, *port).await?).await,
+        Endpoint::Http(host, port) => Ok(Stream::Plain(tcp(host, *port).await?)),
         Endpoint::Https(host, port) => {
             let name = ServerName::try_from(bare(host).to_owned()).map_err(io::Error::other)?;
-            let stream = tcp(host, *port).await?;
-            handshake(TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?).await
+            let socket = tcp(host, *port).await?;
+            let stream = TlsConnector::from(Arc::clone(tls)).connect(name, socket).await?;
+            Ok(Stream::Tls(Box::new(stream.into())))
         }
-        Endpoint::Unix(path) => handshake(UnixStream::connect(path).await?).await,
+        Endpoint::Unix(path) => Ok(Stream::Plain(Socket::Unix(UnixStream::connect(path).await?))),
     }
 }
 
-async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+async fn tcp(host: &str, port: u16) -> io::Result<Socket> {
     let stream = TcpStream::connect((bare(host), port)).await?;
     stream.set_nodelay(true)?;
-    Ok(stream)
-}
-
-async fn handshake<S>(stream: S) -> io::Result<SendRequest<Outgoing>>
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-    TokioIo<S>: Read + Write,
-{
-    let mut http = http1::Builder::new();
-    http.max_buf_size(BUFFER);
-    let (sender, connection) =
-        http.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    tokio::task::spawn_local(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%error, "an upstream connection broke");
-        }
-    });
-    Ok(sender)
+    Ok(Socket::Tcp(stream))
 }
 
 /// An IPv6 address without its brackets.

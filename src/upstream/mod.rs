@@ -4,14 +4,19 @@
 
 use std::{cell::Cell, cell::RefCell, collections::HashMap, io, rc::Rc, sync::Arc, time::Duration};
 
-use http::{Method, Request, Response};
+use http::{Request, Response};
 use rustls::ClientConfig;
 use tokio::time::{Instant, timeout};
 
-use crate::site::{Endpoint, Upstreams};
+use crate::{
+    http1::Arena,
+    site::{Endpoint, Upstreams},
+    wire::BoxError,
+};
 
 mod body;
 mod connect;
+mod exchange;
 mod knock;
 mod pool;
 pub mod tls;
@@ -19,8 +24,9 @@ mod tunnel;
 
 pub use body::{Allowance, Outgoing, Streamed};
 pub use knock::knock;
-pub use tunnel::Tunnels;
+pub use tunnel::Switched;
 
+use exchange::{Exchange, Failure};
 use pool::{Lease, Pool};
 
 /// A site did not answer.
@@ -34,7 +40,7 @@ pub enum Error {
     Slow(Duration),
     /// It hung up, or spoke something that is not HTTP.
     #[error("the site broke off")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] io::Error),
     /// The visitor's request body is larger than allowed.
     #[error("the request body is larger than allowed")]
     TooLarge,
@@ -50,6 +56,7 @@ pub enum Error {
 pub struct Upstream {
     pools: RefCell<HashMap<Endpoint, Rc<Pool>>>,
     tls: Arc<ClientConfig>,
+    arena: Rc<Arena>,
 }
 
 /// The servers of one site, as this thread sees them.
@@ -58,14 +65,10 @@ pub struct Group {
     turn: Cell<usize>,
 }
 
-/// A connection that has been quiet for this long may have been closed at the other end the very
-/// moment we use it: a request that may be repeated is kept at hand.
-const QUIET: Duration = Duration::from_millis(500);
-
 impl Upstream {
     /// No connections yet.
-    pub fn new(tls: Arc<ClientConfig>) -> Self {
-        Self { pools: RefCell::default(), tls }
+    pub fn new(tls: Arc<ClientConfig>, arena: Rc<Arena>) -> Self {
+        Self { pools: RefCell::default(), tls, arena }
     }
 
     /// The servers of a site. Sites that share a server share its connections.
@@ -81,20 +84,15 @@ impl Upstream {
         group: &Group,
         site: &Upstreams,
     ) -> Result<Response<Streamed>, Error> {
-        let mut request = request;
+        let (parts, mut body) = request.into_parts();
+        let request = Request::from_parts(parts, ());
         loop {
-            let mut lease = self.connection(group, site).await?;
-            let spare = spare(&request, &lease);
-            match self.exchange(&mut lease, request, site).await {
-                Ok(response) => return Ok(body::streamed(response, lease, site.response_timeout)),
-                // Only a connection that had served before fails so, and each is tried once.
-                Err(Failure::NotSent(unsent)) => request = *unsent,
-                // A slow site has the request; another copy would make it slower.
-                Err(Failure::Lost(error @ Error::Slow(_))) => return Err(error),
-                Err(Failure::Lost(error)) => match spare {
-                    Some(again) => request = again,
-                    None => return Err(error),
-                },
+            let lease = self.connection(group, site).await?;
+            let exchange = Exchange::begin(lease, &request, body);
+            match exchange.answer(request.method(), site.response_timeout).await {
+                Ok(answer) => return Ok(body::streamed(answer, site.response_timeout)),
+                Err(Failure { body: unsent, again: true, .. }) => body = unsent,
+                Err(Failure { error, .. }) => return Err(error),
             }
         }
     }
@@ -119,10 +117,10 @@ impl Upstream {
         let down = in_turn().filter(|pool| pool.is_down());
         let mut last = io::Error::other("no server is configured");
         for pool in up.chain(down) {
-            if let Some(lease) = pool.idle().await {
+            if let Some(lease) = pool.idle() {
                 return Ok(lease);
             }
-            match timeout(site.connect_timeout, pool.connect(&self.tls)).await {
+            match timeout(site.connect_timeout, pool.connect(&self.tls, &self.arena)).await {
                 Ok(Ok(lease)) => return Ok(lease),
                 Ok(Err(error)) => last = error,
                 Err(_) => last = io::ErrorKind::TimedOut.into(),
@@ -138,68 +136,11 @@ impl Upstream {
         let new = || Rc::new(Pool::new(endpoint.clone()));
         Rc::clone(pools.entry(endpoint.clone()).or_insert_with(new))
     }
-
-    async fn exchange(
-        &self,
-        lease: &mut Lease,
-        request: Request<Outgoing>,
-        site: &Upstreams,
-    ) -> Result<Response<hyper::body::Incoming>, Failure> {
-        let progress = request.body().progress();
-        let sending = lease.send(request);
-        tokio::pin!(sending);
-        loop {
-            // The clock runs from the moment the last byte of the request body came, and not while
-            // the visitor owes us the next.
-            let owed = progress.as_ref().is_some_and(|it| it.is_waiting());
-            let last = progress.as_ref().filter(|_| !owed).map(|it| it.last());
-            let since = last.unwrap_or_else(Instant::now);
-            let deadline = tokio::time::sleep_until(since + site.response_timeout);
-            tokio::select! {
-                biased;
-                sent = &mut sending => return sent.map_err(|failure| failure.or_of_body(progress.as_deref())),
-                () = deadline => {
-                    let stalled =
-                        progress.as_ref().is_none_or(|it| !it.is_waiting() && it.last() <= since);
-                    if stalled {
-                        return Err(Failure::Lost(Error::Slow(site.response_timeout)));
-                    }
-                }
-            }
-        }
-    }
 }
 
-/// A request that brought no answer.
-enum Failure {
-    /// Not a byte of it was sent, so here it is again.
-    NotSent(Box<Request<Outgoing>>),
-    /// Nobody knows whether the site saw it.
-    Lost(Error),
-}
-
-impl Failure {
-    /// Puts the blame where it belongs: a request body that broke off breaks the connection.
-    fn or_of_body(self, progress: Option<&body::Progress>) -> Self {
-        match progress {
-            Some(body) if body.is_too_large() => Self::Lost(Error::TooLarge),
-            Some(body) if body.is_stalled() => Self::Lost(Error::Stalled),
-            Some(body) if body.is_garbled() => Self::Lost(Error::Garbled),
-            Some(_) | None => self,
-        }
+impl Error {
+    /// What the site sent is no answer.
+    fn unreadable(why: impl Into<BoxError>) -> Self {
+        Self::Broken(io::Error::new(io::ErrorKind::InvalidData, why))
     }
-}
-
-/// A copy of a request that may be sent twice (RFC 9110, section 9.2.2) over a connection that
-/// may be gone.
-fn spare(request: &Request<Outgoing>, lease: &Lease) -> Option<Request<Outgoing>> {
-    let repeatable = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    if !repeatable || lease.quiet_for() < QUIET {
-        return None;
-    }
-    let mut spare = Request::new(request.body().repeat()?);
-    *spare.method_mut() = request.method().clone();
-    *spare.uri_mut() = request.uri().clone();
-    *spare.headers_mut() = request.headers().clone();
-    Some(spare)
 }

@@ -8,13 +8,14 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response};
-use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use rustls::ClientConfig;
 use tokio::time::Instant;
 
-use super::{Error, Failure, Outgoing, body::Progress, connect};
-use crate::site::Endpoint;
+use super::connect;
+use crate::{
+    http1::{Arena, Patience, Wire},
+    site::Endpoint,
+};
 
 /// How long a connection may idle.
 const IDLE: Duration = Duration::from_mins(1);
@@ -27,8 +28,14 @@ const DOWN: Duration = Duration::from_secs(2);
 pub struct Pool {
     /// The server.
     pub endpoint: Endpoint,
-    idle: RefCell<Vec<(SendRequest<Outgoing>, Instant)>>,
+    idle: RefCell<Vec<(Link, Instant)>>,
     down_until: Cell<Option<Instant>>,
+}
+
+/// A connection to a server, and the clock that goes with it.
+pub struct Link {
+    pub wire: Wire,
+    pub clock: Patience,
 }
 
 impl Pool {
@@ -48,69 +55,51 @@ impl Pool {
     }
 
     /// A connection that is open and free.
-    pub async fn idle(self: &Rc<Self>) -> Option<Lease> {
+    pub fn idle(self: &Rc<Self>) -> Option<Lease> {
         loop {
-            let (mut sender, since) = self.idle.borrow_mut().pop()?;
-            if sender.is_ready() || (!sender.is_closed() && sender.ready().await.is_ok()) {
-                let (pool, idle_since) = (Rc::clone(self), Some(since));
-                return Some(Lease { sender, pool, idle_since, sending: None });
+            let (mut link, _) = self.idle.borrow_mut().pop()?;
+            if link.wire.is_idle() {
+                return Some(Lease { link, pool: Rc::clone(self), is_used: true });
             }
         }
     }
 
     /// A new connection.
-    pub async fn connect(self: &Rc<Self>, tls: &Arc<ClientConfig>) -> io::Result<Lease> {
-        let sender = connect::open(&self.endpoint, tls).await?;
+    pub async fn connect(
+        self: &Rc<Self>,
+        tls: &Arc<ClientConfig>,
+        arena: &Rc<Arena>,
+    ) -> io::Result<Lease> {
+        let stream = connect::open(&self.endpoint, tls).await?;
         self.down_until.set(None);
-        Ok(Lease { sender, pool: Rc::clone(self), idle_since: None, sending: None })
+        let link = Link { wire: Wire::new(stream, arena), clock: Patience::default() };
+        Ok(Lease { link, pool: Rc::clone(self), is_used: false })
     }
 
     /// Closes what has been idle too long; `false` when nothing is left to keep.
     pub fn sweep(&self, now: Instant) -> bool {
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|(sender, since)| !sender.is_closed() && now.duration_since(*since) < IDLE);
+        idle.retain_mut(|(link, since)| now.duration_since(*since) < IDLE && link.wire.is_idle());
         idle.shrink_to(8);
         !idle.is_empty() || self.is_down()
     }
 }
 
-/// A connection in use. It goes back to its pool only when a request has been sent and its answer
-/// read, both to their ends.
+/// A connection in use.
 pub struct Lease {
-    sender: SendRequest<Outgoing>,
+    pub link: Link,
     pool: Rc<Pool>,
-    idle_since: Option<Instant>,
-    sending: Option<Rc<Progress>>,
+    /// Whether it has served before, so that the other end may have closed it this very moment.
+    pub is_used: bool,
 }
 
 impl Lease {
-    /// How long it had been idle; not at all if it is new.
-    pub fn quiet_for(&self) -> Duration {
-        self.idle_since.map_or(Duration::ZERO, |since| since.elapsed())
-    }
-
-    /// Sends a request and waits for the head of the answer.
-    pub async fn send(
-        &mut self,
-        request: Request<Outgoing>,
-    ) -> Result<Response<Incoming>, Failure> {
-        let reused = self.idle_since.is_some();
-        self.sending = request.body().progress();
-        self.sender.try_send_request(request).await.map_err(|mut error| {
-            match error.take_message() {
-                Some(unsent) if reused => Failure::NotSent(Box::new(unsent)),
-                Some(_) | None => Failure::Lost(Error::Broken(error.into_error())),
-            }
-        })
-    }
-
-    /// Gives the connection back. A site may answer before it has the whole request: then the
-    /// next visitor would wait for the body of this one, for as long as this one likes.
+    /// Gives the connection back, over which a request has been sent and its answer read, both to
+    /// their ends.
     pub fn give_back(self) {
         let mut idle = self.pool.idle.borrow_mut();
-        let sent = self.sending.as_ref().is_none_or(|body| body.is_whole());
-        if sent && !self.sender.is_closed() && idle.len() < MOST_IDLE {
-            idle.push((self.sender, Instant::now()));
+        if idle.len() < MOST_IDLE {
+            idle.push((self.link, Instant::now()));
         }
     }
 }

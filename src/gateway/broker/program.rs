@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Collected, Limited};
-use hyper::body::Incoming;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::time::timeout;
@@ -20,6 +19,7 @@ use crate::{
         login::{Code, Words},
         reply,
     },
+    http1::Incoming,
     site::{Account, Scope, broker::Client},
     wechat::Person,
 };

@@ -1,0 +1,57 @@
+//! Bytes from a visitor, and from a site.
+
+use bytes::{Bytes, BytesMut};
+use http::Method;
+
+use crate::http1::{
+    Framing,
+    head::{self, Length, Search},
+    reading::{Step, read},
+};
+
+/// The requests of a connection: read whole and byte by byte they are the same, and what we write of
+/// one is read as the same again. Then the same bytes as the answers of a site.
+pub fn http1(data: &[u8]) {
+    let whole = read(&[data]);
+    let bytes: Vec<&[u8]> = data.chunks(1).collect();
+    let dealt = read(&bytes);
+    assert_eq!(whole.0, dealt.0);
+    assert_eq!(whole.1.is_some(), dealt.1.is_some());
+    let mut input = BytesMut::from(data);
+    if let Ok(Some(head)) = Search::default().take(&mut input, 4096) {
+        written_anew(&head);
+        for method in [Method::GET, Method::HEAD] {
+            answer(&head, &method, input.clone());
+        }
+    }
+}
+
+fn written_anew(head: &Bytes) {
+    let Ok(asked) = head::request(head, 100) else { return };
+    let mut out = Vec::new();
+    let length = asked.framing.exact().map_or(Length::Chunked, Length::Exactly);
+    head::write_request(&mut out, &asked.request, length);
+    let again = head::request(&Bytes::from(out), 101).unwrap();
+    assert_eq!(again.framing, asked.framing);
+    let lines = |headers: &http::HeaderMap| -> Vec<(String, Bytes)> {
+        let framing = ["content-length", "transfer-encoding"];
+        let line = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
+            (name.to_string(), Bytes::copy_from_slice(value.as_bytes()))
+        };
+        headers.iter().map(line).filter(|(name, _)| !framing.contains(&&**name)).collect()
+    };
+    assert_eq!(lines(again.request.headers()), lines(asked.request.headers()));
+    let target = |request: &http::Request<()>| {
+        request.uri().path_and_query().map_or("/".to_owned(), |it| it.as_str().to_owned())
+    };
+    assert_eq!(target(&again.request), target(&asked.request));
+}
+
+fn answer(head: &Bytes, method: &Method, mut input: BytesMut) {
+    let Ok(answered) = head::response(head, method) else { return };
+    let mut framing = answered.framing;
+    while let Ok(Step::Data(piece)) = framing.decode(&mut input) {
+        assert!(!piece.is_empty());
+    }
+    assert!(framing != Framing::UntilClose || !answered.keeps);
+}

@@ -1,0 +1,387 @@
+//! The heads of messages: read once and strictly, written anew (RFC 9112, sections 2 to 6). Pure.
+
+use std::{io::Write as _, mem::MaybeUninit};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
+};
+use memchr::memchr2;
+
+use super::Framing;
+
+/// Headers that are read onto the stack; more than that are rare.
+const FEW: usize = 64;
+
+/// The headers a response may have.
+const MOST_OF_A_RESPONSE: usize = 256;
+
+/// Room that is kept for the headers we add ourselves.
+const OURS: usize = 16;
+
+/// Why a head is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// It can be read in two ways, or in none.
+    #[error("{0}")]
+    Unreadable(&'static str),
+    /// It is longer than allowed.
+    #[error("the head is too long")]
+    TooLarge,
+    /// It has more headers than allowed.
+    #[error("too many headers")]
+    TooMany,
+    /// It is of a version that has another grammar.
+    #[error("not HTTP/1.0 or HTTP/1.1")]
+    Version,
+}
+
+/// How far a head has been searched for its end, so that one which comes byte by byte is not
+/// searched from the beginning each time.
+#[derive(Debug, Default)]
+pub struct Search(usize);
+
+impl Search {
+    /// Takes a whole head off `input`, if there is one of at most `longest` bytes. Empty lines
+    /// before it are passed over (RFC 9112, section 2.2); a bare LF ends a line, a bare CR nothing.
+    pub fn take(&mut self, input: &mut BytesMut, longest: usize) -> Result<Option<Bytes>, Refused> {
+        if self.0 == 0 {
+            pass_over_empty_lines(input)?;
+        }
+        match self.end(input)? {
+            Some(end) if end <= longest => {
+                self.0 = 0;
+                Ok(Some(input.split_to(end).freeze()))
+            }
+            Some(_) => Err(Refused::TooLarge),
+            None if input.len() >= longest => Err(Refused::TooLarge),
+            None => Ok(None),
+        }
+    }
+
+    /// Where the empty line ends.
+    fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Refused> {
+        loop {
+            let rest = bytes.get(self.0..).unwrap_or_default();
+            let Some(found) = memchr2(b'\r', b'\n', rest) else {
+                self.0 = bytes.len();
+                return Ok(None);
+            };
+            self.0 += found;
+            match rest.get(found..).unwrap_or_default() {
+                [b'\n', b'\n', ..] => return Ok(Some(self.0 + 2)),
+                [b'\n', b'\r', b'\n', ..] => return Ok(Some(self.0 + 3)),
+                [b'\r' | b'\n'] | [b'\n', b'\r'] => return Ok(None),
+                [b'\r', b'\n', ..] | [b'\n', 0x20..=0x7e, ..] => self.0 += 1,
+                _ => return Err(Refused::Unreadable("a bare CR, or a control character")),
+            }
+        }
+    }
+}
+
+fn pass_over_empty_lines(input: &mut BytesMut) -> Result<(), Refused> {
+    loop {
+        match input.get(..2).unwrap_or(input) {
+            [b'\n', ..] => input.advance(1),
+            [b'\r', b'\n'] => input.advance(2),
+            [] | [b'\r'] => return Ok(()),
+            [first, ..] if is_token(*first) => return Ok(()),
+            _ => return Err(Refused::Unreadable("no method")),
+        }
+    }
+}
+
+/// Whether a byte may be in a method or a name (RFC 9110, section 5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// A request, and what of it concerns the connection.
+#[derive(Debug)]
+pub struct Asked {
+    /// The request; its body is on its way.
+    pub request: Request<()>,
+    /// Where its body ends.
+    pub framing: Framing,
+    /// Whether another may follow.
+    pub keeps: bool,
+    /// Whether it wants another protocol, so that nothing may follow before its answer.
+    pub upgrades: bool,
+    /// Whether its body waits for a `100 Continue`.
+    pub expects: bool,
+}
+
+/// A response, and what of it concerns the connection.
+#[derive(Debug)]
+pub struct Answered {
+    /// The response; its body is on its way.
+    pub response: Response<()>,
+    /// Where its body ends.
+    pub framing: Framing,
+    /// Whether the connection may be used again.
+    pub keeps: bool,
+}
+
+/// Reads the head of a request with at most so many headers, the crumbs of a cookie counted as one.
+pub fn request(head: &Bytes, most: usize) -> Result<Asked, Refused> {
+    let few = &mut [const { MaybeUninit::uninit() }; FEW];
+    match request_into(head, few, most) {
+        Err(Refused::TooMany) if most > FEW => {
+            request_into(head, &mut vec![MaybeUninit::uninit(); most.saturating_mul(2)], most)
+        }
+        done => done,
+    }
+}
+
+fn request_into<'h>(
+    head: &'h Bytes,
+    room: &mut [MaybeUninit<httparse::Header<'h>>],
+    most: usize,
+) -> Result<Asked, Refused> {
+    let mut parsed = httparse::Request::new(&mut []);
+    let whole = parsed.parse_with_uninit_headers(head, room).map_err(unreadable)?;
+    let (httparse::Status::Complete(_), Some(method), Some(target), Some(version)) =
+        (whole, parsed.method, parsed.path, parsed.version)
+    else {
+        return Err(Refused::Unreadable("no request line"));
+    };
+    // A fragment is no part of a request (RFC 9112, section 3.2): whoever sends one means
+    // something by it, and the site behind us could understand it.
+    if target.contains('#') {
+        return Err(Refused::Unreadable("a fragment in the target"));
+    }
+    let mut connection = Connection::default();
+    let headers = fields(head, parsed.headers, &mut connection)?;
+    if crumbled(&headers) > most {
+        return Err(Refused::TooMany);
+    }
+    if connection.lengths > 1 || (connection.chunked && (connection.lengths > 0 || version == 0)) {
+        return Err(Refused::Unreadable("two lengths"));
+    }
+    let framing = match (connection.chunked, connection.length) {
+        (true, _) => Framing::CHUNKED,
+        (false, length) => Framing::of(length.unwrap_or(0)),
+    };
+    let mut request = Request::new(());
+    *request.method_mut() = Method::from_bytes(method.as_bytes())
+        .map_err(|_| Refused::Unreadable("an unusable method"))?;
+    *request.uri_mut() = Uri::from_maybe_shared(head.slice_ref(target.as_bytes()))
+        .map_err(|_| Refused::Unreadable("an unusable target"))?;
+    *request.version_mut() = if version == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
+    let expects = version == 1 && !framing.is_ended() && expects(&headers);
+    let upgrades = connection.upgrade && framing.is_ended();
+    *request.headers_mut() = headers;
+    Ok(Asked { request, framing, keeps: connection.keeps(version), upgrades, expects })
+}
+
+/// Reads the head of the response to a request of this method.
+pub fn response(head: &Bytes, method: &Method) -> Result<Answered, Refused> {
+    let room = &mut [const { MaybeUninit::uninit() }; FEW];
+    match response_into(head, room, method) {
+        Err(Refused::TooMany) => {
+            response_into(head, &mut [const { MaybeUninit::uninit() }; MOST_OF_A_RESPONSE], method)
+        }
+        done => done,
+    }
+}
+
+fn response_into<'h>(
+    head: &'h Bytes,
+    room: &mut [MaybeUninit<httparse::Header<'h>>],
+    method: &Method,
+) -> Result<Answered, Refused> {
+    let mut parsed = httparse::Response::new(&mut []);
+    let whole = httparse::ParserConfig::default()
+        .parse_response_with_uninit_headers(&mut parsed, head, room)
+        .map_err(unreadable)?;
+    let (httparse::Status::Complete(_), Some(code), Some(version)) =
+        (whole, parsed.code, parsed.version)
+    else {
+        return Err(Refused::Unreadable("no status line"));
+    };
+    let status =
+        StatusCode::from_u16(code).map_err(|_| Refused::Unreadable("an unusable status"))?;
+    let mut connection = Connection::default();
+    let headers = fields(head, parsed.headers, &mut connection)?;
+    let bodiless = method == Method::HEAD
+        || status.is_informational()
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let framing = match (bodiless, connection.chunked, connection.length) {
+        (true, _, _) => Framing::Ended,
+        (false, true, _) => Framing::CHUNKED,
+        (false, false, Some(length)) => Framing::of(length),
+        (false, false, None) => Framing::UntilClose,
+    };
+    // Whoever sends both may be understood otherwise by the next one down the line.
+    let one_reading = !(connection.chunked && connection.lengths > 0);
+    let keeps = connection.keeps(version) && one_reading && framing != Framing::UntilClose;
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    Ok(Answered { response, framing, keeps })
+}
+
+fn unreadable(error: httparse::Error) -> Refused {
+    Refused::Unreadable(match error {
+        httparse::Error::TooManyHeaders => return Refused::TooMany,
+        httparse::Error::Version => return Refused::Version,
+        httparse::Error::HeaderName => "an unusable header name",
+        httparse::Error::HeaderValue => "an unusable header value",
+        httparse::Error::NewLine => "a line that does not end as one",
+        httparse::Error::Status => "an unusable status",
+        httparse::Error::Token => "an unusable method or target",
+    })
+}
+
+/// What a head says of its connection and of its body.
+#[derive(Default)]
+struct Connection {
+    /// Whether another message may follow, if it says so.
+    keeps: Option<bool>,
+    upgrade: bool,
+    chunked: bool,
+    length: Option<u64>,
+    lengths: u8,
+}
+
+impl Connection {
+    fn keeps(&self, version: u8) -> bool {
+        self.keeps.unwrap_or(version == 1)
+    }
+
+    fn note(&mut self, name: &HeaderName, value: &[u8]) -> Result<(), Refused> {
+        if *name == header::CONNECTION {
+            for token in value.split(|b| *b == b',').map(<[u8]>::trim_ascii) {
+                if token.eq_ignore_ascii_case(b"close") {
+                    self.keeps = Some(false);
+                } else if token.eq_ignore_ascii_case(b"keep-alive") {
+                    self.keeps.get_or_insert(true);
+                }
+            }
+        } else if *name == header::CONTENT_LENGTH {
+            let length = number(value).ok_or(Refused::Unreadable("an unusable length"))?;
+            if self.length.replace(length).is_some_and(|other| other != length) {
+                return Err(Refused::Unreadable("two lengths"));
+            }
+            self.lengths = self.lengths.saturating_add(1);
+        } else if *name == header::TRANSFER_ENCODING {
+            if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                return Err(Refused::Unreadable("a transfer coding other than chunked"));
+            }
+            self.chunked = true;
+        } else if *name == header::UPGRADE {
+            self.upgrade = true;
+        }
+        Ok(())
+    }
+}
+
+/// The headers, whose values share the memory of the head.
+fn fields(
+    head: &Bytes,
+    parsed: &[httparse::Header<'_>],
+    connection: &mut Connection,
+) -> Result<HeaderMap, Refused> {
+    let mut headers = HeaderMap::with_capacity(parsed.len() + OURS);
+    for field in parsed {
+        let name = HeaderName::from_bytes(field.name.as_bytes())
+            .map_err(|_| Refused::Unreadable("an unusable header name"))?;
+        connection.note(&name, field.value)?;
+        let value = if field.value.is_empty() {
+            HeaderValue::from_static("")
+        } else {
+            HeaderValue::from_maybe_shared(head.slice_ref(field.value))
+                .map_err(|_| Refused::Unreadable("an unusable header value"))?
+        };
+        headers.append(name, value);
+    }
+    Ok(headers)
+}
+
+/// Digits and nothing else.
+fn number(text: &[u8]) -> Option<u64> {
+    let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    digits.then(|| std::str::from_utf8(text).ok()?.parse().ok()).flatten()
+}
+
+fn expects(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::EXPECT)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// Headers of a request, the crumbs of a cookie counted as one.
+pub fn crumbled(headers: &HeaderMap) -> usize {
+    let crumbs = headers.get_all(header::COOKIE).iter().count();
+    headers.len().saturating_sub(crumbs.saturating_sub(1))
+}
+
+/// How the other end is told where a body ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    /// Not at all: there is none, and none is expected.
+    Unsaid,
+    /// In bytes.
+    Exactly(u64),
+    /// By chunks.
+    Chunked,
+    /// By the end of the connection.
+    Close,
+}
+
+/// Writes the head of a request for the path and query of its target.
+pub fn write_request<B>(out: &mut Vec<u8>, request: &Request<B>, length: Length) {
+    out.extend_from_slice(request.method().as_str().as_bytes());
+    out.push(b' ');
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    if !target.starts_with('/') && target != "*" {
+        out.push(b'/');
+    }
+    out.extend_from_slice(target.as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    write_fields(out, request.headers());
+    write_length(out, length);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the head of a response, with what the connection has to say.
+pub fn write_response<B>(out: &mut Vec<u8>, response: &Response<B>, length: Length) {
+    let status = response.status();
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+    write_fields(out, response.headers());
+    write_length(out, length);
+}
+
+/// Writes one header.
+pub fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// All but those that tell the length, which is told once, by [`write_length`].
+fn write_fields(out: &mut Vec<u8>, headers: &HeaderMap) {
+    for (name, value) in headers {
+        if *name != header::CONTENT_LENGTH && *name != header::TRANSFER_ENCODING {
+            write_field(out, name.as_str(), value.as_bytes());
+        }
+    }
+}
+
+fn write_length(out: &mut Vec<u8>, length: Length) {
+    match length {
+        // Writing to memory cannot fail.
+        Length::Exactly(bytes) => drop(write!(out, "content-length: {bytes}\r\n")),
+        Length::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        Length::Unsaid | Length::Close => (),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+//! The body of a request, as it comes from a visitor.
+
+use std::{
+    cell::RefCell,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body;
+
+use super::{Fault, Wire};
+
+/// The body of a request, as it comes from a visitor.
+#[derive(Debug, Default)]
+pub enum Incoming {
+    /// None.
+    #[default]
+    Empty,
+    /// Over a connection of HTTP/1, which it is read from by whoever wants it.
+    Http1(Rc<RefCell<Wire>>),
+    /// Over a stream of HTTP/2.
+    Http2(body::Incoming),
+}
+
+impl From<body::Incoming> for Incoming {
+    fn from(body: body::Incoming) -> Self {
+        if body.is_end_stream() { Self::Empty } else { Self::Http2(body) }
+    }
+}
+
+impl Body for Incoming {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Http1(wire) => {
+                let piece = ready!(wire.borrow_mut().poll_data(cx));
+                Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
+            }
+            Self::Http2(body) => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                Poll::Ready(frame.map(|frame| frame.map_err(|it| io::Error::other(it).into())))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Http1(wire) => wire.borrow().framing().is_ended(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Http1(wire) => {
+                wire.borrow().framing().exact().map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
+            Self::Http2(body) => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! HTTP/1.1 as it goes over a socket, towards visitors and towards sites: heads that have one
+//! reading, bodies that have one end (RFC 9112), and the bytes they travel in.
+//!
+//! Where hyper, like every general library, repairs what it can, a gateway that judges requests must
+//! not: of a length and a chunked coding the library drops the length, and by then nobody can tell.
+//! So heads and frames are read here, once, strictly, and written anew.
+//!
+//! [`head`], `framing` and `chunk` are pure: bytes in, meaning out. [`Wire`] joins them to a
+//! socket, [`Sender`] writes a message to one. Both are polled by whoever handles the exchange: no
+//! task, no channel and no lock is between two sockets.
+
+mod chunk;
+mod framing;
+pub mod head;
+mod incoming;
+mod patience;
+#[cfg(any(fuzzing, test))]
+pub mod reading;
+mod sender;
+mod stream;
+mod wire;
+
+pub use framing::{Fault, Framing};
+pub use incoming::Incoming;
+pub use patience::Patience;
+pub use sender::{Broken, Sender};
+pub use stream::{Socket, Stream};
+pub use wire::{Arena, NoHead, Wire};

@@ -1,0 +1,50 @@
+//! Every request in some bytes, as a connection would read them: what the tests and the fuzzer
+//! look at.
+
+use bytes::BytesMut;
+
+use super::{
+    Framing,
+    head::{Refused, Search, request},
+};
+
+pub use super::framing::Step;
+
+/// A request as it was read: its target, and its body.
+pub type Read = (String, Vec<u8>);
+
+/// The whole requests in these bytes, dealt out in pieces, and why reading ended before their end.
+pub fn read(pieces: &[&[u8]]) -> (Vec<Read>, Option<Refused>) {
+    let (mut input, mut search, mut found) = (BytesMut::new(), Search::default(), Vec::new());
+    let mut under_way: Option<(String, Framing, Vec<u8>)> = None;
+    for piece in pieces {
+        input.extend_from_slice(piece);
+        loop {
+            let Some((target, framing, body)) = &mut under_way else {
+                let head = match search.take(&mut input, 4096) {
+                    Ok(Some(head)) => head,
+                    Ok(None) => break,
+                    Err(refused) => return (found, Some(refused)),
+                };
+                match request(&head, 100) {
+                    Ok(asked) => {
+                        let target = asked.request.uri().to_string();
+                        under_way = Some((target, asked.framing, Vec::new()));
+                    }
+                    Err(refused) => return (found, Some(refused)),
+                }
+                continue;
+            };
+            match framing.decode(&mut input) {
+                Ok(Step::Data(data)) => body.extend_from_slice(&data),
+                Ok(Step::More) => break,
+                Ok(Step::End) => {
+                    found.push((std::mem::take(target), std::mem::take(body)));
+                    under_way = None;
+                }
+                Err(_) => return (found, Some(Refused::Unreadable("chunks"))),
+            }
+        }
+    }
+    (found, None)
+}

@@ -1,0 +1,267 @@
+//! A message on its way out: its head, and its body as it comes.
+
+use std::{
+    cell::RefCell,
+    io::{self, IoSlice, Write as _},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use http_body::Body;
+
+use super::head::Length;
+
+/// What a message is written to.
+pub trait Outlet {
+    /// Writes some of these, in order; how many bytes it took.
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>>;
+    /// Sees that what it took is on its way.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+/// Borrowed only while it writes, because the body may come over the same connection.
+impl<O: Outlet> Outlet for &RefCell<O> {
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.borrow_mut().poll_send(cx, slices)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.borrow_mut().poll_flush(cx)
+    }
+}
+
+/// A message on its way out.
+#[derive(Debug)]
+pub struct Sender {
+    /// The head, what frames the body, and pieces so short that to copy them costs less.
+    words: Vec<u8>,
+    written: usize,
+    /// A piece of the body that follows the words, and what follows the piece.
+    piece: Bytes,
+    tail: &'static [u8],
+    length: Length,
+    state: State,
+    /// Bytes that have gone out.
+    taken: u64,
+    blocked: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The body brings more.
+    Gathering,
+    /// The body has nothing at the moment.
+    Waiting,
+    /// Everything is here.
+    Whole,
+    /// Everything is on its way.
+    Sent,
+}
+
+/// A message that did not go out whole.
+#[derive(Debug)]
+pub enum Broken<E> {
+    /// Its body failed.
+    Body(E),
+    /// The connection did.
+    Io(io::Error),
+}
+
+/// The longest piece that is copied behind a head.
+const SHORT: usize = 2048;
+
+impl Sender {
+    /// A message with this head, whose body comes as the head says.
+    pub fn new(head: Vec<u8>, length: Length) -> Self {
+        Self {
+            words: head,
+            written: 0,
+            piece: Bytes::new(),
+            tail: b"",
+            length,
+            state: State::Gathering,
+            taken: 0,
+            blocked: false,
+        }
+    }
+
+    /// Whether all of it is on its way.
+    pub fn is_sent(&self) -> bool {
+        self.state == State::Sent
+    }
+
+    /// How many bytes of it have gone out.
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Whether it waits for its own body.
+    pub fn is_waiting(&self) -> bool {
+        self.state == State::Waiting
+    }
+
+    /// Whether it waits for the other end to take it.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// The buffer that the head was in, when all has been sent.
+    pub fn take_buffer(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.words)
+    }
+
+    /// Sends until all of it is on its way, the body has nothing, or the outlet takes nothing.
+    pub fn poll<B>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut body: Pin<&mut B>,
+        outlet: &mut impl Outlet,
+    ) -> Poll<Result<(), Broken<B::Error>>>
+    where
+        B: Body<Data = Bytes>,
+    {
+        self.blocked = false;
+        if self.state == State::Waiting {
+            self.state = State::Gathering;
+        }
+        loop {
+            // A head and what is there of the body leave together.
+            if self.state == State::Gathering && self.piece.is_empty() {
+                self.gather(cx, body.as_mut())?;
+            }
+            if self.written < self.words.len() || !self.piece.is_empty() || !self.tail.is_empty() {
+                let Poll::Ready(count) = self.poll_write(cx, outlet).map_err(Broken::Io)? else {
+                    self.blocked = true;
+                    return Poll::Pending;
+                };
+                self.advance(count);
+                continue;
+            }
+            match self.state {
+                State::Gathering => (),
+                State::Waiting => {
+                    ready!(outlet.poll_flush(cx)).map_err(Broken::Io)?;
+                    return Poll::Pending;
+                }
+                State::Whole => {
+                    ready!(outlet.poll_flush(cx)).map_err(Broken::Io)?;
+                    self.state = State::Sent;
+                }
+                State::Sent => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    /// Takes what the body has.
+    fn gather<B>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut body: Pin<&mut B>,
+    ) -> Result<(), Broken<B::Error>>
+    where
+        B: Body<Data = Bytes>,
+    {
+        if body.is_end_stream() {
+            return self.end();
+        }
+        match body.as_mut().poll_frame(cx) {
+            Poll::Pending => self.state = State::Waiting,
+            Poll::Ready(None) => return self.end(),
+            Poll::Ready(Some(Err(error))) => return Err(Broken::Body(error)),
+            Poll::Ready(Some(Ok(frame))) => {
+                // Trailers end here: they could carry what a header may not.
+                if let Ok(piece) = frame.into_data() {
+                    self.push(piece)?;
+                }
+                if body.is_end_stream() {
+                    return self.end();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn push<E>(&mut self, piece: Bytes) -> Result<(), Broken<E>> {
+        if piece.is_empty() {
+            return Ok(());
+        }
+        let chunked = self.length == Length::Chunked;
+        match &mut self.length {
+            Length::Exactly(left) => {
+                let length = u64::try_from(piece.len()).unwrap_or(u64::MAX);
+                *left = left.checked_sub(length).ok_or_else(unequal)?;
+            }
+            // Writing to memory cannot fail.
+            Length::Chunked => drop(write!(self.words, "{:x}\r\n", piece.len())),
+            Length::Close => (),
+            Length::Unsaid => return Err(unequal()),
+        }
+        let tail: &[u8] = if chunked { b"\r\n" } else { b"" };
+        if piece.len() <= SHORT {
+            self.words.extend_from_slice(&piece);
+            self.words.extend_from_slice(tail);
+        } else {
+            (self.piece, self.tail) = (piece, tail);
+        }
+        Ok(())
+    }
+
+    fn end<E>(&mut self) -> Result<(), Broken<E>> {
+        self.state = State::Whole;
+        match self.length {
+            Length::Exactly(left) if left > 0 => return Err(unequal()),
+            Length::Chunked if self.piece.is_empty() => {
+                self.words.extend_from_slice(b"0\r\n\r\n");
+            }
+            Length::Chunked => self.tail = b"\r\n0\r\n\r\n",
+            Length::Exactly(_) | Length::Unsaid | Length::Close => (),
+        }
+        Ok(())
+    }
+
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        outlet: &mut impl Outlet,
+    ) -> Poll<io::Result<usize>> {
+        let words = self.words.get(self.written..).unwrap_or_default();
+        let count = if self.piece.is_empty() && self.tail.is_empty() {
+            ready!(outlet.poll_send(cx, &[IoSlice::new(words)]))?
+        } else {
+            let slices = [IoSlice::new(words), IoSlice::new(&self.piece), IoSlice::new(self.tail)];
+            ready!(outlet.poll_send(cx, &slices))?
+        };
+        if count == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        self.taken = self.taken.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+        Poll::Ready(Ok(count))
+    }
+
+    fn advance(&mut self, count: usize) {
+        let words = count.min(self.words.len().saturating_sub(self.written));
+        self.written = self.written.saturating_add(words);
+        if self.written == self.words.len() {
+            self.words.clear();
+            self.written = 0;
+        }
+        let rest = count.saturating_sub(words);
+        let piece = rest.min(self.piece.len());
+        self.piece.advance(piece);
+        self.tail = self.tail.get(rest.saturating_sub(piece)..).unwrap_or_default();
+    }
+}
+
+/// A body that is not as long as its head says would put the next message out of step.
+fn unequal<E>() -> Broken<E> {
+    Broken::Io(io::Error::other("the body is not as long as its head says"))
+}

@@ -1,0 +1,262 @@
+//! A connection that messages come over: the socket, what was read of it and not yet understood,
+//! and where the message that is being received ends.
+
+use std::{
+    cell::RefCell,
+    io::{self, IoSlice},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker, ready},
+};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncWrite;
+use tokio_util::io::poll_read_buf;
+
+use super::{
+    Fault, Framing, Stream,
+    framing::Step,
+    head::{Refused, Search},
+    sender::Outlet,
+};
+
+/// Where the bytes of one thread's connections are read to. A quiet connection holds no buffer,
+/// and a busy one shares its: what has been read is cut off and travels on without a copy, and
+/// when all of it has gone, the memory is used again.
+#[derive(Debug, Default)]
+pub struct Arena {
+    chunk: RefCell<BytesMut>,
+    heads: RefCell<Vec<u8>>,
+}
+
+/// Bytes of an arena that are taken at a time.
+const CHUNK: usize = 64 * 1024;
+/// The least room to read a head into.
+const ROOM: usize = 4 * 1024;
+/// The least room to read a long body into: each read is a call of the system.
+const WIDE: usize = 32 * 1024;
+/// The largest buffer of a head that is kept.
+const HEAD: usize = 16 * 1024;
+
+impl Arena {
+    /// One thread's.
+    pub fn new() -> Rc<Self> {
+        Rc::default()
+    }
+
+    fn poll_read(
+        &self,
+        stream: &mut Stream,
+        cx: &mut Context<'_>,
+        room: usize,
+    ) -> Poll<io::Result<BytesMut>> {
+        let mut chunk = self.chunk.borrow_mut();
+        if chunk.capacity() < room {
+            chunk.reserve(CHUNK);
+        }
+        ready!(poll_read_buf(Pin::new(stream), cx, &mut *chunk))?;
+        Poll::Ready(Ok(chunk.split()))
+    }
+
+    /// A buffer to write a head into; best given back.
+    pub fn buffer(&self) -> Vec<u8> {
+        self.heads.take()
+    }
+
+    /// Takes such a buffer back.
+    pub fn give_back(&self, buffer: Vec<u8>) {
+        if buffer.capacity() <= HEAD {
+            let mut buffer = buffer;
+            buffer.clear();
+            self.heads.replace(buffer);
+        }
+    }
+}
+
+/// A connection that messages come over.
+#[derive(Debug)]
+pub struct Wire {
+    stream: Stream,
+    arena: Rc<Arena>,
+    input: BytesMut,
+    search: Search,
+    framing: Framing,
+    /// How much of `100 Continue` has been said, while somebody waits for it.
+    owed: Option<usize>,
+    closed: bool,
+}
+
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+impl Wire {
+    /// A connection over which nothing has come yet.
+    pub fn new(stream: Stream, arena: &Rc<Arena>) -> Self {
+        Self {
+            stream,
+            arena: Rc::clone(arena),
+            input: BytesMut::new(),
+            search: Search::default(),
+            framing: Framing::Ended,
+            owed: None,
+            closed: false,
+        }
+    }
+
+    /// Where its bytes are read to.
+    pub fn arena(&self) -> &Rc<Arena> {
+        &self.arena
+    }
+
+    /// The head of the next message; nothing when the other end has closed before it.
+    pub fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        longest: usize,
+    ) -> Poll<Result<Option<Bytes>, NoHead>> {
+        loop {
+            if let Some(head) = self.search.take(&mut self.input, longest)? {
+                return Poll::Ready(Ok(Some(head)));
+            }
+            if !ready!(self.poll_more(cx, ROOM)).map_err(NoHead::Io)? {
+                let none = self.input.is_empty();
+                return Poll::Ready(if none { Ok(None) } else { Err(NoHead::Cut) });
+            }
+        }
+    }
+
+    /// A body follows the head that was taken last. `expects` is whether the other end waits for
+    /// us to say that we want it.
+    pub fn receive(&mut self, framing: Framing, expects: bool) {
+        self.framing = framing;
+        self.owed = expects.then_some(0);
+    }
+
+    /// What is still to come of the message.
+    pub fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// Whether something has been read that belongs to no message yet.
+    pub fn has_more(&self) -> bool {
+        !self.input.is_empty()
+    }
+
+    /// What has been read and belongs to no message, for whatever comes after HTTP.
+    pub fn into_parts(self) -> (Stream, BytesMut) {
+        (self.stream, self.input)
+    }
+
+    /// The next piece of the body; nothing at its end.
+    pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Fault>>> {
+        if self.owed.is_some() {
+            ready!(self.poll_invite(cx))?;
+        }
+        loop {
+            match self.framing.decode(&mut self.input)? {
+                Step::Data(piece) => return Poll::Ready(Some(Ok(piece))),
+                Step::End => return Poll::Ready(None),
+                Step::More => (),
+            }
+            let long = !matches!(self.framing, Framing::Length(left) if left < 4096);
+            if !ready!(self.poll_more(cx, if long { WIDE } else { ROOM }))? {
+                if self.framing != Framing::UntilClose {
+                    return Poll::Ready(Some(Err(Fault::Cut)));
+                }
+                self.framing = Framing::Ended;
+            }
+        }
+    }
+
+    /// Passes over what of the body has been read already; whether that was all of it.
+    pub fn pass_over(&mut self) -> bool {
+        while let Ok(Step::Data(_)) = self.framing.decode(&mut self.input) {}
+        self.framing.is_ended()
+    }
+
+    /// Reads on while nothing is expected, as far as `most` bytes; whether the other end has closed.
+    pub fn poll_ahead(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<()>> {
+        while self.input.len() < most {
+            if !ready!(self.poll_more(cx, ROOM))? {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Whether it is open, and silent as it should be between two exchanges.
+    pub fn is_idle(&mut self) -> bool {
+        let cx = &mut Context::from_waker(Waker::noop());
+        self.input.is_empty() && self.poll_more(cx, ROOM).is_pending()
+    }
+
+    /// Says that no more will be sent, and reads and forgets what still comes: who closes with
+    /// bytes unread takes the answer back that is on its way (RFC 9112, section 9.6).
+    pub fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        loop {
+            self.input.clear();
+            if !ready!(self.poll_more(cx, ROOM))? {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    fn poll_invite(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.owed.and_then(|said| CONTINUE.get(said..)) {
+            if rest.is_empty() {
+                self.owed = None;
+                return Pin::new(&mut self.stream).poll_flush(cx);
+            }
+            let said = ready!(Pin::new(&mut self.stream).poll_write(cx, rest))?;
+            self.owed = self.owed.map(|already| already + said);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads some more; `false` when the other end has closed.
+    fn poll_more(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<bool>> {
+        if self.closed {
+            return Poll::Ready(Ok(false));
+        }
+        let more = ready!(self.arena.poll_read(&mut self.stream, cx, room))?;
+        if more.is_empty() {
+            self.closed = true;
+        } else if self.input.is_empty() {
+            self.input = more;
+        } else {
+            self.input.unsplit(more);
+        }
+        Poll::Ready(Ok(!self.closed))
+    }
+}
+
+impl Outlet for Wire {
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match slices {
+            [one] => Pin::new(&mut self.stream).poll_write(cx, one),
+            several => Pin::new(&mut self.stream).poll_write_vectored(cx, several),
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+}
+
+/// Why there is no head.
+#[derive(Debug, thiserror::Error)]
+pub enum NoHead {
+    /// It is not one that we take.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The connection closed in the middle of it.
+    #[error("the connection closed in the middle of a head")]
+    Cut,
+    /// The connection broke.
+    #[error("the connection broke")]
+    Io(#[source] io::Error),
+}

@@ -1,0 +1,360 @@
+//! An HTTP/1 connection: one request after the other, each with its answer.
+//!
+//! Everything happens in the task of the connection. What it needs while it works, it takes when a
+//! request comes and drops with the answer, so that a quiet connection holds next to nothing.
+
+use std::{
+    cell::RefCell,
+    future::{Future, poll_fn},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http::{HeaderMap, Method, Response, StatusCode, Version, header};
+use http_body::Body as _;
+use tokio::time::{Instant, timeout};
+
+use super::{bell::Ear, connection::Connection};
+use crate::{
+    gateway::{Body, Tunnel},
+    http1::{
+        Arena, Broken, Incoming, NoHead, Patience, Sender, Stream, Wire,
+        head::{self, Asked, Length, Refused},
+    },
+};
+
+/// How long a connection may take for one more request when the server stops. Its answer says that it
+/// is the last, so that nobody's request meets a connection that was just closed: whoever connects, or
+/// asks again, a moment too late has done nothing wrong.
+const ONE_MORE: Duration = Duration::from_secs(1);
+/// How long an answer goes on for somebody who has closed their end: they may have said all they
+/// have to say (RFC 9112, section 9.6), or be gone.
+const LINGER: Duration = Duration::from_mins(1);
+/// How long what comes behind the last answer is read and forgotten.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// Bytes of the next requests that are read while one is answered.
+const AHEAD: usize = 64 * 1024;
+
+/// A connection, and what it is about.
+pub struct Http1 {
+    connection: Connection,
+    wire: Rc<RefCell<Wire>>,
+    clock: Patience,
+    ear: Option<Ear>,
+    /// Since when we wait for what we wait for.
+    since: Option<Instant>,
+    /// Whether a request has come.
+    begun: bool,
+}
+
+/// Why a connection ends before its time.
+enum End {
+    /// The other end has closed, or done what nobody may.
+    Gone,
+    /// It met the limit with this key.
+    Limit(&'static str),
+}
+
+impl Http1 {
+    /// A connection that has said nothing yet.
+    pub fn new(connection: Connection, stream: Stream, arena: &Rc<Arena>) -> Self {
+        let wire = Rc::new(RefCell::new(Wire::new(stream, arena)));
+        let clock = Patience::default();
+        Self { connection, wire, clock, ear: None, since: None, begun: false }
+    }
+
+    /// Serves it to its end.
+    pub async fn serve(mut self) {
+        loop {
+            let served = match self.next().await {
+                Ok(Some(Ok(asked))) => self.answer(asked).await,
+                Ok(Some(Err(refused))) => self.refuse(refused).await,
+                Ok(None) => return,
+                Err(end) => Err(end),
+            };
+            match served {
+                Ok(Then::Next) => self.begun = true,
+                Ok(Then::Close) => return self.farewell().await,
+                Ok(Then::Switch(tunnel)) => return self.switch(tunnel).await,
+                Err(End::Gone) => return,
+                Err(End::Limit(key)) => {
+                    tracing::debug!(peer = %self.connection.peer.ip, limit = key, "closed");
+                    return self.connection.shared.gateway.met(key);
+                }
+            }
+        }
+    }
+
+    /// The next request; none when there will be no more.
+    async fn next(&mut self) -> Result<Option<Result<Asked, Refused>>, End> {
+        let limits = self.connection.shared.limits;
+        let longest = usize::try_from(limits.header_bytes).unwrap_or(usize::MAX);
+        self.since = None;
+        let mut begun = None;
+        let head = poll_fn(|cx| {
+            let head = self.wire.borrow_mut().poll_head(cx, longest);
+            if head.is_ready() {
+                return head.map(Ok);
+            }
+            self.poll_idle(cx, &mut begun).map(Err)
+        });
+        match head.await? {
+            Ok(None) | Err(NoHead::Cut | NoHead::Io(_)) => Ok(None),
+            Ok(Some(head)) => Ok(Some(head::request(&head, limits.header_count))),
+            Err(NoHead::Refused(refused)) => Ok(Some(Err(refused))),
+        }
+    }
+
+    /// Nothing is there, or a part of a head, which is there since `begun`. Ready when we have
+    /// waited long enough.
+    fn poll_idle(&mut self, cx: &mut Context<'_>, begun: &mut Option<Instant>) -> Poll<End> {
+        let (shared, clock) = (&self.connection.shared, &mut self.clock);
+        let limits = shared.limits;
+        self.ear.get_or_insert_with(|| shared.bell.hear(cx.waker()));
+        let since = *self.since.get_or_insert_with(Instant::now);
+        let heading = self.wire.borrow().has_more();
+        let (due, key) = if self.begun && heading {
+            let since = *begun.get_or_insert_with(Instant::now);
+            (since + limits.header_time, "header_time")
+        } else if self.begun {
+            (since + limits.idle_time, "idle_time")
+        } else {
+            (since + limits.header_time, "header_time")
+        };
+        let Some(rung) = shared.bell.rung() else {
+            return clock.poll_until(cx, due).map(|()| End::Limit(key));
+        };
+        clock.poll_until(cx, due.min(rung + ONE_MORE)).map(|()| End::Gone)
+    }
+
+    /// Answers a request.
+    async fn answer(&mut self, asked: Asked) -> Result<Then, End> {
+        let Asked { request, framing, keeps, upgrades, expects } = asked;
+        let body = if framing.is_ended() {
+            Incoming::Empty
+        } else {
+            self.wire.borrow_mut().receive(framing, expects);
+            Incoming::Http1(Rc::clone(&self.wire))
+        };
+        let exchange = Exchange {
+            head: *request.method() == Method::HEAD,
+            version: request.version(),
+            keeps,
+            upgrades,
+        };
+        let shared = Rc::clone(&self.connection.shared);
+        let peer = Rc::clone(&self.connection.peer);
+        // In a box, which a quiet connection does not have to keep room for.
+        let mut handling = Box::pin(shared.gateway.handle(request.map(|()| body), &peer));
+        self.since = None;
+        let response = poll_fn(|cx| match handling.as_mut().poll(cx) {
+            Poll::Ready(response) if !upgrades => Poll::Ready(Ok(response)),
+            polled @ (Poll::Ready(_) | Poll::Pending) => match self.poll_left(cx, upgrades) {
+                Poll::Ready(end) => Poll::Ready(Err(end)),
+                Poll::Pending => polled.map(Ok),
+            },
+        });
+        let response = response.await?;
+        drop(handling);
+        self.send(response, exchange).await
+    }
+
+    /// Ready when nobody waits for the answer any more.
+    fn poll_left(&mut self, cx: &mut Context<'_>, upgrades: bool) -> Poll<End> {
+        let mut wire = self.wire.borrow_mut();
+        if !wire.framing().is_ended() {
+            return Poll::Pending; // whoever reads the body sees it
+        }
+        let ahead = wire.poll_ahead(cx, AHEAD);
+        if upgrades && wire.has_more() {
+            tracing::debug!("bytes behind an upgrade, before its answer");
+            return Poll::Ready(End::Gone);
+        }
+        if ready!(ahead).is_err() {
+            return Poll::Ready(End::Gone);
+        }
+        let since = *self.since.get_or_insert_with(Instant::now);
+        ready!(self.clock.poll_until(cx, since + LINGER));
+        Poll::Ready(End::Gone)
+    }
+
+    /// Says that a head cannot be taken, after which the connection closes: where the next one
+    /// begins, nobody can know.
+    async fn refuse(&mut self, refused: Refused) -> Result<Then, End> {
+        let shared = &self.connection.shared;
+        shared.gateway.met(match refused {
+            Refused::TooLarge => "header_bytes",
+            Refused::TooMany => "header_count",
+            Refused::Unreadable(_) | Refused::Version => "unreadable",
+        });
+        let response = shared.gateway.refuse(refused, &self.connection.peer);
+        let version = Version::HTTP_11;
+        self.send(response, Exchange { head: false, version, keeps: false, upgrades: false }).await
+    }
+
+    /// Sends an answer.
+    async fn send(&mut self, response: Response<Body>, exchange: Exchange) -> Result<Then, End> {
+        let framed = Framed::of(&response, &exchange);
+        let last = !exchange.keeps || framed.ends() || self.is_last(response.headers());
+        let arena = Rc::clone(self.wire.borrow().arena());
+        let mut head = arena.buffer();
+        head::write_response(&mut head, &response, framed.said);
+        if !response.headers().contains_key(header::DATE) {
+            head::write_field(&mut head, "date", self.connection.shared.date().as_bytes());
+        }
+        if !response.headers().contains_key(header::CONNECTION) {
+            match (last, exchange.version) {
+                (true, _) => head::write_field(&mut head, "connection", b"close"),
+                (false, Version::HTTP_10) => {
+                    head::write_field(&mut head, "connection", b"keep-alive");
+                }
+                (false, _) => (),
+            }
+        }
+        head.extend_from_slice(b"\r\n");
+        let mut sender = Sender::new(head, framed.sent);
+        let body = response.into_body();
+        if let Body::Switched(tunnel) = body {
+            self.pour(&mut sender, &mut Body::own(""), &exchange).await?;
+            return Ok(Then::Switch(tunnel));
+        }
+        let mut body = if framed.sent == Length::Unsaid { Body::own("") } else { body };
+        self.pour(&mut sender, &mut body, &exchange).await?;
+        arena.give_back(sender.take_buffer());
+        let whole = self.wire.borrow().framing().is_ended();
+        Ok(if last || !whole { Then::Close } else { Then::Next })
+    }
+
+    /// Whether the connection has to close behind an answer with these headers: it says so, or the
+    /// server stops, or there is a body that nobody reads.
+    fn is_last(&self, headers: &HeaderMap) -> bool {
+        let says = headers.get(header::CONNECTION).is_some_and(|it| it.as_bytes() == b"close");
+        let read_by_none = Rc::strong_count(&self.wire) == 1;
+        let mut wire = self.wire.borrow_mut();
+        let unread = !wire.framing().is_ended() && read_by_none && !wire.pass_over();
+        says || unread || self.connection.shared.bell.rung().is_some()
+    }
+
+    /// Sends until all of it is on its way.
+    async fn pour(
+        &mut self,
+        sender: &mut Sender,
+        body: &mut Body,
+        exchange: &Exchange,
+    ) -> Result<(), End> {
+        let wire = Rc::clone(&self.wire);
+        let mut taken = None;
+        self.since = None;
+        poll_fn(|cx| match sender.poll(cx, Pin::new(&mut *body), &mut &*wire) {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+            Poll::Ready(Err(Broken::Io(error))) => {
+                tracing::debug!(peer = %self.connection.peer.ip, %error, "an answer broke off");
+                Poll::Ready(Err(End::Gone))
+            }
+            Poll::Ready(Err(Broken::Body(error))) => {
+                tracing::debug!(peer = %self.connection.peer.ip, error, "an answer broke off");
+                Poll::Ready(Err(End::Gone))
+            }
+            Poll::Pending if sender.is_blocked() => {
+                if taken.replace(sender.taken()) != Some(sender.taken()) {
+                    self.since = None;
+                }
+                self.poll_untaken(cx).map(Err)
+            }
+            Poll::Pending => {
+                if taken.take().is_some() {
+                    self.since = None;
+                }
+                self.poll_left(cx, exchange.upgrades).map(Err)
+            }
+        })
+        .await
+    }
+
+    /// The other end takes nothing. Ready when that has been so for too long.
+    fn poll_untaken(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        let due = since + self.connection.shared.limits.send_time;
+        self.clock.poll_until(cx, due).map(|()| End::Limit("send_time"))
+    }
+
+    /// Closes, so that the last answer arrives.
+    async fn farewell(self) {
+        let farewell = poll_fn(|cx| self.wire.borrow_mut().poll_farewell(cx));
+        let _ = timeout(FAREWELL, farewell).await;
+    }
+
+    /// Is a pipe from here on.
+    async fn switch(self, tunnel: Box<Tunnel>) {
+        let shared = Rc::clone(&self.connection.shared);
+        let Some(wire) = Rc::into_inner(self.wire) else { return };
+        let wire = wire.into_inner();
+        if wire.has_more() {
+            return;
+        }
+        let (visitor, _) = wire.into_parts();
+        tokio::select! {
+            () = Box::pin(tunnel.join(visitor)) => (),
+            () = shared.close.cancelled() => (),
+        }
+    }
+}
+
+/// What comes behind an answer.
+enum Then {
+    /// Another request may.
+    Next,
+    /// Nothing.
+    Close,
+    /// Another protocol.
+    Switch(Box<Tunnel>),
+}
+
+/// What has to be known of a request when it is answered.
+struct Exchange {
+    /// Whether it wants a head only.
+    head: bool,
+    version: Version,
+    keeps: bool,
+    upgrades: bool,
+}
+
+/// How the body of an answer is framed (RFC 9112, section 6.3).
+struct Framed {
+    /// What the head says.
+    said: Length,
+    /// What follows the head.
+    sent: Length,
+}
+
+impl Framed {
+    fn of(response: &Response<Body>, exchange: &Exchange) -> Self {
+        let status = response.status();
+        if status.is_informational() || status == StatusCode::NO_CONTENT {
+            return Self { said: Length::Unsaid, sent: Length::Unsaid };
+        }
+        let exact = response.body().size_hint().exact();
+        if exchange.head || status == StatusCode::NOT_MODIFIED {
+            let told = response.headers().get(header::CONTENT_LENGTH);
+            let told = told.and_then(|length| length.to_str().ok()?.parse().ok());
+            let said = told.or(exact.filter(|length| *length > 0));
+            return Self {
+                said: said.map_or(Length::Unsaid, Length::Exactly),
+                sent: Length::Unsaid,
+            };
+        }
+        let both = match (exact, exchange.version) {
+            (Some(bytes), _) => Length::Exactly(bytes),
+            (None, Version::HTTP_10) => Length::Close,
+            (None, _) => Length::Chunked,
+        };
+        Self { said: both, sent: both }
+    }
+
+    /// Whether the connection has to close to say where the body ends.
+    fn ends(&self) -> bool {
+        self.sent == Length::Close
+    }
+}
