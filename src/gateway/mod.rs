@@ -5,27 +5,19 @@
 use std::{
     cell::RefCell,
     net::IpAddr,
-    path::PathBuf,
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
 };
 
 use http::{Method, Request, Response, StatusCode, Version};
-use tokio::runtime::Handle;
 
 use crate::{
-    auth::{self, Decision, ReturnTo, Stranger},
-    clock::{Clock, Timestamp},
+    auth::{Decision, ReturnTo, Stranger},
+    clock::Timestamp,
     http1::{Arena, Incoming, head::Refused},
-    metrics::{Connected, Metrics, Thread},
-    site::{Access, Broker, Fragment, Sites},
-    store::{self, Store},
+    metrics::{Connected, Thread},
+    site::{Access, Fragment},
     upstream::{self, Upstream},
-    wechat::WeChat,
-    wire::forwarded::Trusted,
 };
 
 mod access_log;
@@ -47,6 +39,7 @@ mod refresh;
 mod reply;
 mod revoke;
 mod rules;
+mod shared;
 mod throttle;
 mod verify;
 mod vigil;
@@ -59,118 +52,15 @@ pub use error::Error;
 pub use peer::Peer;
 pub use reply::too_many_headers;
 pub use revoke::{Given, Standing};
+pub use shared::{Gateway, Settings, SetupError};
 pub use upstream::Allowance;
 
 use access_log::{Entry, Lines};
-use broker::{Errands, Signers};
-use exchange::Exchanges;
-use feed::Feed;
 use receive::{Arrival, Door, Landing};
-use refresh::Refreshes;
 use reply::Asker;
 use rules::{Desk, Rules};
-use throttle::{Deed, Throttle};
+use throttle::Deed;
 use vigil::Post;
-
-/// What the gateway needs to know.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The sites behind us.
-    pub sites: Sites,
-    /// Sessions.
-    pub session: auth::Settings,
-    /// The proxies in front of us.
-    pub trusted: Trusted,
-    /// Where our own paths begin, such as `/_wx`.
-    pub prefix: String,
-    /// What a request body may ask of us.
-    pub body: Allowance,
-    /// Logins that one client may start in a minute; zero is no limit.
-    pub logins_per_minute: u32,
-    /// What the replicas share; a reload leaves it as it is.
-    pub store: store::Settings,
-    /// The operator's own templates, which replace ours by name.
-    pub pages: Option<PathBuf>,
-    /// Logins for sites that are not behind us.
-    pub broker: Option<Broker>,
-}
-
-/// What every thread shares: read-only snapshots, and the work that is no request.
-pub struct Gateway {
-    rules: arc_swap::ArcSwap<Rules>,
-    /// Counts reloads, so that a thread sees one without touching the snapshot's counter.
-    edition: AtomicU64,
-    feed: Arc<Feed>,
-    tls: Arc<rustls::ClientConfig>,
-    exchanges: Exchanges,
-    refreshes: Arc<Refreshes>,
-    errands: Errands,
-    signers: Signers,
-    throttle: Throttle,
-    clock: Clock,
-    log: AccessLog,
-    metrics: Arc<Metrics>,
-}
-
-/// Why a gateway could not be built.
-#[derive(Debug, thiserror::Error)]
-pub enum SetupError {
-    /// TLS could not be set up for calls to WeChat.
-    #[error("cannot set up the client for WeChat's API")]
-    Client(#[from] reqwest::Error),
-    /// A session key cannot be used.
-    #[error("cannot use the session keys")]
-    Keys(#[from] auth::token::Unusable),
-    /// The store cannot be used.
-    #[error(transparent)]
-    Store(#[from] store::Unusable),
-    /// The operator's templates cannot be read.
-    #[error("cannot read the templates in {0}")]
-    ReadPages(PathBuf, #[source] std::io::Error),
-    /// The operator's templates make no sense.
-    #[error(transparent)]
-    Pages(#[from] page::Fault),
-}
-
-impl Gateway {
-    /// Builds a gateway; nothing is opened until the first request. Must be called on the runtime
-    /// that shall do the work that is no request, such as calls to WeChat.
-    pub fn new(settings: Settings, clock: Clock, log: AccessLog) -> Result<Self, SetupError> {
-        let tls = upstream::tls::client();
-        let metrics = Arc::new(Metrics::default());
-        let wechat = WeChat::new(&tls, Arc::clone(&metrics))?;
-        let (runtime, store) = (Handle::current(), Arc::new(Store::new(&settings.store)?));
-        let feed = Feed::new(Arc::clone(&store), runtime.clone(), clock);
-        feed.keep_for(settings.session.max);
-        Ok(Self {
-            rules: arc_swap::ArcSwap::from_pointee(Rules::new(settings)?),
-            edition: AtomicU64::new(0),
-            feed,
-            tls,
-            exchanges: Exchanges::new(wechat.clone(), Arc::clone(&store), runtime.clone()),
-            errands: Errands::new(Arc::clone(&store), runtime.clone()),
-            signers: Signers::new(wechat.clone(), Arc::clone(&store), runtime.clone()),
-            refreshes: Arc::new(Refreshes::new(wechat, store, runtime)),
-            throttle: Throttle::new(),
-            clock,
-            log,
-            metrics,
-        })
-    }
-
-    /// Puts new settings in force between two requests. On an error the old ones stay.
-    pub fn reload(&self, settings: Settings) -> Result<(), SetupError> {
-        self.feed.keep_for(settings.session.max);
-        self.rules.store(Arc::new(Rules::new(settings)?));
-        self.edition.fetch_add(1, Ordering::Release);
-        Ok(())
-    }
-
-    /// What is counted.
-    pub fn metrics(&self) -> &Arc<Metrics> {
-        &self.metrics
-    }
-}
 
 /// One thread's part of the gateway.
 pub struct Worker {

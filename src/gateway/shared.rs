@@ -1,0 +1,132 @@
+//! What every thread shares, and how it is set up.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tokio::runtime::Handle;
+
+use super::{
+    AccessLog, Allowance,
+    broker::{Errands, Signers},
+    exchange::Exchanges,
+    feed::Feed,
+    page,
+    refresh::Refreshes,
+    rules::Rules,
+    throttle::Throttle,
+};
+use crate::{
+    auth,
+    clock::Clock,
+    metrics::Metrics,
+    site::{Broker, Sites},
+    store::{self, Store},
+    upstream,
+    wechat::WeChat,
+    wire::forwarded::Trusted,
+};
+
+/// What the gateway needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The sites behind us.
+    pub sites: Sites,
+    /// Sessions.
+    pub session: auth::Settings,
+    /// The proxies in front of us.
+    pub trusted: Trusted,
+    /// Where our own paths begin, such as `/_wx`.
+    pub prefix: String,
+    /// What a request body may ask of us.
+    pub body: Allowance,
+    /// Logins that one client may start in a minute; zero is no limit.
+    pub logins_per_minute: u32,
+    /// What the replicas share; a reload leaves it as it is.
+    pub store: store::Settings,
+    /// The operator's own templates, which replace ours by name.
+    pub pages: Option<PathBuf>,
+    /// Logins for sites that are not behind us.
+    pub broker: Option<Broker>,
+}
+
+/// What every thread shares: read-only snapshots, and the work that is no request.
+pub struct Gateway {
+    pub(super) rules: arc_swap::ArcSwap<Rules>,
+    /// Counts reloads, so that a thread sees one without touching the snapshot's counter.
+    pub(super) edition: AtomicU64,
+    pub(super) feed: Arc<Feed>,
+    pub(super) tls: Arc<rustls::ClientConfig>,
+    pub(super) exchanges: Exchanges,
+    pub(super) refreshes: Arc<Refreshes>,
+    pub(super) errands: Errands,
+    pub(super) signers: Signers,
+    pub(super) throttle: Throttle,
+    pub(super) clock: Clock,
+    pub(super) log: AccessLog,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// Why a gateway could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// TLS could not be set up for calls to WeChat.
+    #[error("cannot set up the client for WeChat's API")]
+    Client(#[from] reqwest::Error),
+    /// A session key cannot be used.
+    #[error("cannot use the session keys")]
+    Keys(#[from] auth::token::Unusable),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] store::Unusable),
+    /// The operator's templates cannot be read.
+    #[error("cannot read the templates in {0}")]
+    ReadPages(PathBuf, #[source] std::io::Error),
+    /// The operator's templates make no sense.
+    #[error(transparent)]
+    Pages(#[from] page::Fault),
+}
+
+impl Gateway {
+    /// Builds a gateway; nothing is opened until the first request. Must be called on the runtime
+    /// that shall do the work that is no request, such as calls to WeChat.
+    pub fn new(settings: Settings, clock: Clock, log: AccessLog) -> Result<Self, SetupError> {
+        let tls = upstream::tls::client();
+        let metrics = Arc::new(Metrics::default());
+        let wechat = WeChat::new(&tls, Arc::clone(&metrics))?;
+        let (runtime, store) = (Handle::current(), Arc::new(Store::new(&settings.store)?));
+        let feed = Feed::new(Arc::clone(&store), runtime.clone(), clock);
+        feed.keep_for(settings.session.max);
+        Ok(Self {
+            rules: arc_swap::ArcSwap::from_pointee(Rules::new(settings)?),
+            edition: AtomicU64::new(0),
+            feed,
+            tls,
+            exchanges: Exchanges::new(wechat.clone(), Arc::clone(&store), runtime.clone()),
+            errands: Errands::new(Arc::clone(&store), runtime.clone()),
+            signers: Signers::new(wechat.clone(), Arc::clone(&store), runtime.clone()),
+            refreshes: Arc::new(Refreshes::new(wechat, store, runtime)),
+            throttle: Throttle::new(),
+            clock,
+            log,
+            metrics,
+        })
+    }
+
+    /// Puts new settings in force between two requests. On an error the old ones stay.
+    pub fn reload(&self, settings: Settings) -> Result<(), SetupError> {
+        self.feed.keep_for(settings.session.max);
+        self.rules.store(Arc::new(Rules::new(settings)?));
+        self.edition.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+}
