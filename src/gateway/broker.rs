@@ -88,7 +88,9 @@ pub fn asked<'a, B>(rules: &'a Rules, request: &Request<B>) -> Option<(&'a Broke
         return None;
     }
     let (_, host) = receive::host(request).ok()?;
-    (broker.public_url.host().as_str() == host).then(|| (broker, Window::of(rest)))
+    let window = Window::of(rest);
+    let beside = broker.prefix.is_empty() && window == Window::Unknown;
+    (broker.public_url.host().as_str() == host && !beside).then_some((broker, window))
 }
 
 impl Worker {

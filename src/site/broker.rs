@@ -16,14 +16,16 @@ use crate::{
 pub struct Broker {
     /// What visitors come to: the base of every address that WeChat gets.
     pub public_url: Origin,
-    /// Where its paths begin, such as `/api/wechat`.
+    /// Where its paths begin, such as `/api/wechat`; nothing where they begin at the root.
     pub prefix: String,
     /// Who may use it.
     pub clients: Vec<Arc<Client>>,
     /// The names of its cookies.
     pub cookies: Names,
-    /// `public_url` and `prefix`: what its tokens are good for, and where its paths are in full.
+    /// `public_url` and `prefix`: where its paths are in full.
     pub base: String,
+    /// What its states are good for. No site's audience looks like it.
+    pub audience: String,
 }
 
 /// A site that has its visitors logged in.
@@ -209,6 +211,7 @@ mod tests {
             ],
             cookies: Names::new("wxgate", true),
             base: "https://auth.example.com/api/wechat".to_owned(),
+            audience: String::new(),
         }
     }
 

@@ -440,6 +440,48 @@ async fn g7_wrong_secrets_are_counted_and_then_nobody_is_listened_to() {
 }
 
 #[tokio::test]
+async fn at_the_root_the_broker_has_its_own_paths_and_a_site_the_rest() {
+    let root = BROKER
+        .replace("\"http://auth.example.com\"", "\"http://auth.example.com\"\nprefix = \"/\"");
+    let site = "[[site]]\nhosts = [\"auth.example.com\"]\npublic_url = \"http://auth.example.com\"\naccount = \"main\"\nupstream = [\"http://127.0.0.1:9\"]\n";
+    let street = Street::open(Plan { more: format!("{site}{root}"), ..Plan::default() }).await;
+    let mut phone = phone(&street);
+    let path = auth("https://shop.example.com/", "snsapi_base");
+    let away = phone.get(path.strip_prefix("/api/wechat").unwrap()).await;
+    assert!(away.location().contains("redirect_uri=http%3A%2F%2Fauth.example.com%2FgetOpenId&"));
+    let site = phone.get("/orders").await;
+    assert!(
+        site.location().contains("redirect_uri=http%3A%2F%2Fauth.example.com%2F_wx%2Fcallback")
+    );
+    // A state of the one is none of the other's, though they are at the same address.
+    let state =
+        |answer: &Answer| answer.location().split("state=").nth(1).unwrap()[..84].to_owned();
+    let (brokers, sites) = (state(&away), state(&site));
+    assert_eq!(phone.get(&format!("/_wx/callback?code=c&state={brokers}")).await.status, 400);
+    assert_eq!(phone.get(&format!("/getOpenId?code=c&state={sites}")).await.status, 400);
+    assert_eq!(street.calls("/sns/oauth2/access_token").await, 0);
+    let (_, back) = phone.follow(&away, "/").await;
+    let (_, home) = phone.follow(&back, "/").await;
+    assert_eq!(names(home.location()), ["openid"]);
+    street.close().await;
+}
+
+#[tokio::test]
+async fn a_client_that_is_taken_away_gets_nobody_any_more() {
+    let street = Street::open(plan()).await;
+    let mut visitor = phone(&street);
+    let away = visitor.get(&auth("https://shop.example.com/", "snsapi_base")).await;
+    let (_, back) = visitor.follow(&away, "/").await;
+    let gone = BROKER.replace("https://shop.example.com/", "https://shop.example.com/moved/");
+    street.reload(&Plan { more: gone, ..Plan::default() });
+    let (_, page) = visitor.follow(&back, "/").await;
+    assert_eq!(page.status, 400, "{page:?}");
+    assert!(page.header("location").is_none());
+    assert_eq!(street.calls("/sns/oauth2/access_token").await, 0);
+    street.close().await;
+}
+
+#[tokio::test]
 async fn it_is_counted_like_everything_else() {
     let street = Street::open(plan()).await;
     let _ = walk(&mut phone(&street), &auth("https://shop.example.com/", "snsapi_base")).await;

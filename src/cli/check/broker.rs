@@ -55,6 +55,12 @@ pub fn callback_domain(account: &Account, config: &Config) -> Option<String> {
     named.then(|| broker.public_url.host().to_string())
 }
 
+/// Whether a client's pages are signed with this account's ticket.
+pub fn signs_with(account: &Account, config: &Config) -> bool {
+    let clients = config.gateway.broker.iter().flat_map(|broker| &broker.clients);
+    clients.filter(|client| client.jssdk).any(|client| client.account.name == account.name)
+}
+
 fn places(client: &Client) -> Vec<String> {
     client.return_to.iter().map(|it| format!("{}{}", it.origin, it.path)).collect()
 }

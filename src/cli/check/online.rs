@@ -48,7 +48,8 @@ async fn everybody(config: &Config) -> Vec<Finding> {
     let mut place = 0..;
     let mut next = || place.next().unwrap_or_default();
     for account in &config.accounts {
-        questions.spawn_local(ask_wechat(next(), Arc::clone(account), Arc::clone(&tls)));
+        let account = (Arc::clone(account), super::broker::signs_with(account, config));
+        questions.spawn_local(ask_wechat(next(), account, Arc::clone(&tls)));
     }
     questions.spawn_local(try_store(next(), config.gateway.store.clone()));
     for site in config.gateway.sites.all() {
@@ -74,7 +75,11 @@ async fn everybody(config: &Config) -> Vec<Finding> {
 
 /// Every API host of an account: the second is asked when the first cannot be reached, so it has to
 /// be there before that.
-async fn ask_wechat(place: usize, account: Arc<Account>, tls: Arc<rustls::ClientConfig>) -> Heard {
+async fn ask_wechat(
+    place: usize,
+    (account, signs): (Arc<Account>, bool),
+    tls: Arc<rustls::ClientConfig>,
+) -> Heard {
     let mut heard = Heard { place, ..Heard::default() };
     let wechat = match WeChat::new(&tls, Arc::new(Metrics::default())) {
         Ok(wechat) => wechat,
@@ -90,6 +95,11 @@ async fn ask_wechat(place: usize, account: Arc<Account>, tls: Arc<rustls::Client
             heard.clocks.push((host.to_owned(), date.clone(), clock::system()));
         }
         heard.findings.push(about_wechat(&account, host, &word, number == 0));
+        if signs && word.not_whitelisted {
+            let says = format!("{host} gives this machine no ticket for the JS-SDK");
+            let finding = Finding::bad("account", &account.name, says);
+            heard.findings.push(finding.remedy("enter its address in the IP白名单 of the console"));
+        }
     }
     heard
 }

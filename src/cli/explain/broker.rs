@@ -19,6 +19,8 @@ pub fn answer(config: &Config, target: &Target) -> Option<Answer> {
     let rest = target.path.strip_prefix(broker.prefix.as_str());
     let rest = rest.filter(|rest| rest.is_empty() || rest.starts_with('/'));
     let shared = config.gateway.sites.find(target.host.as_str()).is_some();
+    // At the root the broker has its own paths, and the rest is as if it were not there.
+    let rest = rest.filter(|rest| !broker.prefix.is_empty() || describe(broker, rest).is_some());
     if !here || (rest.is_none() && shared) {
         return None;
     }
@@ -37,20 +39,9 @@ pub fn answer(config: &Config, target: &Target) -> Option<Answer> {
 }
 
 fn tell(answer: &mut Answer, broker: &Broker, target: &Target, rest: &str) {
-    let (method, what) = match rest {
-        "/auth" => (Method::GET, "remembers `url` and sends the visitor to WeChat"),
-        "/getOpenId" | "/getWxUserInfo" | "/getUserInfo" => (
-            Method::GET,
-            "the way back from WeChat, on to the `url`; with a client's secret: JSON for a `code`",
-        ),
-        "/redeem" => (Method::POST, "with a client's secret: JSON for a `ticket`, once"),
-        "/jssdk" if broker.has_jssdk() => (Method::GET, "signs the page in `url` for the JS-SDK"),
-        "/jwks.json" => (Method::GET, "the keys that check the JWT of /redeem"),
-        "/openapi.json" => (Method::GET, "the document that describes all of this"),
-        _ => {
-            answer.says("answer", "404, the broker has no such path");
-            return;
-        }
+    let Some((method, what)) = describe(broker, rest) else {
+        answer.says("answer", "404, the broker has no such path");
+        return;
     };
     if target.method == method {
         answer.says("answer", &format!("the broker: {what}"));
@@ -60,6 +51,22 @@ fn tell(answer: &mut Answer, broker: &Broker, target: &Target, rest: &str) {
     if matches!(rest, "/auth" | "/jssdk") {
         for_whom(answer, broker, target, rest);
     }
+}
+
+/// The method that a path takes, and what it does.
+fn describe(broker: &Broker, rest: &str) -> Option<(Method, &'static str)> {
+    Some(match rest {
+        "/auth" => (Method::GET, "remembers `url` and sends the visitor to WeChat"),
+        "/getOpenId" | "/getWxUserInfo" | "/getUserInfo" => (
+            Method::GET,
+            "the way back from WeChat, on to the `url`; with a client's secret: JSON for a `code`",
+        ),
+        "/redeem" => (Method::POST, "with a client's secret: JSON for a `ticket`, once"),
+        "/jssdk" if broker.has_jssdk() => (Method::GET, "signs the page in `url` for the JS-SDK"),
+        "/jwks.json" => (Method::GET, "the keys that check the JWT of /redeem"),
+        "/openapi.json" => (Method::GET, "the document that describes all of this"),
+        _ => return None,
+    })
 }
 
 /// The client that the `url` in the question belongs to; without one, what there are.

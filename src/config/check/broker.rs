@@ -52,6 +52,7 @@ pub fn broker<'a>(file: &Table<'a>, plan: &Plan<'_>) -> (Option<Broker>, Vec<&'a
     }
     let broker = public_url.map(|public_url| Broker {
         base: format!("{public_url}{prefix}"),
+        audience: format!("broker at {public_url}{prefix}"),
         cookies: Names::new(plan.cookie, public_url.is_secure()),
         public_url,
         prefix,
@@ -104,9 +105,13 @@ fn unreachable_for_wechat(table: &Table<'_>, url: &Origin, named: &[&str], plan:
     table.desk.warn(at, format!("WeChat sends nobody back to {why}"), help);
 }
 
+/// Nothing for `/`: then the broker has its few paths, and leaves all others alone.
 fn prefix(table: &Table<'_>, plan: &Plan<'_>) -> String {
     let default = || "/api/wechat".to_owned();
     let word = table.word("prefix");
+    if word.as_ref().is_some_and(|word| word.text == "/") {
+        return String::new();
+    }
     let text = word.as_ref().map_or_else(default, |word| word.text.to_owned());
     let at = word.map(|word| word.at).or_else(|| table.at.clone());
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_' | b'.' | b'~');
@@ -117,7 +122,7 @@ fn prefix(table: &Table<'_>, plan: &Plan<'_>) -> String {
     if !good {
         let message = format!("\"{text}\" cannot be the prefix of the broker's paths");
         let help = "write a path of letters and digits without a slash at its end, as in \
-                    \"/api/wechat\"";
+                    \"/api/wechat\", or \"/\"";
         table.desk.error(at, message, help);
         return default();
     }

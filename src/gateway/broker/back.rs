@@ -42,7 +42,8 @@ impl Worker {
         let (keys, errands) = (&visit.rules.keys, &self.gateway.errands);
         let words = Words::of(request.uri().query());
         let state = words.state.as_deref();
-        let state = state.and_then(|it| State::open(it, keys, &visit.broker.base, visit.now).ok());
+        let state =
+            state.and_then(|it| State::open(it, keys, &visit.broker.audience, visit.now).ok());
         let state = state.ok_or(Error::Astray)?;
         let errand = errands.find(keys, state.nonce).await?;
         let ended = match errand {
@@ -153,7 +154,7 @@ impl Worker {
 
 /// Whether this is the browser that left with the state.
 fn is_proven<B>(visit: &Visit<'_>, request: &Request<B>, state: &State) -> bool {
-    let (name, place) = (visit.broker.cookies.flow(&state.id()), flow_place(&visit.broker.base));
+    let (name, place) = (visit.broker.cookies.flow(&state.id()), flow_place(visit.broker));
     let mut values = cookie::values(request.headers(), &name);
     values.any(|value| {
         let opened = visit.rules.keys.open(value, &place);

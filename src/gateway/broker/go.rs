@@ -12,7 +12,7 @@ use crate::{
         reply,
         rules::Rules,
     },
-    site::{Outside, Scope, broker::Client},
+    site::{Broker, Outside, Scope, broker::Client},
     wechat::protocol::{self, Leave},
     wire::Link,
 };
@@ -115,11 +115,11 @@ impl Worker {
         let leave = Leave {
             callback: &format!("{}/{window}", broker.base),
             scope,
-            state: &state.seal(&rules.keys, &broker.base),
+            state: &state.seal(&rules.keys, &broker.audience),
             device: program.device,
         };
         let mut response = reply::redirect(&protocol::authorize_url(account, &leave));
-        let (names, place) = (&broker.cookies, flow_place(&broker.base));
+        let (names, place) = (&broker.cookies, flow_place(broker));
         let proof =
             rules.keys.seal(&state.nonce.to_be_bytes(), &place, rand::random::<[u8; NONCE]>())?;
         for name in login::forgotten(request, names) {
@@ -132,8 +132,8 @@ impl Worker {
 }
 
 /// What the flow cookie of a login of the broker's is sealed for.
-pub fn flow_place(base: &str) -> String {
-    format!("broker flow of {base}")
+pub fn flow_place(broker: &Broker) -> String {
+    format!("flow of {}", broker.audience)
 }
 
 /// WeChat's login page turns other browsers away, so they are shown what to scan.
