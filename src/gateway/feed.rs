@@ -23,6 +23,7 @@ use arc_swap::ArcSwap;
 use tokio::{
     runtime::Handle,
     sync::Notify,
+    task::JoinHandle,
     time::{Instant, timeout},
 };
 
@@ -234,6 +235,7 @@ struct Listener {
     /// Until when the others may still hand over what they owe.
     settling: Option<Instant>,
     pulsed: Option<Instant>,
+    looking: Option<JoinHandle<()>>,
 }
 
 impl Listener {
@@ -246,6 +248,7 @@ impl Listener {
             deaf: false,
             settling: None,
             pulsed: None,
+            looking: None,
         }
     }
 
@@ -305,6 +308,11 @@ impl Listener {
         if self.deaf || self.pulsed.is_none_or(|last| last.elapsed() >= PULSE) {
             feed.store.pulse(feed.log_age()).await?;
             self.pulsed = Some(Instant::now());
+            // Beside the heartbeat: sentinels that are slow to answer must not make it late.
+            if self.looking.as_ref().is_none_or(JoinHandle::is_finished) {
+                let store = Arc::clone(&feed.store);
+                self.looking = Some(feed.runtime.spawn(async move { store.look_round().await }));
+            }
         }
         Ok(())
     }

@@ -241,6 +241,15 @@ impl Store {
         }
     }
 
+    /// Makes sure that the server is still the one to ask. That may take a while.
+    pub async fn look_round(&self) {
+        match self {
+            Self::Memory(_) | Self::File(_) => (),
+            #[cfg(feature = "redis")]
+            Self::Redis(redis) => redis.look_round().await,
+        }
+    }
+
     /// Reads on in the log. Every answer, an empty one too, says that the keeper is there and that
     /// nothing else has been added.
     pub async fn follow(&self, mark: &Mark) -> Result<Heard, Away> {

@@ -108,20 +108,22 @@ impl Redis {
 
     /// A write that changes next to nothing. A replica refuses it, and so do a master that has lost
     /// its replicas (`min-replicas-to-write`), one whose disk is full, and the minority of a cluster.
-    /// A master that the sentinels have given up may take it: so they are asked as well.
     pub async fn pulse(&self, age: Duration) -> Result<(), Away> {
         let mut trim = cmd("XTRIM");
         trim.arg(LOG).arg("MINID").arg("~").arg(oldest(age));
         let asked = timeout(LONG_PATIENCE, self.try_to_ask::<i64>(&trim, Repeat::Harmless)).await;
-        self.noted(asked.unwrap_or_else(|_| Err(late())))?;
-        let Some(current) = self.current.load_full() else { return Ok(()) };
+        self.noted(asked.unwrap_or_else(|_| Err(late()))).map(|_| ())
+    }
+
+    /// A master that the sentinels have given up may take orders still. What it had that the other
+    /// lacks is seen by whoever reads on there.
+    pub async fn look_round(&self) {
+        let Some(current) = self.current.load_full() else { return };
         let another = timeout(LONG_PATIENCE, self.link.names_another(&current)).await;
         if another.unwrap_or(false) {
+            tracing::warn!("the sentinels name another master: this one is left");
             self.forget(&current);
-            self.away.store(true, Ordering::Relaxed);
-            return Err(Away("the sentinels name another master".to_owned()));
         }
-        Ok(())
     }
 
     /// The last entry we know is read again: when it is not there, this is another log, and its

@@ -25,7 +25,8 @@ const RESPONSE: Duration = Duration::from_millis(500);
 /// How connections are made.
 pub enum Link {
     One(Client),
-    Sentinels(Box<Mutex<SentinelClient>>),
+    /// One client to connect, and one to look whether the master is still the same.
+    Sentinels(Box<[Mutex<SentinelClient>; 2]>),
     Cluster(ClusterClient),
 }
 
@@ -56,8 +57,8 @@ impl Link {
         match &remote.place {
             Place::Url(url) => one(url.expose(), remote).map(Self::One),
             Place::Sentinels { addresses, master, username, password } => {
-                let client = sentinels((addresses, master), (username, password), remote)?;
-                Ok(Self::Sentinels(Box::new(Mutex::new(client))))
+                let client = || sentinels((addresses, master), (username, password), remote);
+                Ok(Self::Sentinels(Box::new([Mutex::new(client()?), Mutex::new(client()?)])))
             }
             Place::Cluster(nodes) => cluster(nodes, remote).map(Self::Cluster),
         }
@@ -72,7 +73,8 @@ impl Link {
                 let connection = client.get_multiplexed_async_connection_with_config(&config);
                 connection.await.map(Connection::Plain)
             }
-            Self::Sentinels(client) => {
+            Self::Sentinels(clients) => {
+                let [client, _] = &**clients;
                 let master = client.lock().await.async_get_client().await?;
                 let address = master.get_connection_info().addr().clone();
                 let connection = master.get_multiplexed_async_connection_with_config(&config);
@@ -88,9 +90,10 @@ impl Link {
     /// Whether the sentinels name a master that this connection does not lead to. Their silence
     /// says nothing.
     pub async fn names_another(&self, connection: &Connection) -> bool {
-        let (Self::Sentinels(client), Connection::Master(_, address)) = (self, connection) else {
+        let (Self::Sentinels(clients), Connection::Master(_, address)) = (self, connection) else {
             return false;
         };
+        let [_, client] = &**clients;
         let master = client.lock().await.async_get_client().await;
         master.is_ok_and(|master| master.get_connection_info().addr() != address)
     }
