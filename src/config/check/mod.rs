@@ -43,7 +43,8 @@ pub struct Checked {
 pub fn check<'a>(document: &'a DeTable<'a>, desk: &'a Desk<'a>) -> Option<Checked> {
     let file = Table::file(&raw::FILE, document, desk);
     let front = listener::front(&file);
-    let session = session::settings(&file.table("session", &raw::SESSION));
+    let sessions = file.table("session", &raw::SESSION);
+    let session = session::settings(&sessions);
     let shelf = file.table("store", &raw::STORE);
     let store = store::settings(&shelf);
     let kind = shelf.value("kind").and_then(|kind| kind.get_ref().as_str());
@@ -56,6 +57,9 @@ pub fn check<'a>(document: &'a DeTable<'a>, desk: &'a Desk<'a>) -> Option<Checke
         listeners: &front.listeners,
         replicas: kind.is_some_and(|kind| !matches!(kind, "memory" | "file")),
     };
+    if let (Some(session), true) = (&session, plan.replicas) {
+        session::among_replicas(&sessions, session.idle);
+    }
     let (sites, mut used) = site::sites(&file, &plan);
     let (broker, clients) = broker::broker(&file, &plan);
     used.extend(clients);

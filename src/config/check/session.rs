@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::secret::{Found, secret};
 use crate::{
-    auth::{KeySettings, Settings},
+    auth::{KeySettings, Settings, pending::SKEW},
     config::{
         complaint::Complaint,
         raw,
@@ -34,6 +34,16 @@ pub fn settings(table: &Table<'_>) -> Option<Settings> {
         table.desk.error(at, message, help);
     }
     Some(Settings { cookie, idle, max, keys: keys(table)? })
+}
+
+/// Warns of sessions that one replica's clock would end before another's has begun them.
+pub fn among_replicas(table: &Table<'_>, idle: Duration) {
+    if idle < 2 * SKEW
+        && let Some(at) = table.place("idle").or_else(|| table.place("max"))
+    {
+        let message = "sessions end sooner than the clocks of replicas may differ";
+        table.desk.warn(at, message, "make it two minutes or more");
+    }
 }
 
 fn cookie(table: &Table<'_>) -> String {
