@@ -36,11 +36,12 @@ browser:
 	node tests/browser/broker.mjs target/debug/wxgate artifacts
 
 # What is handed to operators: the .deb is built, installed, upgraded and purged; Kubernetes' own
-# schemas judge the manifests. With the program of the tests, which is there already.
+# schemas judge the manifests; a Prometheus asks every query of the dashboard and the alerts. With the program of the tests, which is there already.
 packages:
 	$(CARGO) build --locked
 	sh tests/packages/deb.sh target/debug/wxgate
 	tests/packages/venv/bin/python tests/packages/kubernetes.py target/debug/wxgate
+	tests/packages/venv/bin/python tests/packages/observability.py target/debug/wxgate
 
 # target/deb/wxgate_VERSION_ARCHITECTURE.deb
 deb:
