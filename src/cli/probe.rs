@@ -101,7 +101,7 @@ fn aim(target: &Target) -> Result<Aim, String> {
         authority,
         path: path(url.path())?,
         echo: target.echo.as_deref().map(path).transpose()?,
-        public: path(target.public.trim_end_matches('/')).unwrap_or_default(),
+        public: path(&target.public)?.trim_end_matches('/').to_owned(),
         upstreams: target.upstream.clone(),
         headers: target.header.iter().map(header).collect::<Result<_, _>>()?,
         cookie: header(&target.cookie)?,
