@@ -87,7 +87,8 @@ impl Link {
         let old = self.0.query().unwrap_or_default();
         let kept: Vec<&str> = old.split('&').filter(|pair| !ours(pair)).collect();
         let kept = kept.join("&");
-        let mut query = kept.strip_suffix('&').unwrap_or(&kept).to_owned();
+        // Every `&` at the end, or an address that comes round again would lose one each time.
+        let mut query = kept.trim_end_matches('&').to_owned();
         for (name, value) in fields {
             if !query.is_empty() {
                 query.push('&');
@@ -235,6 +236,7 @@ mod tests {
             ("https://a.com/p?", "https://a.com/p?openid=o1"),
             ("https://a.com/p?x=1", "https://a.com/p?x=1&openid=o1"),
             ("https://a.com/p?x=1&", "https://a.com/p?x=1&openid=o1"),
+            ("https://a.com/p?&&", "https://a.com/p?openid=o1"),
             ("https://a.com/p?x", "https://a.com/p?x&openid=o1"),
             ("https://a.com/p?x=1&&y=2", "https://a.com/p?x=1&&y=2&openid=o1"),
             ("https://a.com/#/x?y", "https://a.com/?openid=o1#/x?y"),
