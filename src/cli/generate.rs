@@ -27,5 +27,6 @@ fn write(folder: &Path) -> io::Result<()> {
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         clap_complete::generate_to(shell, &mut command, "wxgate", &completions)?;
     }
-    clap_mangen::generate_to(command, &pages)
+    // `wxgate help check` is what check(1) is for.
+    clap_mangen::generate_to(Cli::command().disable_help_subcommand(true), &pages)
 }
