@@ -18,6 +18,8 @@ need redis-server redis-server
 need caddy caddy
 need haproxy haproxy
 need wrk wrk
+need h2load nghttp2-client
+need openssl openssl
 need apache2 apache2-bin
 need chromium chromium
 need curl curl
