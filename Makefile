@@ -33,6 +33,7 @@ browser:
 	cd tests/browser && npm ci --no-audit --no-fund
 	node tests/browser/demo.mjs target/debug/wxgate artifacts
 	node tests/browser/wechat.mjs target/debug/wxgate artifacts
+	node tests/browser/status.mjs target/debug/wxgate artifacts
 	node tests/browser/broker.mjs target/debug/wxgate artifacts
 
 # What is handed to operators: the .deb is built, installed, upgraded and purged; Kubernetes' own

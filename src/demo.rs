@@ -5,6 +5,7 @@ use std::{future::Future, io, net::SocketAddr, path::Path, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    admin::{Admin, Board},
     clock,
     config::{Config, File, Sources},
     emulator::{self, Emulator},
@@ -20,6 +21,8 @@ use site::SampleSite;
 pub struct Demo {
     server: Server,
     gateway: Arc<Gateway>,
+    admin: Admin,
+    board: Board,
     wechat: Emulator,
     site: SampleSite,
     addresses: Addresses,
@@ -70,12 +73,20 @@ impl Demo {
                     None => error.to_string(),
                 }
             })?;
-        Ok(Self { server, gateway, wechat, site, addresses })
+        let board = Board::default();
+        board.accepted("demo.toml".into(), config.text, Vec::new());
+        let admin = Admin::bind(config.admin, board.clone(), Arc::clone(&gateway)).await?;
+        Ok(Self { server, gateway, admin, board, wechat, site, addresses })
     }
 
     /// What to open in a browser.
     pub fn url(&self) -> String {
         format!("http://{}/", self.addresses.visited())
+    }
+
+    /// Where the operator looks.
+    pub fn status(&self) -> io::Result<String> {
+        Ok(format!("http://{}/", self.admin.addr()?))
     }
 
     /// Where the emulated WeChat is.
@@ -88,6 +99,8 @@ impl Demo {
         let ended = CancellationToken::new();
         tokio::spawn(self.wechat.serve(ended.clone().cancelled_owned()));
         tokio::spawn(self.site.serve(ended.clone().cancelled_owned()));
+        tokio::spawn(self.admin.serve(ended.clone().cancelled_owned()));
+        self.board.set_ready(true);
         if let Err(error) = self.server.serve(self.gateway, stop).await {
             tracing::error!(%error, "the gateway stopped");
         }
@@ -105,6 +118,9 @@ fn configuration(addresses: &Addresses) -> String {
 [server]
 listen = ["{gateway}"]
 drain = "1s"
+
+[admin]
+listen = "127.0.0.1:0"
 
 [session]
 keys = [{{ id = "demo", secret = "{key}" }}]

@@ -12,18 +12,19 @@
 //! | room         | owns                                                  | I/O                |
 //! |--------------|-------------------------------------------------------|--------------------|
 //! | `fuzzing`    | what `fuzz/` calls, and a test; in no other build     | none               |
-//! | [`cli`]      | the commands, signals, exit codes, logs               | process            |
+//! | [`cli`]      | the commands, signals, exit codes                     | process            |
 //! | [`demo`]     | gateway, emulated WeChat and a sample site, together  | starts the others  |
 //! | [`emulator`] | the emulated WeChat: pages, API, faults               | sockets in         |
 //! | [`config`]   | `config.toml` → the settings each room declares       | one file           |
 //! | [`server`]   | listeners, threads, TLS, connections, draining        | sockets in         |
-//! | [`admin`]    | the other listener: health, metrics, end of sessions  | sockets in         |
+//! | [`admin`]    | the other listener: health, metrics, the status page  | sockets in         |
 //! | [`gateway`]  | one request from door to door; the login; our pages   | joins the others   |
 //! | [`wechat`]   | WeChat's OAuth API                                    | sockets out        |
 //! | [`upstream`] | the sites behind us: pools, forwarding, tunnels       | sockets out        |
 //! | [`http1`]    | HTTP/1.1 on sockets: strict heads, framed bodies          | sockets            |
 //! | [`store`]    | what replicas share: codes, tokens, ended sessions    | one file, or Redis |
 //! | [`metrics`]  | what is counted                                       | memory             |
+//! | [`logs`]     | lines and their levels; the trail of what was decided | stdout             |
 //! | [`auth`]     | sessions, logins, and who may pass                    | none               |
 //! | [`site`]     | which site, which route, what it asks for             | none               |
 //! | [`wire`]     | HTTP manners: hosts, paths, headers, cookies          | none               |
@@ -69,6 +70,7 @@ mod upstream;
 mod http1;
 mod store;
 mod metrics;
+pub mod logs;
 mod auth;
 mod site;
 mod wire;

@@ -1,72 +1,77 @@
-//! The other listener, for machines that watch us and for the operator: health, metrics, and the
-//! end of sessions. Never on the public one.
+//! The other listener, for machines that watch us and for the operator: health, metrics, the end
+//! of sessions, and a page. Never on the public one.
 
-use std::{
-    convert::Infallible,
-    future::Future,
-    io,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{convert::Infallible, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+    time::timeout,
+};
 
 use crate::{
     gateway::{Gateway, Standing},
     metrics::Metrics,
+    wire::Host,
 };
 
-mod revocations;
+mod board;
+mod body;
+mod diagnosis;
+mod observer;
+mod page;
+mod program;
+mod snapshot;
+
+pub use board::{Board, Certificate};
+
+use body::{Body, Events};
 
 /// How long a client of this listener may be quiet.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a connection may stay, busy or not: one whose client has vanished goes some time.
+const LONGEST: Duration = Duration::from_hours(1);
+/// Connections held at once, and how many of them may look at the page: whoever can reach this
+/// listener shall not be able to fill our memory.
+const CONNECTIONS: usize = 256;
+const LOOKING: usize = 32;
 
 /// Where it listens.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// An address that visitors cannot reach.
     pub listen: SocketAddr,
-}
-
-/// Whether new visitors should be sent here.
-#[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<AtomicBool>);
-
-impl Readiness {
-    /// Says so, or takes it back.
-    pub fn set(&self, ready: bool) {
-        self.0.store(ready, Ordering::Release);
-    }
-
-    fn is_ready(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
+    /// Names, beside addresses and `localhost`, under which people may look at the page.
+    pub hosts: Vec<Host>,
 }
 
 /// A bound listener, not yet accepting.
 pub struct Admin {
     listener: TcpListener,
-    readiness: Readiness,
+    desk: Arc<Desk>,
+}
+
+/// What every connection shares.
+struct Desk {
+    hosts: Vec<Host>,
+    board: Board,
     gateway: Arc<Gateway>,
+    /// What the page shows, as an event.
+    news: watch::Sender<Bytes>,
+    looking: Arc<Semaphore>,
 }
 
 impl Admin {
     /// Takes the address.
-    pub async fn bind(
-        settings: Settings,
-        readiness: Readiness,
-        gateway: Arc<Gateway>,
-    ) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(settings.listen).await?, readiness, gateway })
+    pub async fn bind(settings: Settings, board: Board, gateway: Arc<Gateway>) -> io::Result<Self> {
+        let listener = TcpListener::bind(settings.listen).await?;
+        let (news, looking) = (watch::Sender::default(), Arc::new(Semaphore::new(LOOKING)));
+        let desk = Desk { hosts: settings.hosts, board, gateway, news, looking };
+        Ok(Self { listener, desk: Arc::new(desk) })
     }
 
     /// The address we got.
@@ -77,52 +82,109 @@ impl Admin {
     /// Answers until `stop` completes; also while the gateway drains, so that a load balancer can
     /// see it.
     pub async fn serve(self, stop: impl Future<Output = ()>) {
+        let desk = &self.desk;
+        let (gateway, board) = (Arc::clone(&desk.gateway), desk.board.clone());
         tokio::select! {
             () = self.accept() => (),
+            () = observer::observe(gateway, board, desk.news.clone()) => (),
             () = stop => (),
         }
     }
 
     async fn accept(&self) {
+        let room = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
+            let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
             let Ok((stream, _)) = self.listener.accept().await else {
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
-            let (readiness, gateway) = (self.readiness.clone(), Arc::clone(&self.gateway));
+            let desk = Arc::clone(&self.desk);
             let service = service_fn(move |request| {
-                let (readiness, gateway) = (readiness.clone(), Arc::clone(&gateway));
-                async move { Ok::<_, Infallible>(handle(request, &readiness, &gateway).await) }
+                let desk = Arc::clone(&desk);
+                async move { Ok::<_, Infallible>(desk.handle(request).await) }
             });
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-            tokio::spawn(http.serve_connection(TokioIo::new(stream), service));
+            let connection = http.serve_connection(TokioIo::new(stream), service);
+            tokio::spawn(async move {
+                let _ = timeout(LONGEST, connection).await;
+                drop(place);
+            });
         }
     }
 }
 
-async fn handle(
-    request: Request<Incoming>,
-    readiness: &Readiness,
-    gateway: &Gateway,
-) -> Response<Full<Bytes>> {
-    if request.uri().path() == revocations::PATH {
-        return revocations::take(request, gateway).await;
+impl Desk {
+    async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
+        let mut response = match request.uri().path() {
+            program::REVOCATIONS => program::revoke(request, &self.gateway).await,
+            program::LOG => program::log(request, &self.board, &self.gateway).await,
+            "/" | "/events" | "/status.json" | "/config" => self.for_people(&request),
+            _ => self.for_machines(&request),
+        };
+        page::guard(response.headers_mut());
+        response
     }
-    let standing = gateway.standing();
-    gateway.metrics().news(standing.age);
-    answer(&request, readiness.is_ready().then_some(standing), gateway.metrics())
+
+    /// Health and metrics: exact paths and methods only, so that nothing else can pass for them.
+    fn for_machines<B>(&self, request: &Request<B>) -> Response<Body> {
+        let (standing, metrics) = (self.gateway.standing(), self.gateway.metrics());
+        metrics.news(standing.age);
+        answer(request, self.board.is_ready().then_some(standing), metrics)
+    }
+
+    /// The page and what it asks for. A page of somebody else's, whose name they let point at this
+    /// address (DNS rebinding), is not shown ours: the browser says which name it believes in.
+    fn for_people<B>(&self, request: &Request<B>) -> Response<Body> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return say(StatusCode::METHOD_NOT_ALLOWED, "GET only\n".to_owned());
+        }
+        if !is_ours(request.headers(), &self.hosts) {
+            let why = "this name is not in [admin] hosts: use the address, or add the name there\n";
+            return say(StatusCode::MISDIRECTED_REQUEST, why.to_owned());
+        }
+        match request.uri().path() {
+            "/events" => self.events(),
+            "/config" => say(StatusCode::OK, self.board.file().text),
+            "/status.json" => self.status(),
+            _ => page::page(),
+        }
+    }
+
+    fn status(&self) -> Response<Body> {
+        let event = self.news.borrow().clone();
+        let json = event.strip_prefix(b"data: ").map_or(b"{}".as_slice(), <[u8]>::trim_ascii_end);
+        let json = Bytes::copy_from_slice(json);
+        typed(Response::new(Body::whole(json)), "application/json; charset=utf-8")
+    }
+
+    fn events(&self) -> Response<Body> {
+        let Ok(place) = Arc::clone(&self.looking).try_acquire_owned() else {
+            let why = format!("{LOOKING} pages are open already\n");
+            return say(StatusCode::SERVICE_UNAVAILABLE, why);
+        };
+        let events = Events::new(self.news.subscribe(), place);
+        typed(Response::new(Body::Events(events)), "text/event-stream; charset=utf-8")
+    }
 }
 
-/// Exact paths and methods only, so that nothing else can pass for health.
-fn answer<B>(
-    request: &Request<B>,
-    ready: Option<Standing>,
-    metrics: &Metrics,
-) -> Response<Full<Bytes>> {
+/// Whether a request names an address, this machine, or a name that the operator gave us.
+fn is_ours(headers: &HeaderMap, hosts: &[Host]) -> bool {
+    let mut named = headers.get_all(header::HOST).iter();
+    let (Some(host), None) = (named.next(), named.next()) else { return false };
+    let Some(host) = host.to_str().ok().and_then(Host::parse) else { return false };
+    let name = host.as_str();
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    address.parse::<std::net::IpAddr>().is_ok() || name == "localhost" || hosts.contains(&host)
+}
+
+fn answer<B>(request: &Request<B>, ready: Option<Standing>, metrics: &Metrics) -> Response<Body> {
     let get = matches!(*request.method(), Method::GET | Method::HEAD);
     if get && request.uri().path() == "/metrics" {
-        return exposition(metrics);
+        let text = metrics.text().unwrap_or_default();
+        let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        return typed(Response::new(Body::whole(text)), kind);
     }
     let (status, text) = match (request.uri().path(), get) {
         ("/healthz", true) => (StatusCode::OK, "ok\n".to_owned()),
@@ -132,22 +194,21 @@ fn answer<B>(
         }
         _ => (
             StatusCode::NOT_FOUND,
-            "here are /healthz, /readyz, /metrics and /revocations\n".to_owned(),
+            "here are /, /healthz, /readyz, /metrics, /status.json, /log and /revocations\n"
+                .to_owned(),
         ),
     };
-    let mut response = Response::new(Full::from(text));
-    *response.status_mut() = status;
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, plain);
-    response
+    say(status, text)
 }
 
-/// Everything that is counted, as Prometheus reads it.
-fn exposition(metrics: &Metrics) -> Response<Full<Bytes>> {
-    const OPEN_METRICS: HeaderValue =
-        HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-    let mut response = Response::new(Full::from(metrics.text().unwrap_or_default()));
-    response.headers_mut().insert(header::CONTENT_TYPE, OPEN_METRICS);
+fn say(status: StatusCode, text: String) -> Response<Body> {
+    let mut response = Response::new(Body::whole(text));
+    *response.status_mut() = status;
+    typed(response, "text/plain; charset=utf-8")
+}
+
+fn typed(mut response: Response<Body>, kind: &'static str) -> Response<Body> {
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
 
@@ -184,7 +245,7 @@ mod tests {
             (Method::POST, "/healthz", 405),
             (Method::GET, "/healthz/", 404),
             (Method::GET, "/healthz/../x", 404),
-            (Method::GET, "/", 404),
+            (Method::GET, "/status", 404),
         ];
         for (method, path, expected) in cases {
             let request = Request::builder().method(&method).uri(path).body(()).unwrap();
@@ -193,6 +254,32 @@ mod tests {
                 expected,
                 "{method} {path}"
             );
+        }
+    }
+
+    #[test]
+    fn g1_pages_of_others_are_not_shown_ours() {
+        let known = [Host::parse("wxgate.internal").unwrap()];
+        let cases: [(&[&str], bool); 12] = [
+            (&["127.0.0.1:9090"], true),
+            (&["[::1]:9090"], true),
+            (&["10.0.0.5"], true),
+            (&["localhost:9090"], true),
+            (&["LOCALHOST"], true),
+            (&["wxgate.internal:9090"], true),
+            (&["evil.example:9090"], false),
+            (&["127.0.0.1.evil.example"], false),
+            (&["localhost.evil.example"], false),
+            (&["127.0.0.1", "evil.example"], false),
+            (&["evil.example@127.0.0.1"], false),
+            (&[], false),
+        ];
+        for (named, expected) in cases {
+            let mut headers = HeaderMap::new();
+            for host in named {
+                headers.append(header::HOST, host.parse().unwrap());
+            }
+            assert_eq!(is_ours(&headers, &known), expected, "{named:?}");
         }
     }
 

@@ -22,7 +22,7 @@ pub use client::{App, Client, Device};
 pub use pending::{Pending, SoFar, State};
 pub use return_to::ReturnTo;
 pub use revocation::{Revocation, View, Whom};
-pub use session::{Identity, Known, Session, Stranger};
+pub use session::{Identity, Known, Session, Stranger, Tag};
 pub use token::Keys;
 pub use wanted::{Unclear, Wanted};
 

@@ -1,6 +1,6 @@
 //! A visitor we know, and the cookie that says so. Pure.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use http::{HeaderName, HeaderValue};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -88,6 +88,8 @@ pub enum Stranger {
     New,
     /// Theirs was not signed by us, or says what we never say.
     Forged,
+    /// Theirs names a key that we do not have, or no longer.
+    UnknownKey,
     /// Two of theirs are good, so somebody planted one.
     Several,
     /// Theirs is for another site or account.
@@ -107,6 +109,7 @@ impl Stranger {
         match self {
             Self::New => None,
             Self::Forged => Some("forged"),
+            Self::UnknownKey => Some("unknown_key"),
             Self::Several => Some("several"),
             Self::Elsewhere => Some("elsewhere"),
             Self::Expired => Some("expired"),
@@ -162,7 +165,9 @@ impl Session {
     /// Reads a cookie. This is the cryptography only, whose result may be kept: whether the
     /// session is good here and now is [`Session::check`]'s to say, each time.
     pub fn open(cookie: &[u8], keys: &Keys) -> Result<Self, Stranger> {
-        let session: Self = keys.verify(cookie).map_err(|_| Stranger::Forged)?;
+        let session: Self = keys.verify(cookie).map_err(|_| {
+            if keys.lacks_key_of(cookie) { Stranger::UnknownKey } else { Stranger::Forged }
+        })?;
         let known_id =
             session.sid.len() == 32 && session.sid.bytes().all(|b| b.is_ascii_hexdigit());
         let ordered = session.auth_time <= session.iat
@@ -214,6 +219,11 @@ impl Session {
         session
     }
 
+    /// What logs call it: enough to tell it from all others, and of no use to whoever reads it.
+    pub fn tag(&self) -> Tag {
+        Tag::of(&self.sid)
+    }
+
     /// The value of the cookie.
     pub fn seal(&self, keys: &Keys) -> Result<String, Unusable> {
         keys.sign(self)
@@ -241,11 +251,32 @@ impl Identity {
     }
 }
 
+/// The first eight bytes of the SHA-256 of a session's id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag(u64);
+
+impl Tag {
+    /// Of a session by its id.
+    pub fn of(sid: &str) -> Self {
+        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, sid.as_bytes());
+        let start = hash.as_ref().first_chunk().copied().unwrap_or_default();
+        Self(u64::from_be_bytes(start))
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 /// A session whose signature has been checked, with the headers that introduce its visitor.
 #[derive(Debug)]
 pub struct Known {
     /// The claims.
     pub session: Session,
+    /// What logs call the session.
+    pub tag: Tag,
     /// What the site is told, ready to be sent.
     pub introduction: Vec<(HeaderName, HeaderValue)>,
     /// The last assertion about them.
@@ -257,8 +288,8 @@ pub struct Known {
 impl Known {
     /// Prepares the introduction of a visitor to `site`.
     pub fn new(session: Session, site: &Site) -> Self {
-        let introduction = introduction(&session, site);
-        Self { introduction, session, proof: Proof::default(), is_news: false }
+        let (tag, introduction) = (session.tag(), introduction(&session, site));
+        Self { tag, introduction, session, proof: Proof::default(), is_news: false }
     }
 }
 

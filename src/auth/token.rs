@@ -123,6 +123,14 @@ impl Keys {
         opened.map(|data| data.claims).map_err(|_| Forged)
     }
 
+    /// Whether a token names a key that the ring does not have: one that was taken out too early,
+    /// or somebody's guess.
+    pub fn lacks_key_of(&self, token: &[u8]) -> bool {
+        let header = Some(token).filter(|token| token.len() <= LONGEST);
+        let kid = header.and_then(|token| jsonwebtoken::decode_header(token).ok()?.kid);
+        kid.is_some_and(|kid| self.all().all(|key| key.id != kid))
+    }
+
     /// Encrypts `value` (AES-256-GCM) so that only we can read it, for this `place` only. The
     /// nonce must never have been used before: 96 random bits.
     pub fn seal(&self, value: &[u8], place: &str, nonce: [u8; NONCE]) -> Result<String, Unusable> {
@@ -265,8 +273,10 @@ pub(super) mod tests {
             (json!({ "typ": "JWT", "kid": "a" }), A.1, false),
         ];
         for (header, secret, good) in cases {
-            let opened = keys.verify::<Value>(token(&header, secret).as_bytes());
+            let token = token(&header, secret);
+            let opened = keys.verify::<Value>(token.as_bytes());
             assert_eq!(opened.is_ok(), good, "{header}");
+            assert_eq!(keys.lacks_key_of(token.as_bytes()), header["kid"] == "c", "{header}");
         }
         for garbage in ["", ".", "..", "a.b.c", "....", "é"] {
             assert_eq!(keys.verify::<Value>(garbage.as_bytes()), Err(Forged), "{garbage:?}");

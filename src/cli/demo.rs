@@ -17,11 +17,13 @@ pub fn run(listen: SocketAddr) -> ExitCode {
     runtime.block_on(async {
         match Demo::bind(listen).await {
             Ok(demo) => {
+                let status = demo.status().unwrap_or_default();
                 say(&format!(
                     "Open {} in any browser.\n\n\
                      You are visiting a small shop that knows nothing of WeChat. wxgate stands in front of\n\
                      it, and an emulated WeChat answers for the real one. Its own page, where you can become\n\
                      somebody else or make it fail: http://{}/\n\n\
+                     What an operator sees: {status}\n\n\
                      Ctrl-C ends the demo.",
                     demo.url(),
                     demo.wechat(),

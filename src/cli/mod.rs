@@ -17,7 +17,6 @@ mod emulator;
 mod explain;
 mod generate;
 mod keygen;
-mod logs;
 mod probe;
 mod revoke;
 mod serve;

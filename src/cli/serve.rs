@@ -12,12 +12,13 @@ use std::{
 use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 
-use super::{complain, logs, refuse, signals};
+use super::{complain, refuse, signals};
 use crate::{
-    admin::{Admin, Readiness},
+    admin::{Admin, Board, Certificate},
     causes, clock,
-    config::Config,
+    config::{Complaints, Config},
     gateway::{AccessLog, Gateway},
+    logs::{self, Kind, Line},
     server::{Server, tls},
 };
 
@@ -33,7 +34,9 @@ pub fn serve(path: &Path) -> ExitCode {
         Ok(config) => config,
         Err(complaints) => return refuse(&complaints),
     };
-    let (log, guards) = logs::start();
+    let logs::Started { levels, form, access, guards } = logs::start(&config.log);
+    let (log, board) = (AccessLog::new(form, access), Board::default());
+    board.set_levels(levels);
     warn(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2) // WeChat's API, reloads and the admin listener; requests have their own
@@ -41,7 +44,7 @@ pub fn serve(path: &Path) -> ExitCode {
         .enable_all()
         .build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(run(path, config, log)),
+        Ok(runtime) => runtime.block_on(run(path, config, (log, board))),
         Err(error) => Err(error.into()),
     };
     drop(guards);
@@ -54,15 +57,15 @@ pub fn serve(path: &Path) -> ExitCode {
     }
 }
 
-async fn run(path: &Path, config: Config, log: AccessLog) -> Result<(), Failure> {
+async fn run(path: &Path, config: Config, (log, board): (AccessLog, Board)) -> Result<(), Failure> {
     let (certificates, fixed) = (config.server.tls.clone(), fixed(&config));
+    board.accepted(path.to_owned(), config.text.clone(), warnings(&config.warnings));
     let gateway = Arc::new(Gateway::new(config.gateway, clock::system, log)?);
     let server = Server::bind(config.server)?;
-    let readiness = Readiness::default();
-    let admin = Admin::bind(config.admin, readiness.clone(), Arc::clone(&gateway)).await;
-    let admin = admin.map_err(|error| {
-        format!("cannot listen on {} for the admin: {error}", config.admin.listen)
-    })?;
+    let listen = config.admin.listen;
+    let admin = Admin::bind(config.admin, board.clone(), Arc::clone(&gateway)).await;
+    let admin =
+        admin.map_err(|error| format!("cannot listen on {listen} for the admin: {error}"))?;
     for address in server.addrs() {
         tracing::info!(%address, "listening");
     }
@@ -78,17 +81,19 @@ async fn run(path: &Path, config: Config, log: AccessLog) -> Result<(), Failure>
     let watch = Watch {
         path: path.to_owned(),
         gateway: Arc::clone(&gateway),
+        board: board.clone(),
         certificates: server.certificates(),
         files: certificates,
         fixed,
     };
+    watch.show_certificates();
     tokio::spawn(watch.run());
     tokio::spawn(admin.serve(ended.clone().cancelled_owned()));
-    readiness.set(true);
+    board.set_ready(true);
     notify(&[NotifyState::Ready]);
     let stop = async {
         signals::stop().await;
-        readiness.set(false);
+        board.set_ready(false);
         notify(&[NotifyState::Stopping]);
     };
     let outcome = server.serve(gateway, stop).await;
@@ -101,6 +106,7 @@ async fn run(path: &Path, config: Config, log: AccessLog) -> Result<(), Failure>
 struct Watch {
     path: PathBuf,
     gateway: Arc<Gateway>,
+    board: Board,
     certificates: Option<Arc<tls::Certificates>>,
     files: Option<tls::Settings>,
     /// The part of the configuration that changes at a restart, as it was when we started.
@@ -109,7 +115,8 @@ struct Watch {
 
 /// What only a restart changes, in words that can be compared.
 fn fixed(config: &Config) -> String {
-    format!("{:?} {:?}", config.server, config.gateway.store)
+    let admin = &config.admin;
+    format!("{:?} {:?} {:?} {:?}", config.server, config.gateway.store, admin, config.log.form)
 }
 
 impl Watch {
@@ -144,34 +151,62 @@ impl Watch {
     fn try_reload(&mut self) -> bool {
         let config = match Config::load(&self.path) {
             Ok(config) => config,
-            Err(complaints) => {
-                for complaint in &complaints {
-                    tracing::error!(target: "audit", "{}", complaints.line(complaint));
-                }
-                tracing::error!(target: "audit", "the new configuration was refused; the old one stays");
-                return false;
-            }
+            Err(complaints) => return self.refuse(warnings(&complaints)),
         };
         warn(&config);
-        let fixed = fixed(&config);
+        let (fixed, log, text) = (fixed(&config), config.log, config.text);
         if let Err(error) = self.gateway.reload(config.gateway) {
-            tracing::error!(target: "audit", %error, "the new configuration was refused; the old one stays");
-            return false;
+            return self.refuse(vec![causes::line(&error)]);
         }
+        self.board.levels().settle(&log);
+        self.board.accepted(self.path.clone(), text, warnings(&config.warnings));
         if let (Some(certificates), Some(settings)) = (&self.certificates, config.server.tls) {
             match certificates.reload(&settings) {
                 Ok(()) => self.files = Some(settings),
                 Err(error) => {
-                    let error = causes::line(&error);
-                    tracing::error!(target: "audit", error, "the old certificates stay");
+                    let line = Line::bad(Kind::Reload, "the old certificates stay");
+                    self.note(line.with("error", causes::line(&error)));
+                    self.board.refused(vec![causes::line(&error)]);
                 }
             }
         }
-        tracing::info!(target: "audit", "configuration and certificates reloaded");
-        if fixed != self.fixed {
-            tracing::warn!(target: "audit", "what only a restart changes has changed: [server] and [store]");
+        self.show_certificates();
+        self.note(Line::good(Kind::Reload, "configuration and certificates reloaded"));
+        let restart = fixed != self.fixed;
+        self.board.wants_restart(restart);
+        if restart {
+            let what = "what only a restart changes has changed";
+            let which = "[server], [admin], [store] or the format of [log]";
+            self.note(Line::bad(Kind::Reload, what).with("reason", which));
         }
         true
+    }
+
+    /// Says what is wrong with the new configuration.
+    fn refuse(&self, complaints: Vec<String>) -> bool {
+        for complaint in &complaints {
+            tracing::error!(target: "audit", "{complaint}");
+        }
+        let what = "the new configuration was refused; the old one stays";
+        let first = complaints.first().cloned().unwrap_or_default();
+        self.note(Line::bad(Kind::Reload, what).with("error", first));
+        self.board.refused(complaints);
+        false
+    }
+
+    fn note(&self, line: Line) {
+        self.gateway.audit().note(line);
+    }
+
+    /// Tells when our certificates end.
+    fn show_certificates(&self) {
+        let shown = self.certificates.as_ref().map(|it| it.shown()).unwrap_or_default();
+        let first = |names: &[String]| names.first().cloned().unwrap_or_else(|| "-".to_owned());
+        let ends: Vec<_> = shown.iter().map(|it| (first(&it.names), it.expires)).collect();
+        self.gateway.metrics().certificates(&ends);
+        let certificates =
+            shown.into_iter().map(|it| Certificate { names: it.names, expires: it.expires });
+        self.board.set_certificates(certificates.collect());
     }
 
     /// What can be seen of the files without reading them.
@@ -184,6 +219,11 @@ impl Watch {
         };
         files.map(|path| (path.clone(), look(path))).collect()
     }
+}
+
+/// Complaints, one line each.
+fn warnings(complaints: &Complaints) -> Vec<String> {
+    complaints.into_iter().map(|complaint| complaints.line(complaint)).collect()
 }
 
 fn warn(config: &Config) {

@@ -21,7 +21,7 @@ use std::{fs, io, path::Path, sync::Arc};
 
 use zeroize::Zeroizing;
 
-use crate::{admin, gateway, server, site::Account};
+use crate::{admin, gateway, logs, server, site::Account};
 
 mod check;
 mod complaint;
@@ -41,6 +41,10 @@ pub struct Config {
     pub admin: admin::Settings,
     /// How to answer.
     pub gateway: gateway::Settings,
+    /// What is written down.
+    pub log: logs::Settings,
+    /// The text, with its secrets covered.
+    pub text: String,
     /// Every account, in the order of the file.
     pub accounts: Vec<Arc<Account>>,
     /// What the operator should know, though nothing stops us.
@@ -73,11 +77,13 @@ impl Config {
         let desk = reader::Desk::new(sources, folder);
         let checked = check::check(document.get_ref(), &desk);
         let (list, hidden) = desk.close();
-        let complaints = Complaints::new(name, mask::cover(text, &hidden), list);
+        let covered = mask::cover(text, &hidden);
+        let complaints = Complaints::new(name, covered.clone(), list);
         match checked {
             Some(checked) if complaints.count(Severity::Error) == 0 => {
-                let check::Checked { server, admin, gateway, accounts } = checked;
-                Ok(Self { server, admin, gateway, accounts, warnings: complaints })
+                let check::Checked { server, admin, gateway, log, accounts } = checked;
+                let (text, warnings) = (covered, complaints);
+                Ok(Self { server, admin, gateway, log, text, accounts, warnings })
             }
             Some(_) | None => Err(complaints),
         }

@@ -28,6 +28,8 @@ pub const FILE: Section = Section {
         ("session", "[session]"),
         ("store", "[store]"),
         ("pages", "[pages]"),
+        ("log", "[log]"),
+        ("trace", "[trace]"),
         ("account", "[[account]]"),
         ("site", "[[site]]"),
         ("broker", "[broker]"),
@@ -84,8 +86,26 @@ pub const LIMITS: Section = Section {
 };
 
 /// The other listener.
-pub const ADMIN: Section =
-    Section { title: "[admin]", keys: &[("listen", r#"listen = "127.0.0.1:9090""#)] };
+pub const ADMIN: Section = Section {
+    title: "[admin]",
+    keys: &[
+        ("listen", r#"listen = "127.0.0.1:9090""#),
+        ("hosts", r#"hosts = ["wxgate.internal"]"#),
+    ],
+};
+
+/// What is written down.
+pub const LOG: Section = Section {
+    title: "[log]",
+    keys: &[
+        ("level", r#"level = "info""#),
+        ("format", r#"format = "auto""#),
+        ("openid", r#"openid = "full""#),
+    ],
+};
+
+/// Traces.
+pub const TRACE: Section = Section { title: "[trace]", keys: &[("sample", r#"sample = "100%""#)] };
 
 /// Sessions.
 pub const SESSION: Section = Section {
@@ -226,7 +246,7 @@ pub const SECRET: Section = Section {
 };
 
 /// Every kind of table.
-pub const ALL: [&Section; 18] = [
+pub const ALL: [&Section; 20] = [
     &FILE,
     &SERVER,
     &TLS,
@@ -237,6 +257,8 @@ pub const ALL: [&Section; 18] = [
     &KEY,
     &STORE,
     &PAGES,
+    &LOG,
+    &TRACE,
     &ACCOUNT,
     &SITE,
     &HEADERS,

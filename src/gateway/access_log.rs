@@ -7,6 +7,7 @@ use std::{
     cell::{Cell, RefCell},
     io::Write,
     net::IpAddr,
+    rc::Rc,
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -14,29 +15,25 @@ use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use tokio::time::Instant;
 use tracing_appender::non_blocking::NonBlocking;
 
-use super::{Peer, rules::Desk};
+use super::{Arrival, Peer, rules::Desk};
 use crate::{
+    auth::Tag,
     clock::Timestamp,
+    logs::Form,
     metrics::Class,
-    site::{Access, Broker, Site},
-    wire::forwarded::REQUEST_ID,
+    site::{Access, Site},
+    wire::{forwarded::REQUEST_ID, trace::Trace},
 };
 
 /// Bytes of lines that a thread gathers before it hands them over.
 const BATCH: usize = 16 * 1024;
 
+/// What is told of a visitor who went away before there was an answer, as nginx does.
+const GONE: u16 = 499;
+
 /// Where access lines go, and how they look.
 #[derive(Clone, Debug, Default)]
 pub struct AccessLog(Option<(Form, NonBlocking)>);
-
-/// How a line looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// One JSON object, for machines.
-    Json,
-    /// For somebody at a terminal.
-    Text,
-}
 
 impl AccessLog {
     /// To this writer.
@@ -56,9 +53,9 @@ pub struct Lines {
 
 impl Lines {
     /// No lines yet.
-    pub fn new(log: AccessLog) -> Self {
+    pub fn new(log: AccessLog) -> Rc<Self> {
         let gathered = RefCell::new(Vec::new());
-        Self { log, gathered, stamp: RefCell::default(), second: Cell::default() }
+        Rc::new(Self { log, gathered, stamp: RefCell::default(), second: Cell::default() })
     }
 
     /// Hands over what has been gathered.
@@ -73,16 +70,17 @@ impl Lines {
         }
     }
 
-    fn add(&self, entry: &Entry<'_>, status: StatusCode, now: Timestamp) {
+    fn add(&self, entry: &Entry, total: Duration) {
         let Some((form, _)) = self.log.0 else { return };
+        let now = entry.began.plus(total);
         if self.second.replace(now) != now {
             let time = UNIX_EPOCH + Duration::from_secs(now.0);
             *self.stamp.borrow_mut() = humantime::format_rfc3339_seconds(time).to_string();
         }
         // Writing to memory cannot fail.
         let _ = match form {
-            Form::Json => self.json(entry, status),
-            Form::Text => self.text(entry, status),
+            Form::Json => self.json(entry, total),
+            Form::Text => self.text(entry, total),
         };
         if form == Form::Text || self.gathered.borrow().len() >= BATCH {
             self.flush();
@@ -90,82 +88,136 @@ impl Lines {
     }
 
     /// Only the path can hold a quotation mark; the rest is checked or ours.
-    fn json(&self, entry: &Entry<'_>, status: StatusCode) -> std::io::Result<()> {
+    fn json(&self, entry: &Entry, total: Duration) -> std::io::Result<()> {
         let mut out = self.gathered.borrow_mut();
         write!(
             out,
-            r#"{{"timestamp":"{}","target":"access","request_id":"{}","peer":"{}","site":"{}","method":"{}","status":{},"seconds":{:.6},"path":"#,
+            r#"{{"timestamp":"{}","target":"access","request_id":"{}","trace_id":"{:032x}","client":"{}","peer":"{}","site":"{}","route":"{}","method":"{}","status":{},"bytes":{},"seconds":{:.6},"total_seconds":{:.6},"#,
             self.stamp.borrow(),
             entry.id.to_str().unwrap_or_default(),
-            entry.peer.to_str().unwrap_or_default(),
+            entry.trace.id,
+            entry.client,
+            entry.peer.text.to_str().unwrap_or_default(),
             entry.site(),
+            entry.class.word(),
             entry.method,
-            status.as_u16(),
-            entry.since.elapsed().as_secs_f64(),
+            entry.status(),
+            entry.bytes,
+            entry.head(total).as_secs_f64(),
+            total.as_secs_f64(),
         )?;
+        if let Some(took) = entry.upstream {
+            write!(out, r#""upstream_seconds":{:.6},"#, took.as_secs_f64())?;
+        }
+        if let Some(session) = &entry.session {
+            write!(out, r#""session":"{session}","#)?;
+        }
+        out.extend_from_slice(br#""path":"#);
         serde_json::to_writer(&mut *out, entry.uri.path())?;
         out.extend_from_slice(b"}\n");
         Ok(())
     }
 
-    fn text(&self, entry: &Entry<'_>, status: StatusCode) -> std::io::Result<()> {
+    fn text(&self, entry: &Entry, total: Duration) -> std::io::Result<()> {
         writeln!(
             self.gathered.borrow_mut(),
-            "{} {} {} {} {} {} {:.1} ms {}",
+            "{} {} {} {} {} {} {:.1} ms {} B {}",
             self.stamp.borrow(),
-            status.as_u16(),
+            entry.status(),
             entry.method,
             entry.site(),
             entry.uri.path().escape_debug(),
-            entry.peer.to_str().unwrap_or_default(),
-            entry.since.elapsed().as_secs_f64() * 1_000.0,
+            entry.client,
+            total.as_secs_f64() * 1_000.0,
+            entry.bytes,
             entry.id.to_str().unwrap_or_default(),
         )
     }
 }
 
-/// A line being written: opened when a request arrives, closed when its answer begins.
-pub struct Entry<'a> {
-    id: HeaderValue,
-    method: Method,
-    uri: Uri,
-    peer: &'a HeaderValue,
-    client: IpAddr,
-    site: Option<&'a Site>,
-    broker: Option<&'a Broker>,
-    class: Class,
-    since: Instant,
+/// Where a request landed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Nowhere,
+    /// At the site of this number.
+    Site(usize),
+    /// At the code broker.
+    Broker,
 }
 
-impl<'a> Entry<'a> {
-    /// Notes what was asked. A proxy of ours may have given the request an id already.
-    pub fn open<B>(request: &Request<B>, peer: &'a Peer, trusted: bool) -> Self {
+/// A line being written: opened when a request arrives, and written when it is dropped, which is
+/// when the last byte of the answer has gone, or the visitor has.
+pub struct Entry {
+    id: HeaderValue,
+    trace: Trace,
+    method: Method,
+    uri: Uri,
+    peer: Rc<Peer>,
+    client: IpAddr,
+    place: Place,
+    class: Class,
+    began: Timestamp,
+    since: Instant,
+    /// The status, and how long it took until there was one.
+    head: Option<(StatusCode, Duration)>,
+    upstream: Option<Duration>,
+    session: Option<Tag>,
+    bytes: u64,
+    desk: Rc<Desk>,
+    lines: Rc<Lines>,
+}
+
+impl Entry {
+    /// Notes what was asked. A proxy of ours may have given the request an id already, and a
+    /// place in a trace.
+    pub fn open<B>(
+        request: &Request<B>,
+        peer: &Rc<Peer>,
+        (desk, lines): (&Rc<Desk>, &Rc<Lines>),
+        now: Timestamp,
+    ) -> Self {
+        let trusted = desk.rules.trusted.includes(peer.ip);
         let given = request.headers().get(REQUEST_ID).filter(|_| trusted);
         let plain = |b: &u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\');
         let usable = |id: &&HeaderValue| id.len() <= 128 && id.as_bytes().iter().all(plain);
+        let (id, span) = rand::random::<(u128, u64)>();
+        let followed = trusted.then(|| Trace::follow(request.headers(), span)).flatten();
+        let trace = followed.unwrap_or_else(|| Trace::begin(id, span, desk.rules.sampled));
         Self {
-            id: given.filter(usable).cloned().unwrap_or_else(fresh_id),
+            id: given.filter(usable).cloned().unwrap_or_else(|| hexadecimal(trace.id)),
+            trace,
             method: request.method().clone(),
             uri: request.uri().clone(),
-            peer: &peer.text,
+            peer: Rc::clone(peer),
             client: peer.ip,
-            site: None,
-            broker: None,
+            place: Place::Nowhere,
             class: Class::Own,
+            began: now,
             since: Instant::now(),
+            head: None,
+            upstream: None,
+            session: None,
+            bytes: 0,
+            desk: Rc::clone(desk),
+            lines: Rc::clone(lines),
         }
     }
 
     /// Notes that something came which is no request.
-    pub fn unread(peer: &'a Peer) -> Self {
+    pub fn unread(peer: &Rc<Peer>, place: (&Rc<Desk>, &Rc<Lines>), now: Timestamp) -> Self {
         let mut nothing = Request::new(());
         *nothing.method_mut() = Method::from_bytes(b"-").unwrap_or_default();
-        Self::open(&nothing, peer, false)
+        Self::open(&nothing, peer, place, now)
     }
 
     /// What this request is called in every log it passes.
     pub fn request_id(&self) -> &HeaderValue {
         &self.id
+    }
+
+    /// Its place in a trace.
+    pub fn trace(&self) -> Trace {
+        self.trace
     }
 
     /// Notes who sent it, where a proxy of ours brought it.
@@ -179,13 +231,13 @@ impl<'a> Entry<'a> {
     }
 
     /// Notes which site it is for.
-    pub fn landed(&mut self, site: &'a Site) {
-        self.site = Some(site);
+    pub fn landed(&mut self, site: &Site) {
+        self.place = Place::Site(site.number);
     }
 
     /// Notes that it is for the code broker.
-    pub fn at_broker(&mut self, broker: &'a Broker) {
-        self.broker = Some(broker);
+    pub fn at_broker(&mut self) {
+        self.place = Place::Broker;
     }
 
     /// Notes what its route asks.
@@ -197,34 +249,67 @@ impl<'a> Entry<'a> {
         };
     }
 
-    /// Writes the line, and counts it. The query may hold a code, so it is left out.
-    pub fn close(self, status: StatusCode, now: Timestamp, lines: &Lines, desk: &Desk) {
-        lines.add(&self, status, now);
-        let counters = match self.broker {
-            Some(_) => desk.broker_counters(),
-            None => desk.counters(self.site),
-        };
-        counters.count(self.class, status.as_u16(), self.since.elapsed());
+    /// Notes what was learnt on the way.
+    pub fn learn(&mut self, arrival: &Arrival<'_>) {
+        (self.upstream, self.session) = (arrival.site_took.get(), arrival.session.get());
     }
 
-    fn site(&self) -> &str {
-        let broker = || self.broker.map_or("-", |broker| broker.public_url.host().as_str());
-        self.site.map_or_else(broker, |site| site.name.as_str())
+    /// Notes that the answer begins, and counts it.
+    pub fn answered(&mut self, status: StatusCode) {
+        let took = self.since.elapsed();
+        self.head = Some((status, took));
+        self.count(status.as_u16(), took);
+    }
+
+    /// Notes that a piece of the answer has gone.
+    pub fn sent(&mut self, bytes: usize) {
+        self.bytes = self.bytes.wrapping_add(u64::try_from(bytes).unwrap_or_default());
+    }
+
+    /// The name of the site.
+    pub fn site(&self) -> &str {
+        let (rules, site) = (&self.desk.rules, self.of_site());
+        let broker = rules.broker.as_ref().filter(|_| self.place == Place::Broker);
+        let broker = || broker.map_or("-", |broker| broker.public_url.host().as_str());
+        site.map_or_else(broker, |site| site.name.as_str())
+    }
+
+    fn of_site(&self) -> Option<&Site> {
+        let Place::Site(number) = self.place else { return None };
+        self.desk.rules.sites.all().get(number).map(|site| &**site)
+    }
+
+    fn status(&self) -> u16 {
+        self.head.map_or(GONE, |(status, _)| status.as_u16())
+    }
+
+    fn head(&self, total: Duration) -> Duration {
+        self.head.map_or(total, |(_, took)| took)
+    }
+
+    fn count(&self, status: u16, took: Duration) {
+        let counters = match self.place {
+            Place::Broker => self.desk.broker_counters(),
+            Place::Site(_) | Place::Nowhere => self.desk.counters(self.of_site()),
+        };
+        counters.count(self.class, status, took, self.upstream);
     }
 }
 
-/// 128 random bits in hexadecimal, the form of a W3C trace id.
-fn fresh_id() -> HeaderValue {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let bytes = rand::random::<[u8; 16]>();
-    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0');
-    let mut id = [0; 32];
-    for (pair, byte) in id.chunks_exact_mut(2).zip(bytes) {
-        for (to, nibble) in pair.iter_mut().zip([byte >> 4, byte & 15]) {
-            *to = digit(nibble);
+/// Writes the line. The query may hold a code, so it is left out.
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let total = self.since.elapsed();
+        if self.head.is_none() {
+            self.count(GONE, total);
         }
+        self.lines.add(self, total);
     }
-    HeaderValue::from_bytes(&id).unwrap_or(HeaderValue::from_static("-"))
+}
+
+/// 128 bits in hexadecimal, as a trace id is written.
+fn hexadecimal(id: u128) -> HeaderValue {
+    HeaderValue::try_from(format!("{id:032x}")).unwrap_or(HeaderValue::from_static("-"))
 }
 
 #[cfg(test)]
@@ -232,6 +317,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
+    use crate::{gateway::rules::tests::rules, metrics::Metrics};
 
     #[derive(Clone, Default)]
     struct Page(Arc<Mutex<Vec<u8>>>);
@@ -247,34 +333,52 @@ mod tests {
         }
     }
 
-    fn written(form: Form, uri: &str) -> String {
+    fn written(form: Form, uri: &str, answered: bool) -> (String, String) {
         let page = Page::default();
         let (writer, guard) = NonBlocking::new(page.clone());
         let lines = Lines::new(AccessLog::new(form, writer));
         let place = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
-        let peer = Peer::new([192, 0, 2, 1].into(), false, place);
+        let peer = Rc::new(Peer::new([192, 0, 2, 1].into(), false, place));
+        let metrics = Metrics::default();
+        let desk = Rc::new(Desk::new(Arc::new(rules("192.0.2.1")), 0, &metrics.thread()));
         let request = Request::get(uri).header("x-request-id", "abc\"").body(()).unwrap();
-        let entry = Entry::open(&request, &peer, true);
-        lines.add(&entry, StatusCode::OK, Timestamp(1_795_501_895));
+        let now = Timestamp(1_795_501_895);
+        let mut entry = Entry::open(&request, &peer, (&desk, &lines), now);
+        if answered {
+            entry.answered(StatusCode::OK);
+            entry.sent(3);
+            entry.sent(4);
+        }
+        drop(entry);
         lines.flush();
         drop((lines, guard));
-        String::from_utf8(page.0.lock().unwrap().clone()).unwrap()
+        let line = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+        (line, metrics.text().unwrap())
     }
 
     #[test]
     fn g4_lines_are_json_without_the_query() {
-        let line = written(Form::Json, "/a\"b?code=secret");
+        let (line, _) = written(Form::Json, "/a\"b?code=secret", true);
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["path"], "/a\"b");
         assert_eq!(value["timestamp"], "2026-11-24T06:31:35Z");
         assert_eq!((&value["status"], &value["peer"]), (&200.into(), &"192.0.2.1".into()));
         assert_eq!(value["request_id"].as_str().unwrap().len(), 32, "a strange id is not taken");
+        assert_eq!(value["request_id"], value["trace_id"]);
+        assert_eq!((&value["bytes"], &value["route"]), (&7.into(), &"gateway".into()));
         assert!(!line.contains("secret") && line.ends_with("}\n"));
     }
 
     #[test]
+    fn a_visitor_who_went_away_has_a_line_too() {
+        let (line, metrics) = written(Form::Json, "/", false);
+        assert!(line.contains(r#""status":499,"#), "{line}");
+        assert!(metrics.contains(r#"route="gateway",status="4xx"} 1"#), "{metrics}");
+    }
+
+    #[test]
     fn g4_lines_for_people_stay_one_line() {
-        let line = written(Form::Text, "/\u{85}\u{2028}x?code=secret");
+        let (line, _) = written(Form::Text, "/\u{85}\u{2028}x?code=secret", true);
         assert_eq!(line.lines().count(), 1, "{line:?}");
         assert!(line.starts_with("2026-11-24T06:31:35Z 200 GET - /"), "{line}");
         assert!(!line.contains("secret"));

@@ -9,15 +9,20 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::Full;
 
-use super::vigil::Vigil;
+use super::{access_log::Entry, vigil::Vigil};
 use crate::{
     http1::Stream,
     upstream::{Streamed, Switched},
     wire::BoxError,
 };
 
-/// The body of every response.
-pub enum Body {
+/// The body of every response, with the line about it, which is written when the body has gone.
+pub struct Body {
+    content: Content,
+    line: Option<Box<Entry>>,
+}
+
+enum Content {
     /// Complete already.
     Own(Full<Bytes>),
     /// A site's.
@@ -53,27 +58,46 @@ impl Tunnel {
 impl Body {
     /// A complete body.
     pub fn own(bytes: impl Into<Bytes>) -> Self {
-        Self::Own(Full::new(bytes.into()))
+        Content::Own(Full::new(bytes.into())).into()
     }
 
     /// A site's body, watched over where there is a session that could be ended.
     pub fn site(body: Streamed, vigil: Option<Vigil>) -> Self {
         match vigil {
-            Some(vigil) if !body.is_end_stream() => Self::Watched(body, vigil),
-            Some(_) | None => Self::Site(body),
+            Some(vigil) if !body.is_end_stream() => Content::Watched(body, vigil).into(),
+            Some(_) | None => Content::Site(body).into(),
         }
+    }
+
+    /// None: what follows is a pipe to the site.
+    pub fn tunnel(tunnel: Tunnel) -> Self {
+        Content::Switched(Box::new(tunnel)).into()
+    }
+
+    /// The pipe, if that is what follows, or else the body as it is.
+    pub fn into_tunnel(self) -> Result<Box<Tunnel>, Self> {
+        match self.content {
+            Content::Switched(tunnel) => Ok(tunnel),
+            content => Err(Self { content, line: self.line }),
+        }
+    }
+
+    /// The same, with the line that tells how much of it was taken.
+    #[must_use]
+    pub fn told_by(self, line: Entry) -> Self {
+        Self { line: Some(Box::new(line)), ..self }
     }
 }
 
-impl HttpBody for Body {
-    type Data = Bytes;
-    type Error = BoxError;
+impl From<Content> for Body {
+    fn from(content: Content) -> Self {
+        Self { content, line: None }
+    }
+}
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match self.get_mut() {
+impl Content {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self {
             Self::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Self::Site(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Self::Watched(body, vigil) => {
@@ -87,20 +111,39 @@ impl HttpBody for Body {
             Self::Switched(_) => Poll::Ready(None),
         }
     }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let frame = this.content.poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &frame
+            && let (Some(line), Some(data)) = (&mut this.line, frame.data_ref())
+        {
+            line.sent(data.len());
+        }
+        frame
+    }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Own(body) => body.is_end_stream(),
-            Self::Site(body) | Self::Watched(body, _) => body.is_end_stream(),
-            Self::Switched(_) => true,
+        match &self.content {
+            Content::Own(body) => body.is_end_stream(),
+            Content::Site(body) | Content::Watched(body, _) => body.is_end_stream(),
+            Content::Switched(_) => true,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Own(body) => body.size_hint(),
-            Self::Site(body) | Self::Watched(body, _) => body.size_hint(),
-            Self::Switched(_) => SizeHint::with_exact(0),
+        match &self.content {
+            Content::Own(body) => body.size_hint(),
+            Content::Site(body) | Content::Watched(body, _) => body.size_hint(),
+            Content::Switched(_) => SizeHint::with_exact(0),
         }
     }
 }

@@ -18,7 +18,7 @@ use std::{net::IpAddr, rc::Rc};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 
 use super::{Body, Desk, Error, Peer, Worker, access_log::Entry, receive, reply, rules::Rules};
-use crate::{clock::Timestamp, http1::Incoming, site::Broker};
+use crate::{clock::Timestamp, http1::Incoming, logs::Line, site::Broker};
 
 pub use errand::Errands;
 pub use jssdk::Signers;
@@ -78,6 +78,13 @@ impl Visit<'_> {
     fn id(&self) -> &str {
         self.request_id.to_str().unwrap_or_default()
     }
+
+    /// A line of the audit trail, with what is known of where it comes from.
+    fn tell(&self, line: Line) -> Line {
+        let site = self.broker.public_url.host().as_str();
+        let line = line.with("request_id", self.id()).with("site", site);
+        line.with("client", self.client.to_string())
+    }
 }
 
 /// What a request asks of the broker, if it is for the broker at all: by exact host and prefix.
@@ -100,12 +107,12 @@ impl Worker {
         desk: &'a Desk,
         ((broker, window), request): ((&'a Broker, Window), Request<Incoming>),
         (peer, now): (&'a Rc<Peer>, Timestamp),
-        entry: &mut Entry<'a>,
+        entry: &mut Entry,
     ) -> Result<Response<Body>, Error> {
         let rules = &desk.rules;
         let client = rules.trusted.client(peer.ip, request.headers());
         entry.came_from(client);
-        entry.at_broker(broker);
+        entry.at_broker();
         match receive::well_formed(&request) {
             // After a method like these nobody knows what the client sends next.
             Err(Error::MethodNotAllowed) => return Ok(reply::last(not_allowed(&window.method()))),

@@ -2,12 +2,14 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 
 use super::page::Notice;
 use crate::{
     auth::token::Unusable,
-    causes, store, upstream,
+    causes,
+    logs::{Kind, Line},
+    store, upstream,
     wechat::{
         self,
         protocol::{Fault, Refusal},
@@ -245,16 +247,18 @@ impl Error {
         broken_off || matches!(self, Self::BadRequest(_) | Self::MethodNotAllowed)
     }
 
-    /// Logs once, here, with every cause. Nobody below logs an error it returns.
-    pub fn log(&self, request_id: &HeaderValue) {
-        let causes = std::error::Error::source(self).map(causes::line);
-        let request_id = request_id.to_str().unwrap_or_default();
-        if self.status().is_server_error() {
-            let remedy = self.remedy();
-            tracing::error!(request_id, error = %self, causes, remedy, "request failed");
+    /// The line about it, with every cause. It is written once, by whoever answers; nobody below
+    /// logs an error it returns.
+    pub fn line(&self) -> Line {
+        let line = if self.failed_login().is_some() {
+            Line::bad(Kind::Login, "login failed")
+        } else if self.status().is_server_error() {
+            Line::bad(Kind::Failure, "request failed")
         } else {
-            tracing::info!(target: "audit", request_id, error = %self, causes, "request refused");
-        }
+            Line::bad(Kind::Refusal, "request refused")
+        };
+        let line = line.with("reason", self.notice().word()).with("error", causes::line(self));
+        line.with("remedy", self.remedy().unwrap_or_default())
     }
 
     /// What the operator can do, where the cause tells.

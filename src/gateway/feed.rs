@@ -30,6 +30,7 @@ use tokio::{
 use crate::{
     auth::{Revocation, Session, View, Whom},
     clock::{Clock, Timestamp},
+    metrics::{Metrics, Part},
     site::Staleness,
     store::{Away, Heard, Mark, Store},
 };
@@ -58,6 +59,7 @@ pub struct Feed {
     store: Arc<Store>,
     runtime: Handle,
     clock: Clock,
+    metrics: Arc<Metrics>,
     view: ArcSwap<View>,
     began: Instant,
     /// When all there was had been heard: milliseconds since we began, and one. Zero is never.
@@ -76,11 +78,16 @@ pub struct Feed {
 
 impl Feed {
     /// Nothing known yet. With a store that lasts this begins to listen at once.
-    pub fn new(store: Arc<Store>, runtime: Handle, clock: Clock) -> Arc<Self> {
+    pub fn new(
+        store: Arc<Store>,
+        (runtime, clock): (Handle, Clock),
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
         let feed = Arc::new(Self {
             store,
             runtime,
             clock,
+            metrics,
             view: ArcSwap::default(),
             began: Instant::now(),
             heard: AtomicU64::new(0),
@@ -261,6 +268,10 @@ impl Listener {
                 feed.give_up();
             }
             let beat = if feed.store.is_shared() { BEAT } else { SLOW_BEAT };
+            match &heard {
+                Ok(()) => feed.metrics.health.well(Part::Store, "store"),
+                Err(error) => feed.metrics.health.ill(Part::Store, "store", &error.0),
+            }
             drop(feed);
             let pause = if heard.is_ok() {
                 wait = FIRST;

@@ -11,7 +11,7 @@ use crate::{
     http1::Incoming,
     site::ASSERTION,
     upstream::{self, Outgoing},
-    wire::{Scheme, forwarded, headers},
+    wire::{Scheme, forwarded, headers, trace},
 };
 
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
@@ -45,8 +45,9 @@ impl Worker {
         let request = request.map(|body| Outgoing::new(body, desk.rules.body));
         let group = desk.group(site, &self.upstream).ok_or(Error::UnknownHost)?;
         let began = Instant::now();
-        let response = self.upstream.send(request, group, &site.upstream).await?;
-        desk.counters(Some(site)).upstream(began.elapsed());
+        let answer = self.upstream.send(request, group, &site.upstream).await;
+        arrival.site_took.set(Some(began.elapsed()));
+        let response = answer?;
         let mut response = self.answer_with(response, arrival, (tunnel, known.as_ref()))?;
         if let Some(known) = known
             && renew(&mut response, desk, arrival, &known)?
@@ -74,8 +75,7 @@ impl Worker {
         // If the visitor asked for no other protocol, the site's answer makes no sense.
         let (head, body) = response.into_parts();
         let site = body.switched().filter(|_| tunnel).ok_or(Error::UnaskedSwitch)?;
-        let mut response =
-            Response::from_parts(head, Body::Switched(Box::new(Tunnel { site, vigil })));
+        let mut response = Response::from_parts(head, Body::tunnel(Tunnel { site, vigil }));
         response.headers_mut().insert(header::CONNECTION, UPGRADE);
         response.headers_mut().insert(header::UPGRADE, WEBSOCKET);
         Ok(response)
@@ -99,6 +99,11 @@ fn edit(headers: &mut HeaderMap, arrival: &Arrival<'_>) -> Result<(), Error> {
         },
     );
     headers.insert(forwarded::REQUEST_ID, origin.request_id.clone());
+    headers.insert(trace::PARENT, origin.trace.header());
+    // What vendors said belongs to the trace they said it of.
+    if origin.trace.parent == 0 {
+        headers.remove(trace::STATE);
+    }
     Ok(())
 }
 

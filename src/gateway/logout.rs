@@ -11,6 +11,7 @@ use super::{Arrival, Asker, Body, Desk, Error, Worker, login};
 use crate::{
     auth::{Keys, Revocation, Session, token::Purpose},
     http1::Incoming,
+    logs::{Kind, Line},
 };
 
 /// The form has one field, which comes with the head or right after it.
@@ -59,13 +60,11 @@ impl Worker {
             if let Err(error) = self.gateway.feed.give(order).await {
                 tracing::warn!(%error, "the other replicas hear of a logout later");
             }
-            tracing::info!(
-                target: "audit",
-                request_id = arrival.request_id(),
-                site = site.name,
-                openid = known.session.identity.openid,
-                "logged out",
-            );
+            let line = Line::good(Kind::Logout, "logged out")
+                .with("appid", known.session.appid.as_str())
+                .with("openid", known.session.identity.openid.as_str())
+                .with("session", known.tag.to_string());
+            self.gateway.audit.note(arrival.tell(line));
         }
         Ok(login::without_session(rules.voice.goodbye(&asker), site))
     }

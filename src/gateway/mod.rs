@@ -15,7 +15,7 @@ use crate::{
     auth::{Decision, ReturnTo, Stranger},
     clock::Timestamp,
     http1::{Arena, Incoming, head::Refused},
-    metrics::{Connected, Thread},
+    metrics::Thread,
     site::{Access, Fragment},
     upstream::{self, Upstream},
 };
@@ -31,6 +31,7 @@ mod feed;
 mod forward;
 mod login;
 mod logout;
+mod notes;
 pub mod page;
 mod peer;
 mod receive;
@@ -45,7 +46,7 @@ mod verify;
 mod vigil;
 mod voice;
 
-pub use access_log::{AccessLog, Form};
+pub use access_log::AccessLog;
 pub use body::{Body, Tunnel};
 pub use crowd::{Crowd, Seat};
 pub use error::Error;
@@ -68,7 +69,7 @@ pub struct Worker {
     desk: RefCell<Rc<Desk>>,
     upstream: Upstream,
     post: Rc<Post>,
-    lines: Lines,
+    lines: Rc<Lines>,
     counters: Arc<Thread>,
 }
 
@@ -77,7 +78,8 @@ impl Worker {
     pub fn new(gateway: Arc<Gateway>, arena: Rc<Arena>) -> Self {
         let counters = gateway.metrics.thread();
         let desk = Rc::new(Desk::new(gateway.rules.load_full(), 0, &counters));
-        let upstream = Upstream::new(Arc::clone(&gateway.tls), arena);
+        let metrics = Arc::clone(&gateway.metrics);
+        let upstream = Upstream::new(Arc::clone(&gateway.tls), (arena, metrics));
         let lines = Lines::new(gateway.log.clone());
         let post = Post::new(&gateway.feed);
         Self { gateway, desk: RefCell::new(desk), upstream, post, lines, counters }
@@ -86,60 +88,43 @@ impl Worker {
     /// Answers a request. Whatever happens inside, the visitor gets a response.
     pub async fn handle(&self, request: Request<Incoming>, peer: &Rc<Peer>) -> Response<Body> {
         let (desk, now) = (self.desk(), (self.gateway.clock)());
-        let trusted = desk.rules.trusted.includes(peer.ip);
-        let mut entry = Entry::open(&request, peer, trusted);
+        let mut entry = Entry::open(&request, peer, (&desk, &self.lines), now);
         let (asker, version) = (Asker::of(&request), request.version());
         let response = match self.answer(&desk, request, (peer, now), &mut entry).await {
             Ok(response) => response,
             Err(error) => {
                 let error = self.held_back(&desk, error, entry.client());
-                error.log(entry.request_id());
-                if let Some(reason) = error.failed_login() {
-                    self.gateway.metrics.login("failed", reason);
-                }
-                if let Some(limit) = error.limit() {
-                    self.met(limit);
-                }
+                self.note(&error, &entry);
                 let sorry = desk.rules.voice.apologise(&error, &asker, entry.request_id());
                 // HTTP/2 frames its requests, and knows no such header.
                 let last = error.ends_connection() && version != Version::HTTP_2;
                 if last { reply::last(sorry) } else { sorry }
             }
         };
-        entry.close(response.status(), now, &self.lines, &desk);
-        response
+        entry.answered(response.status());
+        response.map(|body| body.told_by(entry))
     }
 
     /// Answers somebody whose head is no request, and notes that it was there.
-    pub fn refuse(&self, refused: Refused, peer: &Peer) -> Response<Body> {
+    pub fn refuse(&self, refused: Refused, peer: &Rc<Peer>) -> Response<Body> {
         let (desk, now) = (self.desk(), (self.gateway.clock)());
-        let entry = Entry::unread(peer);
+        let mut entry = Entry::unread(peer, (&desk, &self.lines), now);
         let response = match refused {
             Refused::Unreadable(why) => {
                 let error = Error::BadRequest(why);
-                error.log(entry.request_id());
+                self.note(&error, &entry);
                 desk.rules.voice.apologise(&error, &Asker::unknown(), entry.request_id())
             }
             Refused::TooLarge | Refused::TooMany => too_many_headers(),
             Refused::Version => reply::empty(StatusCode::HTTP_VERSION_NOT_SUPPORTED),
         };
-        entry.close(response.status(), now, &self.lines, &desk);
-        response
+        entry.answered(response.status());
+        response.map(|body| body.told_by(entry))
     }
 
     /// The time.
     pub fn now(&self) -> Timestamp {
         (self.gateway.clock)()
-    }
-
-    /// Counts a visitor's connection while it lasts.
-    pub fn connection(&self) -> Connected {
-        self.gateway.metrics.connection()
-    }
-
-    /// Counts a visitor who met a limit, by its key.
-    pub fn met(&self, limit: &'static str) {
-        self.gateway.metrics.limit(limit);
     }
 
     /// Whether the word of a peer at this address is taken.
@@ -162,7 +147,7 @@ impl Worker {
         desk: &'a Desk,
         request: Request<Incoming>,
         (peer, now): (&'a Rc<Peer>, Timestamp),
-        entry: &mut Entry<'a>,
+        entry: &mut Entry,
     ) -> Result<Response<Body>, Error> {
         let rules = &*desk.rules;
         if let Some(content) = rules.verify_file(&request) {
@@ -183,13 +168,15 @@ impl Worker {
             return relayed;
         }
         let arrival = receive::receive(rules, &request, peer, entry, now)?;
-        match arrival.landing {
+        let answer = match arrival.landing {
             Landing::Door(door) => self.open(door, desk, request, &arrival).await,
             Landing::Route(access) => {
                 entry.routed(access);
                 self.visit(access, desk, request, &arrival).await
             }
-        }
+        };
+        entry.learn(&arrival);
+        answer
     }
 
     /// A request for a page of the site: who asks, may they, and then one thing per decision.
@@ -275,21 +262,6 @@ impl Worker {
             | Door::Client
             | Door::PublicKeys => Err(Error::MethodNotAllowed),
         }
-    }
-
-    /// Counts what a client does, unless they have done it too often.
-    fn count(&self, deed: Deed, rules: &Rules, client: IpAddr) -> Result<(), Error> {
-        self.gateway.throttle.count(deed, client, rules.logins_per_minute)
-    }
-
-    /// Counts a refusal, which costs the client an answer that says more. A connection that ends
-    /// with it costs them enough, and another proxy that asks about many clients is none itself.
-    fn held_back(&self, desk: &Desk, error: Error, client: IpAddr) -> Error {
-        let ours = matches!(error.status(), StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN);
-        if !ours || error.ends_connection() || matches!(error, Error::BehindProxy(_)) {
-            return error;
-        }
-        self.count(Deed::Refusal, &desk.rules, client).err().unwrap_or(error)
     }
 
     /// This thread's view of the settings in force.

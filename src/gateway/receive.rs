@@ -1,14 +1,16 @@
 //! The front desk: which site a request is for, what it wants there, and who brought it.
 
-use std::{borrow::Cow, net::IpAddr, rc::Rc, sync::Arc};
+use std::{borrow::Cow, cell::Cell, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Method, Request, header};
 
 use super::{Error, Peer, access_log::Entry, peer, rules::Rules};
 use crate::{
+    auth::Tag,
     clock::Timestamp,
+    logs::Line,
     site::{Access, Ambiguous, Site},
-    wire::{Host, Path, PathError, Scheme, forwarded},
+    wire::{Host, Path, PathError, Scheme, forwarded, trace::Trace},
 };
 
 /// Where a request landed.
@@ -25,12 +27,22 @@ pub struct Arrival<'a> {
     pub now: Timestamp,
     /// Who sent it and how.
     pub origin: Origin,
+    /// What the site took until its answer began, once it has.
+    pub site_took: Cell<Option<Duration>>,
+    /// What logs call the session it came with, once that is known.
+    pub session: Cell<Option<Tag>>,
 }
 
 impl Arrival<'_> {
     /// The id that the log, the site and the visitor's error page know it by.
     pub fn request_id(&self) -> &str {
         self.origin.request_id.to_str().unwrap_or_default()
+    }
+
+    /// A line of the audit trail, with what is known of where it comes from.
+    pub fn tell(&self, line: Line) -> Line {
+        let line = line.with("request_id", self.request_id()).with("site", self.site.name.as_str());
+        line.with("client", self.origin.ip.to_string())
     }
 }
 
@@ -76,14 +88,16 @@ pub struct Origin {
     pub trusted: bool,
     /// This request's id.
     pub request_id: HeaderValue,
+    /// Its place in a trace.
+    pub trace: Trace,
 }
 
 /// Reads what everything else depends on. Whatever is not exactly one thing is refused here.
 pub fn receive<'a, B>(
     rules: &'a Rules,
     request: &Request<B>,
-    peer: &'a Rc<Peer>,
-    entry: &mut Entry<'a>,
+    peer: &Rc<Peer>,
+    entry: &mut Entry,
     now: Timestamp,
 ) -> Result<Arrival<'a>, Error> {
     let ip = rules.trusted.client(peer.ip, request.headers());
@@ -108,7 +122,10 @@ pub fn receive<'a, B>(
             scheme: told.unwrap_or(own),
             trusted,
             request_id: entry.request_id().clone(),
+            trace: entry.trace(),
         },
+        site_took: Cell::new(None),
+        session: Cell::new(None),
     })
 }
 

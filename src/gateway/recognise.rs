@@ -62,7 +62,10 @@ impl Worker {
         if let Err(why) = &found
             && let Some(reason) = why.refused()
         {
-            self.gateway.metrics.session("refused", reason);
+            self.refused(reason, arrival);
+        }
+        if let Ok(known) = &found {
+            arrival.session.set(Some(known.tag));
         }
         found
     }

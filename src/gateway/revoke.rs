@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::{Gateway, Worker};
 use crate::{
-    auth::{Revocation, Unclear, Wanted},
+    auth::{Revocation, Tag, Unclear, Wanted, Whom},
+    logs::{Kind, Line},
     site::Site,
 };
 
@@ -42,7 +43,17 @@ impl Gateway {
         if let Err(error) = &given {
             tracing::warn!(%error, "the other replicas hear of a revocation later");
         }
-        tracing::info!(target: "audit", whom = ?order.whom, "sessions ended by the operator");
+        let line = Line::good(Kind::Revocation, "sessions ended by the operator");
+        self.audit.note(match &order.whom {
+            Whom::Session(sid) => line.with("session", Tag::of(sid).to_string()),
+            Whom::Person { appid, openid } => {
+                line.with("appid", appid.as_str()).with("openid", openid.as_str())
+            }
+            Whom::Account(appid) => {
+                line.with("whom", "everybody of the account").with("appid", appid.as_str())
+            }
+            Whom::All => line.with("whom", "everybody"),
+        });
         Ok(Given { order, handed_over: given.is_ok() })
     }
 

@@ -37,6 +37,8 @@ pub struct Rules {
     pub body: Allowance,
     /// Logins that one client may start in a minute; zero is no limit.
     pub logins_per_minute: u32,
+    /// The share of traces that begin here and are recorded, of ten thousand.
+    pub sampled: u32,
     /// What we say ourselves.
     pub voice: Voice,
     /// Logins for sites that are not behind us, if there are any.
@@ -58,7 +60,14 @@ impl Rules {
             prefix: settings.prefix,
             body: settings.body,
             logins_per_minute: settings.logins_per_minute,
+            sampled: settings.sampled,
         })
+    }
+
+    /// Whether a server stands behind one of the sites.
+    pub fn has_server(&self, name: &str) -> bool {
+        let mut servers = self.sites.all().iter().flat_map(|site| &site.upstream.endpoints);
+        servers.any(|endpoint| endpoint.to_string() == name)
     }
 
     /// The content of a domain proof file, if that is what is asked for: by whomever, on whatever
@@ -171,5 +180,32 @@ impl Desk {
     pub fn group(&self, site: &Site, upstream: &Upstream) -> Option<&Group> {
         let group = self.groups.get(site.number)?;
         Some(group.get_or_init(|| upstream.group(&site.upstream)))
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::{logs::Openids, secret::Secret, store};
+
+    /// The rules of a gateway without sites, in front of which stands this proxy.
+    pub fn rules(proxy: &str) -> Rules {
+        let secret = Secret::new("0123456789abcdef0123456789abcdef");
+        let keys = vec![auth::KeySettings { id: "k".to_owned(), secret }];
+        let (idle, max) = (std::time::Duration::from_hours(1), std::time::Duration::from_hours(2));
+        let settings = Settings {
+            sites: Sites::new(Vec::new()),
+            session: auth::Settings { cookie: "wxgate".to_owned(), idle, max, keys },
+            trusted: Trusted::new(vec![proxy.parse::<std::net::IpAddr>().unwrap().into()]),
+            prefix: "/_wx".to_owned(),
+            body: Allowance { size: 0, time: idle },
+            logins_per_minute: 0,
+            store: store::Settings::Memory,
+            pages: None,
+            broker: None,
+            sampled: 0,
+            openids: Openids::Full,
+        };
+        Rules::new(settings).unwrap()
     }
 }

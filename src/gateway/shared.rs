@@ -23,8 +23,9 @@ use super::{
 use crate::{
     auth,
     clock::Clock,
-    metrics::Metrics,
-    site::{Broker, Sites},
+    logs::{Audit, Openids},
+    metrics::{Metrics, Part},
+    site::{Broker, Site, Sites},
     store::{self, Store},
     upstream,
     wechat::WeChat,
@@ -52,6 +53,10 @@ pub struct Settings {
     pub pages: Option<PathBuf>,
     /// Logins for sites that are not behind us.
     pub broker: Option<Broker>,
+    /// The share of traces that begin here and are recorded, of ten thousand.
+    pub sampled: u32,
+    /// How much of an openid the log says.
+    pub openids: Openids,
 }
 
 /// What every thread shares: read-only snapshots, and the work that is no request.
@@ -69,6 +74,9 @@ pub struct Gateway {
     pub(super) clock: Clock,
     pub(super) log: AccessLog,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) audit: Audit,
+    /// The store in words, without its passwords.
+    kept: String,
 }
 
 /// Why a gateway could not be built.
@@ -99,8 +107,10 @@ impl Gateway {
         let metrics = Arc::new(Metrics::default());
         let wechat = WeChat::new(&tls, Arc::clone(&metrics))?;
         let (runtime, store) = (Handle::current(), Arc::new(Store::new(&settings.store)?));
-        let feed = Feed::new(Arc::clone(&store), runtime.clone(), clock);
+        let feed = Feed::new(Arc::clone(&store), (runtime.clone(), clock), Arc::clone(&metrics));
         feed.keep_for(settings.session.max);
+        let (audit, kept) = (Audit::default(), settings.store.to_string());
+        audit.say_openids(settings.openids);
         Ok(Self {
             rules: arc_swap::ArcSwap::from_pointee(Rules::new(settings)?),
             edition: AtomicU64::new(0),
@@ -114,13 +124,19 @@ impl Gateway {
             clock,
             log,
             metrics,
+            audit,
+            kept,
         })
     }
 
     /// Puts new settings in force between two requests. On an error the old ones stay.
     pub fn reload(&self, settings: Settings) -> Result<(), SetupError> {
         self.feed.keep_for(settings.session.max);
-        self.rules.store(Arc::new(Rules::new(settings)?));
+        let openids = settings.openids;
+        let rules = Arc::new(Rules::new(settings)?);
+        self.audit.say_openids(openids);
+        self.metrics.health.keep(Part::Upstream, |server| rules.has_server(server));
+        self.rules.store(rules);
         self.edition.fetch_add(1, Ordering::Release);
         Ok(())
     }
@@ -128,5 +144,20 @@ impl Gateway {
     /// What is counted.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// The trail of what was decided.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
+    }
+
+    /// Where is kept what replicas share, in words.
+    pub fn store(&self) -> &str {
+        &self.kept
+    }
+
+    /// The sites in force.
+    pub fn sites(&self) -> Vec<Arc<Site>> {
+        self.rules.load().sites.all().to_vec()
     }
 }

@@ -1,16 +1,23 @@
-//! What is counted, for `/metrics`.
+//! What is counted, for `/metrics` and the status page.
 //!
 //! What happens on every request is counted per thread and summed when somebody asks: each counter
 //! has one writer, so counting is a load and a store of the thread's own memory. What happens now
-//! and then goes into ordinary families. Labels are words of ours, never a visitor's.
+//! and then goes into ordinary tallies. Labels are words of ours, never a visitor's.
 
+mod calls;
+mod health;
+mod tally;
 mod thread;
+mod threads;
+
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicI64, AtomicU64},
     },
     time::Duration,
@@ -18,80 +25,119 @@ use std::{
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, NoLabelSet},
-    metrics::{MetricType, counter::Counter, family::Family, gauge::Gauge, info::Info},
+    encoding::{EncodeLabelSet, EncodeMetric},
+    metrics::{family::Family, gauge::Gauge, info::Info},
     registry::Registry,
 };
 
-pub use thread::{Class, SiteCounters, Thread};
+pub use health::{Health, Part, Vital};
+pub use tally::{Tally, Word};
+pub use thread::{Class, SiteCounters, Sum, Thread, Times};
+
+use crate::clock::{self, Timestamp};
+use calls::Calls;
+use threads::Threads;
 
 /// Every counter there is.
 #[derive(Debug)]
 pub struct Metrics {
     threads: Arc<Threads>,
-    logins: Family<Outcome, Counter>,
-    wechat: Family<Call, Counter>,
-    sessions: Family<Outcome, Counter>,
-    reloads: Family<Reload, Counter>,
-    limits: Family<Limit, Counter>,
+    /// Logins by what became of them and why.
+    pub logins: Arc<Tally<2>>,
+    /// Calls to WeChat by endpoint and errcode.
+    pub calls: Arc<Tally<2>>,
+    /// Sessions by what became of them and why.
+    pub sessions: Arc<Tally<2>>,
+    /// Requests that a site did not answer, by site and reason.
+    pub upstream_errors: Arc<Tally<2>>,
+    /// Reloads by their result.
+    pub reloads: Arc<Tally<1>>,
+    /// Visitors who met a limit, by its key.
+    pub limits: Arc<Tally<1>>,
+    handshakes: Arc<Tally<2>>,
+    /// The servers around us.
+    pub health: Arc<Health>,
+    wechat: Arc<Calls>,
+    certificates: Family<Names, Gauge>,
+    problems: Family<Problem, Gauge>,
     connections: Gauge<i64, AtomicI64>,
     news: Gauge<f64, AtomicU64>,
+    began: Timestamp,
     registry: Registry,
 }
 
-/// What became of something, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Outcome {
-    event: &'static str,
-    reason: &'static str,
+struct Names {
+    name: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Call {
-    endpoint: &'static str,
-    /// WeChat's number, or what there was instead of one.
-    errcode: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Reload {
-    result: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Limit {
-    limit: &'static str,
+struct Problem {
+    cause: &'static str,
+    severity: &'static str,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("wxgate");
-        let threads = Arc::new(Threads::default());
-        registry.register_collector(Box::new(Arc::clone(&threads)));
-        let version = [("version", env!("CARGO_PKG_VERSION"))].to_vec();
-        registry.register("build", "The program", Info::new(version));
-        let logins = register(
-            &mut registry,
-            "logins",
-            "Logins started, finished and failed, and codes and tickets of the broker, by reason",
-        );
-        let wechat = register(&mut registry, "wechat_calls", "Calls to WeChat's API, by errcode");
-        let sessions = register(
-            &mut registry,
-            "sessions",
-            "Sessions issued, re-issued and refused, by reason",
-        );
-        let reloads = register(&mut registry, "config_reloads", "Reloads of the configuration");
-        let limits =
-            register(&mut registry, "limits", "Times that a visitor met a limit, by its key");
+        let began = introduce(&mut registry);
+        let threads = collect(&mut registry, Threads::default());
+        let tally = |name, help, labels| Tally::new(name, help, labels);
+        let alone = |name, help, label| Tally::new(name, help, [label]);
+        let outcome = ["event", "reason"];
+        let why = "Logins by what became of them, and codes and tickets of the broker, by reason";
+        let logins = collect(&mut registry, tally("logins", why, outcome));
+        let why = "Calls to WeChat's API, by errcode";
+        let calls = collect(&mut registry, tally("wechat_calls", why, ["endpoint", "errcode"]));
+        let why = "Sessions issued, re-issued and refused, by reason";
+        let sessions = collect(&mut registry, tally("sessions", why, outcome));
+        let why = "Requests that a site did not answer, by reason";
+        let errors = collect(&mut registry, tally("upstream_errors", why, ["site", "reason"]));
+        let why = "Reloads of the configuration";
+        let reloads = collect(&mut registry, alone("config_reloads", why, "result"));
+        let why = "Times that a visitor met a limit, by its key";
+        let limits = collect(&mut registry, alone("limits", why, "limit"));
+        let why = "TLS handshakes of visitors, by what came of them";
+        let handshakes =
+            collect(&mut registry, tally("tls_handshakes", why, ["result", "version"]));
+        let health = collect(&mut registry, Health::default());
+        let wechat = collect(&mut registry, Calls::default());
+        let help = "When a certificate of ours ends";
+        let certificates = register(&mut registry, "certificate_expiry_timestamp_seconds", help);
+        let help = "What the status page says is wrong: 1 while it lasts";
+        let problems = register(&mut registry, "problem", help);
         let connections = register(&mut registry, "connections", "Connections of visitors");
-        let news = register(
-            &mut registry,
-            "revocation_lag_seconds",
-            "How old the news of ended sessions is; NaN before there was any",
-        );
-        Self { threads, logins, wechat, sessions, reloads, limits, connections, news, registry }
+        let help = "How old the news of ended sessions is; NaN before there was any";
+        let news = register(&mut registry, "revocation_lag_seconds", help);
+        Self {
+            threads,
+            logins,
+            calls,
+            sessions,
+            upstream_errors: errors,
+            reloads,
+            limits,
+            handshakes,
+            health,
+            wechat,
+            certificates,
+            problems,
+            connections,
+            news,
+            began,
+            registry,
+        }
     }
+}
+
+/// Which program this is, and since when it runs.
+fn introduce(registry: &mut Registry) -> Timestamp {
+    let version = [("version", env!("CARGO_PKG_VERSION"))].to_vec();
+    registry.register("build", "The program", Info::new(version));
+    let began = clock::system();
+    let start: Gauge = register(registry, "start_timestamp_seconds", "When it began");
+    start.set(i64::try_from(began.0).unwrap_or_default());
+    began
 }
 
 fn register<M>(registry: &mut Registry, name: &str, help: &str) -> M
@@ -103,41 +149,81 @@ where
     metric
 }
 
+fn collect<C: Collector + 'static>(registry: &mut Registry, collector: C) -> Arc<C> {
+    let collector = Arc::new(collector);
+    registry.register_collector(Box::new(Arc::clone(&collector)));
+    collector
+}
+
 impl Metrics {
     /// The counters of a thread that serves.
     pub fn thread(&self) -> Arc<Thread> {
-        let thread = Arc::new(Thread::default());
-        let mut threads = self.threads.0.lock().unwrap_or_else(PoisonError::into_inner);
-        threads.push(Arc::clone(&thread));
-        thread
+        self.threads.thread()
     }
 
-    /// A login was `started`, `restarted`, `finished` or `failed`; or, at the broker, a server's code was
-    /// `exchanged` or its ticket `redeemed`.
+    /// What all threads have counted, by site.
+    pub fn sites(&self) -> BTreeMap<String, Sum> {
+        self.threads.sum()
+    }
+
+    /// A login was `started`, `returned`, `restarted`, `finished` or `failed`; or, at the
+    /// broker, a server's code was `exchanged` or its ticket `redeemed`.
     pub fn login(&self, event: &'static str, reason: &'static str) {
-        self.logins.get_or_create_owned(&Outcome { event, reason }).inc();
+        self.logins.add([event.into(), reason.into()]);
     }
 
     /// WeChat was asked.
-    pub fn call(&self, endpoint: &'static str, errcode: String) {
-        self.wechat.get_or_create_owned(&Call { endpoint, errcode }).inc();
+    pub fn call(&self, endpoint: &'static str, errcode: String, took: Duration) {
+        self.calls.add([endpoint.into(), errcode.into()]);
+        self.wechat.took(endpoint, took);
+    }
+
+    /// How long calls to WeChat took, by endpoint.
+    pub fn wechat(&self) -> BTreeMap<&'static str, Times> {
+        self.wechat.times()
     }
 
     /// A session was `issued`, `renewed` or `refused`.
     pub fn session(&self, event: &'static str, reason: &'static str) {
-        self.sessions.get_or_create_owned(&Outcome { event, reason }).inc();
+        self.sessions.add([event.into(), reason.into()]);
+    }
+
+    /// A site did not answer.
+    pub fn upstream_error(&self, site: &str, reason: &'static str) {
+        self.upstream_errors.add([site.to_owned().into(), reason.into()]);
     }
 
     /// The configuration was read again.
     pub fn reload(&self, accepted: bool) {
-        let result = if accepted { "accepted" } else { "refused" };
-        self.reloads.get_or_create_owned(&Reload { result }).inc();
+        self.reloads.add([if accepted { "accepted" } else { "refused" }.into()]);
     }
 
     /// A visitor met a limit: its key in `[server.limits]`, or `unreadable` for a head or chunks
     /// that cannot be read, or not in one way.
     pub fn limit(&self, limit: &'static str) {
-        self.limits.get_or_create_owned(&Limit { limit }).inc();
+        self.limits.add([limit.into()]);
+    }
+
+    /// A TLS handshake ended: `full`, `resumed`, `failed` or `timeout`, under this version.
+    pub fn handshake(&self, result: &'static str, version: &'static str) {
+        self.handshakes.add([result.into(), version.into()]);
+    }
+
+    /// When our certificates end, by the first of the names of each.
+    pub fn certificates(&self, ends: &[(String, Timestamp)]) {
+        self.certificates.clear();
+        for (name, end) in ends {
+            let gauge = self.certificates.get_or_create_owned(&Names { name: name.clone() });
+            gauge.set(i64::try_from(end.0).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// What is wrong at the moment: causes and how bad each is.
+    pub fn problems(&self, problems: impl Iterator<Item = (&'static str, &'static str)>) {
+        self.problems.clear();
+        for (cause, severity) in problems {
+            self.problems.get_or_create_owned(&Problem { cause, severity }).set(1);
+        }
     }
 
     /// A visitor's connection has come; it goes when this is dropped.
@@ -146,9 +232,19 @@ impl Metrics {
         Connected(self.connections.clone())
     }
 
+    /// Connections of visitors.
+    pub fn connections(&self) -> i64 {
+        self.connections.get()
+    }
+
     /// How old the news of sessions that were ended elsewhere is.
     pub fn news(&self, age: Option<Duration>) {
         self.news.set(age.map_or(f64::NAN, |age| age.as_secs_f64()));
+    }
+
+    /// When counting began.
+    pub fn began(&self) -> Timestamp {
+        self.began
     }
 
     /// Everything in the text format of `OpenMetrics`.
@@ -166,95 +262,5 @@ pub struct Connected(Gauge<i64, AtomicI64>);
 impl Drop for Connected {
     fn drop(&mut self) {
         self.0.dec();
-    }
-}
-
-/// The threads, as one collector.
-#[derive(Debug, Default)]
-struct Threads(Mutex<Vec<Arc<Thread>>>);
-
-/// Which of the two histograms of a site.
-type Pick = fn(&thread::Sum) -> &thread::Times;
-
-impl Collector for Threads {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let threads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut sites: BTreeMap<String, thread::Sum> = BTreeMap::new();
-        for thread in threads.iter() {
-            thread.add_to(&mut sites);
-        }
-        let help = "Requests, by site, what their route asks, and status";
-        let mut requests =
-            encoder.encode_descriptor("requests", help, None, MetricType::Counter)?;
-        for (site, sum) in &sites {
-            for (class, status, count) in sum.requests() {
-                let labels =
-                    [("site", site.as_str()), ("route", class), ("status", status.as_str())];
-                requests
-                    .encode_family(&labels)?
-                    .encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
-            }
-        }
-        let histograms: [(&str, &str, Pick); 2] = [
-            ("request_seconds", "From a request to the head of its answer", |sum| &sum.seconds),
-            ("upstream_seconds", "Of that, what the site took", |sum| &sum.upstream),
-        ];
-        for (name, help, pick) in histograms {
-            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
-            for (site, sum) in &sites {
-                let (times, labels) = (pick(sum), [("site", site.as_str())]);
-                let (total, count, buckets) = times.cumulate();
-                metric
-                    .encode_family(&labels)?
-                    .encode_histogram::<NoLabelSet>(total, count, &buckets, None)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn threads_are_summed_and_names_begin_with_wxgate() {
-        let metrics = Metrics::default();
-        for thread in [metrics.thread(), metrics.thread()] {
-            let site = thread.site("h5.example.com");
-            site.count(Class::Required, 200, Duration::from_millis(3));
-            site.count(Class::Required, 302, Duration::from_micros(80));
-            site.count(Class::Public, 599, Duration::from_secs(100));
-            site.upstream(Duration::from_millis(2));
-        }
-        metrics.login("failed", "declined");
-        metrics.call("access_token", "40029".to_owned());
-        metrics.session("issued", "");
-        metrics.reload(false);
-        metrics.limit("body_time");
-        let one = metrics.connection();
-        drop(metrics.connection());
-        let text = metrics.text().unwrap();
-        for line in [
-            "wxgate_requests_total{site=\"h5.example.com\",route=\"required\",status=\"200\"} 2",
-            "wxgate_requests_total{site=\"h5.example.com\",route=\"required\",status=\"302\"} 2",
-            "wxgate_requests_total{site=\"h5.example.com\",route=\"public\",status=\"5xx\"} 2",
-            "wxgate_request_seconds_count{site=\"h5.example.com\"} 6",
-            "wxgate_request_seconds_bucket{le=\"0.005\",site=\"h5.example.com\"} 4",
-            "wxgate_request_seconds_bucket{le=\"+Inf\",site=\"h5.example.com\"} 6",
-            "wxgate_upstream_seconds_count{site=\"h5.example.com\"} 2",
-            "wxgate_logins_total{event=\"failed\",reason=\"declined\"} 1",
-            "wxgate_wechat_calls_total{endpoint=\"access_token\",errcode=\"40029\"} 1",
-            "wxgate_config_reloads_total{result=\"refused\"} 1",
-            "wxgate_limits_total{limit=\"body_time\"} 1",
-            "wxgate_connections 1",
-            "wxgate_build_info{version=",
-        ] {
-            assert!(text.contains(line), "no {line} in\n{text}");
-        }
-        drop(one);
-        assert!(metrics.text().unwrap().contains("wxgate_connections 0"));
     }
 }

@@ -22,6 +22,13 @@ pub enum Class {
     Own,
 }
 
+impl Class {
+    /// The label.
+    pub fn word(self) -> &'static str {
+        CLASSES.iter().find(|(class, _)| *class == self).map_or("", |(_, word)| word)
+    }
+}
+
 const CLASSES: [(Class, &str); 4] = [
     (Class::Public, "public"),
     (Class::Optional, "optional"),
@@ -38,9 +45,9 @@ const HUNDREDS: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 const SLOTS: usize = STATUSES.len() + HUNDREDS.len();
 
 /// Upper ends of the buckets, in microseconds.
-const BUCKETS: [u64; 12] = [
-    100, 500, 1_000, 5_000, 10_000, 25_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000,
-    30_000_000,
+const BUCKETS: [u64; 16] = [
+    100, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    2_500_000, 5_000_000, 10_000_000, 30_000_000,
 ];
 
 /// One thread's counters, by site.
@@ -69,20 +76,20 @@ pub struct SiteCounters {
     requests: [[AtomicU64; SLOTS]; CLASSES.len()],
     seconds: Histogram,
     upstream: Histogram,
+    own: Histogram,
 }
 
 impl SiteCounters {
-    /// A request was answered.
-    pub fn count(&self, class: Class, status: u16, took: Duration) {
+    /// A request was answered, after so long; of that, what the site took if it was asked.
+    pub fn count(&self, class: Class, status: u16, took: Duration, upstream: Option<Duration>) {
         let row = CLASSES.iter().position(|(it, _)| *it == class);
         let slot = row.and_then(|row| self.requests.get(row)?.get(slot(status)));
         add(slot, 1);
         self.seconds.observe(took);
-    }
-
-    /// A site began its answer.
-    pub fn upstream(&self, took: Duration) {
-        self.upstream.observe(took);
+        self.own.observe(took.saturating_sub(upstream.unwrap_or_default()));
+        if let Some(upstream) = upstream {
+            self.upstream.observe(upstream);
+        }
     }
 }
 
@@ -117,17 +124,19 @@ impl Histogram {
 }
 
 /// Counters of several threads, added up.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Sum {
     requests: [[u64; SLOTS]; CLASSES.len()],
     /// From a request to the head of its answer.
     pub seconds: Times,
     /// What the site took.
     pub upstream: Times,
+    /// What the gateway itself took.
+    pub own: Times,
 }
 
 /// A histogram, added up.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Times {
     counts: [u64; BUCKETS.len() + 1],
     micros: u64,
@@ -142,6 +151,25 @@ impl Sum {
         }
         self.seconds.add(&counters.seconds);
         self.upstream.add(&counters.upstream);
+        self.own.add(&counters.own);
+    }
+
+    /// What was counted since an earlier sum.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut sum = self.clone();
+        let before = earlier.requests.as_flattened();
+        for (to, before) in sum.requests.as_flattened_mut().iter_mut().zip(before) {
+            *to = to.saturating_sub(*before);
+        }
+        for (times, before) in [
+            (&mut sum.seconds, &earlier.seconds),
+            (&mut sum.upstream, &earlier.upstream),
+            (&mut sum.own, &earlier.own),
+        ] {
+            times.subtract(before);
+        }
+        sum
     }
 
     /// Every count that is not zero: route class, status, requests.
@@ -165,6 +193,41 @@ impl Times {
         self.micros = self.micros.wrapping_add(histogram.micros.load(Relaxed));
     }
 
+    /// Adds one.
+    pub fn observe(&mut self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = BUCKETS.partition_point(|end| *end < micros);
+        if let Some(count) = self.counts.get_mut(bucket) {
+            *count = count.wrapping_add(1);
+        }
+        self.micros = self.micros.wrapping_add(micros);
+    }
+
+    fn subtract(&mut self, earlier: &Self) {
+        for (to, before) in self.counts.iter_mut().zip(earlier.counts) {
+            *to = to.saturating_sub(before);
+        }
+        self.micros = self.micros.saturating_sub(earlier.micros);
+    }
+
+    /// In how many seconds this share of them was done: nothing where there are none. Inside a
+    /// bucket they are taken to be spread evenly, as Prometheus does.
+    pub fn quantile(&self, share: f64) -> Option<f64> {
+        let (_, count, buckets) = self.cumulate();
+        let number = |count: u64| u32::try_from(count).map_or(f64::MAX, f64::from);
+        let (mut before, mut start) = (0.0, 0.0);
+        let rank = share * number(count);
+        for (end, count) in buckets {
+            let after = before + number(count);
+            if count > 0 && after >= rank {
+                let end = if end.is_finite() { end } else { start };
+                return Some(start + (end - start) * (rank - before) / number(count));
+            }
+            (before, start) = (after, end);
+        }
+        None
+    }
+
     /// Seconds in all, how many, and the counts of each bucket by its upper end in seconds. The
     /// encoder adds the buckets up.
     pub fn cumulate(&self) -> (f64, u64, Vec<(f64, u64)>) {
@@ -178,6 +241,28 @@ impl Times {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quantiles_are_read_off_the_buckets_and_sums_can_be_subtracted() {
+        let counters = SiteCounters::default();
+        let mut sum = Sum::default();
+        assert_eq!(sum.seconds.quantile(0.5), None);
+        for millis in [3, 3, 3, 80] {
+            counters.count(Class::Public, 200, Duration::from_millis(millis), None);
+        }
+        sum.add(&counters);
+        let (half, most) =
+            (sum.seconds.quantile(0.5).unwrap(), sum.seconds.quantile(0.99).unwrap());
+        assert!((0.0025..=0.005).contains(&half) && (0.05..=0.1).contains(&most), "{half} {most}");
+        let earlier = sum.clone();
+        counters.count(Class::Public, 404, Duration::from_mins(1), None);
+        let mut sum = Sum::default();
+        sum.add(&counters);
+        let since = sum.since(&earlier);
+        let counted: Vec<_> = since.requests().collect();
+        assert_eq!(counted, [("public", "404".to_owned(), 1)]);
+        assert_eq!(since.seconds.quantile(0.5), Some(30.0), "beyond the last bucket");
+    }
 
     #[test]
     fn every_status_has_a_slot() {

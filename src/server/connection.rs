@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use tokio::time;
 
-use super::{http1::Http1, http2::Http2, worker::Shared};
+use super::{http1::Http1, http2::Http2, tls, worker::Shared};
 use crate::{
     gateway::Peer,
     http1::{Socket, Stream},
@@ -27,6 +27,8 @@ impl Connection {
         let handshake = Box::pin(acceptor.accept(socket));
         match time::timeout(self.shared.limits.header_time, handshake).await {
             Ok(Ok(stream)) => {
+                let (of, session) = (&self.shared.gateway, stream.get_ref().1);
+                of.handshake(tls::outcome(session), tls::version(session));
                 let agreed = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 let stream = Stream::Tls(Box::new(stream.into()));
                 if agreed {
@@ -35,8 +37,12 @@ impl Connection {
                     self.http1(stream).await;
                 }
             }
-            Ok(Err(error)) => tracing::debug!(peer = %self.peer.ip, %error, "handshake failed"),
+            Ok(Err(error)) => {
+                self.shared.gateway.handshake("failed", "");
+                tracing::debug!(peer = %self.peer.ip, %error, "handshake failed");
+            }
             Err(_) => {
+                self.shared.gateway.handshake("timeout", "");
                 self.shared.gateway.met("header_time");
                 tracing::debug!(peer = %self.peer.ip, "handshake timed out");
             }

@@ -215,11 +215,13 @@ impl Http1 {
         }
         head.extend_from_slice(b"\r\n");
         let mut sender = Sender::new(head, framed.sent);
-        let body = response.into_body();
-        if let Body::Switched(tunnel) = body {
-            self.pour(&mut sender, &mut Body::own(""), &exchange).await?;
-            return Ok(Then::Switch(tunnel));
-        }
+        let body = match response.into_body().into_tunnel() {
+            Err(body) => body,
+            Ok(tunnel) => {
+                self.pour(&mut sender, &mut Body::own(""), &exchange).await?;
+                return Ok(Then::Switch(tunnel));
+            }
+        };
         let mut body = if framed.sent == Length::Unsaid { Body::own("") } else { body };
         self.pour(&mut sender, &mut body, &exchange).await?;
         arena.give_back(sender.take_buffer());

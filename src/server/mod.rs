@@ -12,6 +12,7 @@ use crate::gateway::{Crowd, Gateway, Peer};
 
 mod bell;
 mod connection;
+mod expiry;
 mod http1;
 mod http2;
 mod listen;

@@ -4,13 +4,14 @@ use std::{collections::HashMap, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 use rustls::{
-    ServerConfig,
+    HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
 use tokio_rustls::TlsAcceptor;
 
+use super::expiry::Shown;
 use crate::wire::Host;
 
 /// Encrypted listeners and their certificates.
@@ -52,6 +53,7 @@ pub struct Certificates(ArcSwap<Chosen>);
 #[derive(Debug)]
 struct Chosen {
     first: Arc<CertifiedKey>,
+    shown: Vec<Shown>,
     by_name: HashMap<String, Arc<CertifiedKey>>,
 }
 
@@ -66,12 +68,17 @@ impl Certificates {
         self.0.store(Arc::new(Chosen::load(settings)?));
         Ok(())
     }
+
+    /// Each of them in words.
+    pub fn shown(&self) -> Vec<Shown> {
+        self.0.load().shown.clone()
+    }
 }
 
 impl Chosen {
     fn load(settings: &Settings) -> Result<Self, Error> {
         let provider = rustls::crypto::aws_lc_rs::default_provider();
-        let mut first = None;
+        let (mut first, mut shown) = (None, Vec::new());
         let mut by_name = HashMap::new();
         for files in &settings.certificates {
             let pem = |path: &PathBuf| {
@@ -88,9 +95,10 @@ impl Chosen {
             for name in names(&certified) {
                 by_name.entry(name).or_insert_with(|| Arc::clone(&certified));
             }
+            shown.extend(Shown::of(&certified));
             first.get_or_insert(certified);
         }
-        Ok(Self { first: first.ok_or(Error::None)?, by_name })
+        Ok(Self { first: first.ok_or(Error::None)?, shown, by_name })
     }
 
     fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
@@ -109,7 +117,7 @@ impl ResolvesServerCert for Certificates {
 }
 
 /// The host names that the leaf certificate lists.
-fn names(certified: &CertifiedKey) -> Vec<String> {
+pub fn names(certified: &CertifiedKey) -> Vec<String> {
     let leaf = certified.cert.first();
     let parsed = leaf.and_then(|leaf| webpki::EndEntityCert::try_from(leaf).ok());
     let names = parsed.iter().flat_map(|leaf| leaf.valid_dns_names());
@@ -124,4 +132,17 @@ pub fn acceptor(certificates: Arc<Certificates>) -> TlsAcceptor {
         config.ticketer = ticketer;
     }
     TlsAcceptor::from(Arc::new(config))
+}
+
+/// How a handshake ended, for the metrics.
+pub fn outcome(connection: &ServerConnection) -> &'static str {
+    match connection.handshake_kind() {
+        Some(HandshakeKind::Resumed) => "resumed",
+        Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest) | None => "full",
+    }
+}
+
+/// Which version it agreed on.
+pub fn version(connection: &ServerConnection) -> &'static str {
+    if connection.protocol_version() == Some(ProtocolVersion::TLSv1_3) { "1.3" } else { "1.2" }
 }

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     http1::Arena,
+    metrics::{Metrics, Part},
     site::{Endpoint, Upstreams},
     wire::BoxError,
 };
@@ -52,11 +53,24 @@ pub enum Error {
     Garbled,
 }
 
+impl Error {
+    /// The word for what the site did; nothing where it was the visitor's doing.
+    pub fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Unreachable(_) => Some("unreachable"),
+            Self::Slow(_) => Some("slow"),
+            Self::Broken(_) => Some("broken"),
+            Self::TooLarge | Self::Stalled | Self::Garbled => None,
+        }
+    }
+}
+
 /// One thread's connections to every site.
 pub struct Upstream {
     pools: RefCell<HashMap<Endpoint, Rc<Pool>>>,
     tls: Arc<ClientConfig>,
     arena: Rc<Arena>,
+    metrics: Arc<Metrics>,
 }
 
 /// The servers of one site, as this thread sees them.
@@ -67,8 +81,8 @@ pub struct Group {
 
 impl Upstream {
     /// No connections yet.
-    pub fn new(tls: Arc<ClientConfig>, arena: Rc<Arena>) -> Self {
-        Self { pools: RefCell::default(), tls, arena }
+    pub fn new(tls: Arc<ClientConfig>, (arena, metrics): (Rc<Arena>, Arc<Metrics>)) -> Self {
+        Self { pools: RefCell::default(), tls, arena, metrics }
     }
 
     /// The servers of a site. Sites that share a server share its connections.
@@ -121,11 +135,15 @@ impl Upstream {
                 return Ok(lease);
             }
             match timeout(site.connect_timeout, pool.connect(&self.tls, &self.arena)).await {
-                Ok(Ok(lease)) => return Ok(lease),
+                Ok(Ok(lease)) => {
+                    self.metrics.health.well(Part::Upstream, &pool.name);
+                    return Ok(lease);
+                }
                 Ok(Err(error)) => last = error,
                 Err(_) => last = io::ErrorKind::TimedOut.into(),
             }
             pool.mark_down();
+            self.metrics.health.ill(Part::Upstream, &pool.name, &last.to_string());
             tracing::warn!(endpoint = %pool.endpoint, error = %last, "a server cannot be reached");
         }
         Err(Error::Unreachable(last))

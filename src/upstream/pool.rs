@@ -28,6 +28,8 @@ const DOWN: Duration = Duration::from_secs(2);
 pub struct Pool {
     /// The server.
     pub endpoint: Endpoint,
+    /// The same in words.
+    pub name: String,
     idle: RefCell<Vec<(Link, Instant)>>,
     down_until: Cell<Option<Instant>>,
 }
@@ -41,7 +43,12 @@ pub struct Link {
 impl Pool {
     /// No connections yet.
     pub fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, idle: RefCell::default(), down_until: Cell::new(None) }
+        Self {
+            name: endpoint.to_string(),
+            endpoint,
+            idle: RefCell::default(),
+            down_until: Cell::new(None),
+        }
     }
 
     /// Whether it could not be reached a moment ago.

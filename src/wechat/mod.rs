@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::{
     auth::Identity,
     causes,
-    metrics::Metrics,
+    metrics::{Metrics, Part},
     secret::Secret,
     site::{Account, Scope},
 };
@@ -222,15 +222,20 @@ impl WeChat {
             if !self.breaker.allows(api, Instant::now()) {
                 continue;
             }
-            let asked = Asked { breaker: &self.breaker, api, answered: false };
+            let (began, mut asked) = (Instant::now(), Asked { wechat: self, api, outcome: None });
             let answer = match self.send(&call(api)).await {
                 Ok(body) => {
-                    asked.answered();
+                    asked.outcome = Some(Ok(()));
                     read(&body).map_err(Error::Refused)
                 }
-                Err(error) => Err(error),
+                Err(error) => {
+                    asked.outcome = Some(Err(error.to_string()));
+                    Err(error)
+                }
             };
-            self.count(endpoint, &answer);
+            drop(asked);
+            self.judge(account, &answer);
+            self.count(endpoint, &answer, began);
             match answer {
                 Err(error @ Error::Unreachable(_)) => last = error,
                 answer => return answer.map(|it| (it, api.as_str())),
@@ -242,25 +247,36 @@ impl WeChat {
     /// What the visitor shows of themselves, if that is quickly said.
     async fn profile(&self, api: &str, grant: &protocol::Grant) -> Result<Profile, Error> {
         let call = Call::get(protocol::userinfo_url(api, grant));
+        let began = Instant::now();
         let profile = match tokio::time::timeout(PROFILE, self.send(&call)).await {
             Ok(Ok(body)) => protocol::read_profile(&body).map_err(Error::Refused),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(Error::Silent("deadline passed".to_owned())),
         };
-        self.count("userinfo", &profile);
+        self.count("userinfo", &profile, began);
         profile
     }
 
-    fn count<T>(&self, endpoint: &'static str, answer: &Result<T, Error>) {
-        self.metrics.call(
-            endpoint,
-            match answer {
-                Ok(_) => "ok".to_owned(),
-                Err(Error::Refused(refusal)) => refusal.label(),
-                Err(Error::Unreachable(_)) => "unreachable".to_owned(),
-                Err(Error::Silent(_)) => "silent".to_owned(),
-            },
-        );
+    /// Notes whether WeChat takes the account, where the answer says.
+    fn judge<T>(&self, account: &Account, answer: &Result<T, Error>) {
+        let health = &self.metrics.health;
+        match answer {
+            Ok(_) => health.well(Part::Account, &account.name),
+            Err(Error::Refused(refusal)) if refusal.fault() == Fault::Setup => {
+                health.ill(Part::Account, &account.name, &refusal.to_string());
+            }
+            Err(_) => (),
+        }
+    }
+
+    fn count<T>(&self, endpoint: &'static str, answer: &Result<T, Error>, began: Instant) {
+        let errcode = match answer {
+            Ok(_) => "ok".to_owned(),
+            Err(Error::Refused(refusal)) => refusal.label(),
+            Err(Error::Unreachable(_)) => "unreachable".to_owned(),
+            Err(Error::Silent(_)) => "silent".to_owned(),
+        };
+        self.metrics.call(endpoint, errcode, began.elapsed());
     }
 
     /// One call, read to its end or to the limit.
@@ -316,19 +332,20 @@ fn person(grant: protocol::Grant, profile: Profile) -> Person {
 /// A call under way. One that is given up when the deadline passes has failed like any other, so
 /// its end is noted when it is dropped.
 struct Asked<'a> {
-    breaker: &'a Breaker,
+    wechat: &'a WeChat,
     api: &'a str,
-    answered: bool,
-}
-
-impl Asked<'_> {
-    fn answered(mut self) {
-        self.answered = true;
-    }
+    /// Whether there was an answer, or why not; nothing if nobody waited for it.
+    outcome: Option<Result<(), String>>,
 }
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
-        self.breaker.note(self.api, self.answered, Instant::now());
+        let (health, api) = (&self.wechat.metrics.health, self.api);
+        let outcome = self.outcome.take().unwrap_or_else(|| Err("deadline passed".to_owned()));
+        self.wechat.breaker.note(api, outcome.is_ok(), Instant::now());
+        match outcome {
+            Ok(()) => health.well(Part::WeChat, api),
+            Err(why) => health.ill(Part::WeChat, api, &why),
+        }
     }
 }

@@ -15,6 +15,15 @@ use crate::{
     site::{Account, Kind, Scope},
 };
 
+pub mod words;
+
+/// Codes with a label of their own.
+const KNOWN: [i64; 31] = [
+    -1, 40001, 40002, 40003, 40013, 40014, 40029, 40030, 40125, 40163, 40164, 40226, 40243, 41001,
+    41002, 41004, 41008, 42001, 42002, 42003, 42007, 45009, 45011, 48001, 48004, 50001, 50002,
+    61003, 61004, 61007, 61023,
+];
+
 /// The longest answer that is read, in bytes.
 pub const LONGEST_ANSWER: usize = 64 * 1024;
 
@@ -182,11 +191,6 @@ impl Refusal {
 
     /// The number as a label, of which there are only so many.
     pub fn label(&self) -> String {
-        const KNOWN: [i64; 31] = [
-            -1, 40001, 40002, 40003, 40013, 40014, 40029, 40030, 40125, 40163, 40164, 40226, 40243,
-            41001, 41002, 41004, 41008, 42001, 42002, 42003, 42007, 45009, 45011, 48001, 48004,
-            50001, 50002, 61003, 61004, 61007, 61023,
-        ];
         match self.code() {
             Some(code) if KNOWN.contains(&code) => code.to_string(),
             Some(_) => "other".to_owned(),

@@ -6,6 +6,7 @@ pub mod headers;
 mod host;
 pub mod link;
 mod path;
+pub mod trace;
 
 pub use host::{Host, Origin, Scheme};
 pub use link::Link;

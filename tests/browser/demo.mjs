@@ -9,7 +9,7 @@ const port = await freePort();
 const url = `http://127.0.0.1:${port}/`;
 const demo = await start(['demo', '--listen', `127.0.0.1:${port}`], { ready: /Ctrl-C/ });
 assert.match(demo.said, new RegExp(`Open ${url} in any browser`));
-const wechat = demo.said.match(/: (http:\S+?)\/?\n\nCtrl/)[1];
+const wechat = demo.said.match(/make it fail: (http:\S+?)\/?\n/)[1];
 
 await story('silent login', {}, async (page, shot) => {
   await page.goto(url);

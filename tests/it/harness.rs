@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 use wxgate::{
-    admin::{self, Admin, Readiness},
+    admin::{self, Admin, Board},
     clock::{self, Clock},
     config::{Config, File, Sources},
     emulator::{self, Emulator},
@@ -199,10 +199,11 @@ impl Street {
 
     /// Opens the gateway's admin listener.
     pub async fn admin(&self) -> SocketAddr {
-        let readiness = Readiness::default();
-        readiness.set(true);
-        let settings = admin::Settings { listen: SocketAddr::from(([127, 0, 0, 1], 0)) };
-        let admin = Admin::bind(settings, readiness, Arc::clone(&self.shared)).await.unwrap();
+        let board = Board::default();
+        board.set_ready(true);
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let settings = admin::Settings { listen, hosts: Vec::new() };
+        let admin = Admin::bind(settings, board, Arc::clone(&self.shared)).await.unwrap();
         let addr = admin.addr().unwrap();
         tokio::spawn(admin.serve(std::future::pending()));
         addr

@@ -19,7 +19,7 @@ use crate::{
     },
     gateway::Allowance,
     server::{Limits, Listen, Settings, tls},
-    wire::{Path, forwarded::Trusted},
+    wire::{Host, Path, forwarded::Trusted},
 };
 
 /// Everything that `[server]` and `[admin]` say.
@@ -166,7 +166,16 @@ fn admin(table: &Table<'_>, taken: &mut Vec<Placed>) -> admin::Settings {
         table.desk.error(at.clone(), message, "move one of them to another port");
     }
     let listen = word.and_then(|word| take(table, &word, taken)).unwrap_or(default);
-    admin::Settings { listen }
+    let host = |word: Word<'_>| {
+        let host = Host::parse(word.text);
+        if host.is_none() {
+            let help = "write the name alone, as in \"wxgate.internal\"";
+            table.desk.error(word.at, format!("\"{}\" is no host name", word.text), help);
+        }
+        host
+    };
+    let hosts = table.words("hosts").unwrap_or_default().into_iter().filter_map(host).collect();
+    admin::Settings { listen, hosts }
 }
 
 /// Reads an address to listen on, and complains when it is in use already.

@@ -9,7 +9,7 @@ use super::{
     reader::{Desk, Table},
 };
 use crate::{
-    admin, gateway, server,
+    admin, gateway, logs, server,
     site::{Account, Sites},
 };
 
@@ -25,6 +25,7 @@ mod session;
 mod site;
 mod store;
 mod upstream;
+mod watch;
 
 /// The settings of every room.
 pub struct Checked {
@@ -34,6 +35,8 @@ pub struct Checked {
     pub admin: admin::Settings,
     /// How to answer.
     pub gateway: gateway::Settings,
+    /// What is written down.
+    pub log: logs::Settings,
     /// Every account.
     pub accounts: Vec<Arc<Account>>,
 }
@@ -48,6 +51,7 @@ pub fn check<'a>(document: &'a DeTable<'a>, desk: &'a Desk<'a>) -> Option<Checke
     let shelf = file.table("store", &raw::STORE);
     let store = store::settings(&shelf);
     let kind = shelf.value("kind").and_then(|kind| kind.get_ref().as_str());
+    let (log, sampled) = (watch::log(&file), watch::sampled(&file));
     let pages = place::pages(&file.table("pages", &raw::PAGES));
     let accounts = account::accounts(&file);
     let plan = site::Plan {
@@ -78,6 +82,9 @@ pub fn check<'a>(document: &'a DeTable<'a>, desk: &'a Desk<'a>) -> Option<Checke
             store,
             pages,
             broker,
+            sampled,
+            openids: log.openids,
         },
+        log,
     })
 }

@@ -19,6 +19,7 @@ use crate::{
         login::{Code, Words, is_spent},
         reply,
     },
+    logs::{Kind, Line},
     site::{
         Scope,
         broker::{Client, Delivery},
@@ -53,6 +54,9 @@ impl Worker {
         if !is_proven(visit, request, &state) {
             let errand = errand.or(ended).ok_or(Error::Astray)?;
             return self.again(visit, request, (&state, &errand, "cookie")).await;
+        }
+        if errand.is_some() {
+            self.gateway.metrics.login("returned", "");
         }
         match (errand, ended) {
             (Some(errand), _) => self.ask_who(visit, request, (state, errand), words.code).await,
@@ -94,8 +98,10 @@ impl Worker {
             }
             Ok(person) => self.deliver(visit, &wish, (state, errand), person).await,
             Err(error) if is_spent(&error) && state.restarts < RESTARTS => {
-                let id = visit.id();
-                tracing::info!(target: "audit", request_id = id, client = errand.client, %error, "login starts again");
+                let line =
+                    Line::bad(Kind::Login, "login starts again").with("reason", "code_failed");
+                let line = line.with("program", errand.client.as_str());
+                self.gateway.audit.note(visit.tell(line.with("error", error.to_string())));
                 self.again(visit, request, (&state, &errand, "code")).await
             }
             Err(source) => Err(Error::Login { retry, source }),
@@ -123,15 +129,12 @@ impl Worker {
         };
         let ended = errands.end(keys, state.nonce, Errand { url, ..errand }).await?;
         self.gateway.metrics.login("finished", "");
-        tracing::info!(
-            target: "audit",
-            request_id = visit.id(),
-            client = client.name,
-            appid = ended.app_id,
-            openid = identity.openid,
-            scope = identity.scope.as_str(),
-            "login finished",
-        );
+        let line = Line::good(Kind::Login, "login finished")
+            .with("program", client.name.as_str())
+            .with("appid", ended.app_id.as_str())
+            .with("openid", identity.openid.as_str())
+            .with("scope", identity.scope.as_str());
+        self.gateway.audit.note(visit.tell(line));
         Ok(onward(&ended.url))
     }
 

@@ -126,7 +126,6 @@ impl Worker {
             login::set(&mut response, names.clear(&name));
         }
         login::set(&mut response, names.set(&names.flow(&state.id()), &proof, PATIENCE));
-        tracing::debug!(target: "audit", client = client.name, scope = scope.as_str(), "login started");
         Ok(response)
     }
 }

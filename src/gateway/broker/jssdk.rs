@@ -226,7 +226,7 @@ impl Worker {
                 let error = refused.then(counted).flatten().unwrap_or(error);
                 // A ticket that cannot be had has been logged where it was asked for.
                 if !matches!(error, Error::Login { .. }) {
-                    error.log(&visit.request_id);
+                    self.gateway.audit.note(visit.tell(error.line()));
                 }
                 let word = json!({ "error": error.notice().word(), "trace": visit.id() });
                 reply::json(error.status(), &word)

@@ -20,6 +20,7 @@ use crate::{
         reply,
     },
     http1::Incoming,
+    logs::{Kind, Line},
     site::{Account, Scope, broker::Client},
     wechat::Person,
 };
@@ -88,7 +89,7 @@ impl Worker {
             return Err(Refusal::NoProfile);
         }
         self.gateway.metrics.login("exchanged", "");
-        note(visit, client, &person.identity, "code exchanged for a client");
+        self.told_of(visit, client, (&person.identity, "code exchanged for a client"));
         Ok(exchanged(window, account, &person))
     }
 
@@ -120,7 +121,7 @@ impl Worker {
         fields.insert("auth_time".to_owned(), auth_time.0.into());
         fields.insert("assertion".to_owned(), assertion.into());
         self.gateway.metrics.login("redeemed", "");
-        note(visit, client, identity, "ticket redeemed");
+        self.told_of(visit, client, (identity, "ticket redeemed"));
         Ok(Value::Object(fields))
     }
 
@@ -140,6 +141,19 @@ impl Worker {
         holder.ok_or(Refusal::WrongSecret)
     }
 
+    fn told_of(
+        &self,
+        visit: &Visit<'_>,
+        client: &Client,
+        (identity, what): (&Identity, &'static str),
+    ) {
+        let line = Line::good(Kind::Login, what)
+            .with("program", client.name.as_str())
+            .with("openid", identity.openid.as_str())
+            .with("scope", identity.scope.as_str());
+        self.gateway.audit.note(visit.tell(line));
+    }
+
     fn told(&self, visit: &Visit<'_>, told: Result<Value, Refusal>) -> Response<Body> {
         let refusal = match told {
             Ok(fields) => return reply::json(StatusCode::OK, &fields),
@@ -149,7 +163,7 @@ impl Worker {
             self.met("logins_per_minute");
         }
         self.gateway.metrics.login("failed", refusal.word());
-        refusal.log(visit.id());
+        self.gateway.audit.note(visit.tell(refusal.line()));
         refusal.answer(visit.id())
     }
 }
@@ -158,17 +172,6 @@ impl Worker {
 fn flow_of(client: &Client) -> u128 {
     let number = |salt: &str| u128::from(site_number(&format!("{salt} {}", client.name)));
     ["a", "b", "c", "d"].into_iter().fold(0, |sum, salt| (sum << 32) | number(salt))
-}
-
-fn note(visit: &Visit<'_>, client: &Client, identity: &Identity, what: &str) {
-    tracing::info!(
-        target: "audit",
-        request_id = visit.id(),
-        client = client.name,
-        openid = identity.openid,
-        scope = identity.scope.as_str(),
-        "{what}",
-    );
 }
 
 /// The one field of a form, or of a JSON object.

@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::{
     causes,
     gateway::{Body, Error, login::is_spent, reply},
+    logs::{Kind, Line},
     wechat,
 };
 
@@ -82,22 +83,27 @@ impl Refusal {
         }
     }
 
-    /// Logs once, with every cause.
-    pub fn log(&self, request_id: &str) {
-        let causes = match self {
-            Self::Other(error) => std::error::Error::source(error).map(causes::line),
-            Self::CodeSpent(error) => Some(error.to_string()),
-            Self::WrongSecret | Self::Invalid(_) | Self::TicketGone | Self::NoProfile => None,
-        };
-        if self.status().is_server_error() {
-            let remedy = match self.wechat() {
-                Some(wechat::Error::Refused(refusal)) => refusal.remedy(),
-                Some(wechat::Error::Unreachable(_) | wechat::Error::Silent(_)) | None => None,
-            };
-            tracing::error!(request_id, error = %self, causes, remedy, "a client's server was not served");
+    /// The line about it, with every cause.
+    pub fn line(&self) -> Line {
+        let line = if self.status().is_server_error() {
+            Line::bad(Kind::Failure, "a client's server was not served")
         } else {
-            tracing::info!(target: "audit", request_id, error = %self, causes, "a client's server was refused");
-        }
+            Line::bad(Kind::Refusal, "a client's server was refused")
+        };
+        let error = match self {
+            Self::Other(error) => causes::line(error),
+            Self::CodeSpent(error) => format!("{self}: {error}"),
+            Self::WrongSecret | Self::Invalid(_) | Self::TicketGone | Self::NoProfile => {
+                self.to_string()
+            }
+        };
+        let remedy = match self.wechat() {
+            Some(wechat::Error::Refused(refusal)) => refusal.remedy(),
+            Some(wechat::Error::Unreachable(_) | wechat::Error::Silent(_)) | None => None,
+        };
+        line.with("reason", self.word())
+            .with("error", error)
+            .with("remedy", remedy.unwrap_or_default())
     }
 
     /// The answer. It holds no secret, and of what WeChat said nothing but the number, by which old

@@ -15,7 +15,8 @@ use crate::{
     },
     clock::Timestamp,
     gateway::{Arrival, Asker, Body, Deed, Desk, Error, Worker, reply, rules::Rules},
-    site::{Account, Kind, Scope, Site},
+    logs::{Kind, Line},
+    site::{self, Account, Scope, Site},
     wechat::{self, protocol::Fault},
     wire::cookie,
 };
@@ -137,16 +138,12 @@ impl Worker {
             Ok(back) => back,
             Err(Unknown::State) => return Err(Error::LoginExpired),
             Err(Unknown::Cookie(state)) => {
-                self.gateway.metrics.login("restarted", "cookie");
+                self.starts_again(arrival, ("cookie", "cookies_lost"), "");
                 let (return_to, scope) = (hinted(&words, rules), state.scope);
                 return again(rules, request, arrival, state, Wish::first(return_to, scope));
             }
         };
-        if let Code::Some(code) = &words.code
-            && !self.gateway.exchanges.admits(code, back.state.nonce)
-        {
-            return Err(Error::LoginExpired);
-        }
+        self.returned(&back, &words.code)?;
         match self.ask_wechat(&desk.rules, words.code, arrival, &back).await {
             Leg::Ended(login) => match next_account(arrival.site, &back.pending) {
                 Some(account)
@@ -160,12 +157,11 @@ impl Worker {
                 Some(_) | None => {
                     self.gateway.metrics.login("finished", "");
                     self.gateway.metrics.session("issued", "");
-                    welcome(rules, arrival, &back, login, &Asker::of(request))
+                    self.welcome(rules, arrival, (&back, login), &Asker::of(request))
                 }
             },
             Leg::Spent(error) if back.state.restarts < RESTARTS => {
-                tracing::info!(target: "audit", request_id = arrival.request_id(), site = arrival.site.name, %error, "login starts again");
-                self.gateway.metrics.login("restarted", "code");
+                self.starts_again(arrival, ("code", "code_failed"), &error.to_string());
                 let wish = Wish::first(back.pending.return_to, back.pending.scope);
                 again(rules, request, arrival, back.state, wish)
             }
@@ -175,6 +171,30 @@ impl Worker {
             Leg::Declined => Err(Error::Declined { retry: back.retry(rules) }),
             Leg::Garbled => Err(Error::BadRequest("an unusable code")),
         }
+    }
+
+    /// Counts who comes back from WeChat, once in a trip, and the codes they bring.
+    fn returned(&self, back: &Back, code: &Code) -> Result<(), Error> {
+        if back.pending.so_far.is_none() {
+            self.gateway.metrics.login("returned", "");
+        }
+        let admitted = match code {
+            Code::Some(code) => self.gateway.exchanges.admits(code, back.state.nonce),
+            Code::Absent | Code::Unusable => true,
+        };
+        if admitted { Ok(()) } else { Err(Error::LoginExpired) }
+    }
+
+    /// Notes that a login begins once more, and why: for the metrics, and for the trail.
+    fn starts_again(
+        &self,
+        arrival: &Arrival<'_>,
+        (word, reason): (&'static str, &'static str),
+        error: &str,
+    ) {
+        self.gateway.metrics.login("restarted", word);
+        let line = Line::bad(Kind::Login, "login starts again").with("reason", reason);
+        self.gateway.audit.note(arrival.tell(line.with("error", error)));
     }
 
     /// Where somebody goes who has all that this callback could bring: it came twice, or late.
@@ -279,7 +299,7 @@ fn next_account<'a>(site: &'a Site, pending: &Pending) -> Option<&'a Arc<Account
     match pending.so_far {
         None => {
             let account = site.login_accounts().find(inside)?;
-            if account.kind == Kind::Official { site.also.first() } else { None }
+            if account.kind == site::Kind::Official { site.also.first() } else { None }
         }
         Some(_) => site.also.iter().skip_while(|account| !inside(account)).nth(1),
     }
@@ -316,40 +336,42 @@ pub fn is_spent(error: &wechat::Error) -> bool {
     matches!(error, wechat::Error::Refused(refusal) if refusal.fault() == Fault::Code)
 }
 
-/// A fresh session, and on to the page the visitor asked for.
-fn welcome(
-    rules: &Rules,
-    arrival: &Arrival<'_>,
-    back: &Back,
-    login: Login,
-    asker: &Asker,
-) -> Result<Response<Body>, Error> {
-    let (site, now, pending) = (arrival.site, arrival.now, &back.pending);
-    let sid = back.state.sid(&rules.keys, &login.so_far.identity.openid);
-    let fresh = Session::begin(site, login.so_far, sid, now, &rules.session).knowing(login.knows);
-    let session = if login.snapshot { fresh.of_snapshot() } else { fresh };
-    let names = &site.cookies;
-    let cookie = names.set(names.session(), &session.seal(&rules.keys)?, session.age(now));
-    // A visitor who granted less than the page asks would be sent round in circles.
-    let granted = session.identity.scope;
-    let mut response = if granted < pending.scope && !session.snapshot && pending.so_far.is_none() {
-        rules.voice.ask_consent(&back.retry(rules), asker)
-    } else {
-        onward(&pending.return_to)
-    };
-    set(&mut response, cookie);
-    set(&mut response, names.clear(&names.flow(&back.state.id())));
-    tracing::info!(
-        target: "audit",
-        request_id = arrival.request_id(),
-        site = site.name,
-        appid = session.appid,
-        openid = session.identity.openid,
-        scope = granted.as_str(),
-        snapshot = session.snapshot,
-        "login finished",
-    );
-    Ok(response)
+impl Worker {
+    /// A fresh session, and on to the page the visitor asked for.
+    fn welcome(
+        &self,
+        rules: &Rules,
+        arrival: &Arrival<'_>,
+        (back, login): (&Back, Login),
+        asker: &Asker,
+    ) -> Result<Response<Body>, Error> {
+        let (site, now, pending) = (arrival.site, arrival.now, &back.pending);
+        let sid = back.state.sid(&rules.keys, &login.so_far.identity.openid);
+        let fresh =
+            Session::begin(site, login.so_far, sid, now, &rules.session).knowing(login.knows);
+        let session = if login.snapshot { fresh.of_snapshot() } else { fresh };
+        let names = &site.cookies;
+        let cookie = names.set(names.session(), &session.seal(&rules.keys)?, session.age(now));
+        // A visitor who granted less than the page asks would be sent round in circles.
+        let granted = session.identity.scope;
+        let mut response =
+            if granted < pending.scope && !session.snapshot && pending.so_far.is_none() {
+                rules.voice.ask_consent(&back.retry(rules), asker)
+            } else {
+                onward(&pending.return_to)
+            };
+        set(&mut response, cookie);
+        set(&mut response, names.clear(&names.flow(&back.state.id())));
+        arrival.session.set(Some(session.tag()));
+        let line = Line::good(Kind::Login, "login finished")
+            .with("appid", session.appid.as_str())
+            .with("openid", session.identity.openid.as_str())
+            .with("session", session.tag().to_string())
+            .with("scope", granted.as_str())
+            .with("snapshot", if session.snapshot { "yes" } else { "" });
+        self.gateway.audit.note(arrival.tell(line));
+        Ok(response)
+    }
 }
 
 /// From the callback to the page asked for. A browser carries the fragment of the address it came

@@ -78,7 +78,6 @@ pub fn start<B>(
         set(&mut response, site.cookies.clear(&name));
     }
     set(&mut response, site.cookies.set(&site.cookies.flow(&state.id()), &flow, PATIENCE));
-    tracing::debug!(target: "audit", site = site.name, scope = scope.as_str(), "login started");
     Ok(response)
 }
 

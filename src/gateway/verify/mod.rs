@@ -46,7 +46,7 @@ impl Worker {
         desk: &'a Desk,
         (request, rest): (&Request<B>, &str),
         (peer, now): (&'a Rc<Peer>, Timestamp),
-        entry: &mut Entry<'a>,
+        entry: &mut Entry,
     ) -> Result<Response<Body>, Error> {
         let rules = &*desk.rules;
         if !rules.trusted.includes(peer.ip) {
@@ -60,7 +60,9 @@ impl Worker {
             return Err(Error::NotFound.behind_proxy());
         };
         plain(arrival.site, original.headers()).map_err(Error::behind_proxy)?;
-        self.tell(desk, &original, &arrival, access)
+        let answer = self.tell(desk, &original, &arrival, access);
+        entry.learn(&arrival);
+        answer
     }
 
     /// The same judgement as of a request that came to us, in words for a proxy.

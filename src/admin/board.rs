@@ -1,0 +1,118 @@
+//! What the program itself knows and the gateway does not: whether it is ready, the text of its
+//! configuration, its certificates, its levels. Whoever starts and reloads writes it here; the
+//! status page reads it.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use serde::Serialize;
+
+use crate::{
+    clock::{self, Timestamp},
+    logs::Levels,
+};
+
+/// Shared by those who write and those who read.
+#[derive(Clone, Debug, Default)]
+pub struct Board(Arc<Shown>);
+
+#[derive(Debug, Default)]
+struct Shown {
+    ready: AtomicBool,
+    levels: Mutex<Levels>,
+    file: Mutex<File>,
+    certificates: Mutex<Vec<Certificate>>,
+}
+
+/// The configuration in force, and what became of the last one.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct File {
+    /// Where it stands.
+    pub path: PathBuf,
+    /// Its text, secrets covered. Fetched apart.
+    #[serde(skip)]
+    pub text: String,
+    /// When it was read.
+    pub loaded: Timestamp,
+    /// How often that has been: a page that shows the text fetches it again.
+    pub edition: u64,
+    /// What was wrong with the last one, if it was refused: when, and the complaints.
+    pub refused: Option<(Timestamp, Vec<String>)>,
+    /// Whether something has changed that only a restart puts in force.
+    pub wants_restart: bool,
+    /// What the operator should know of it all the same.
+    pub warnings: Vec<String>,
+}
+
+/// A certificate that is shown to visitors.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Certificate {
+    /// The names it is good for.
+    pub names: Vec<String>,
+    /// When it ends.
+    pub expires: Timestamp,
+}
+
+impl Board {
+    /// Says whether new visitors should be sent here.
+    pub fn set_ready(&self, ready: bool) {
+        self.0.ready.store(ready, Ordering::Release);
+    }
+
+    /// Whether new visitors should be sent here.
+    pub fn is_ready(&self) -> bool {
+        self.0.ready.load(Ordering::Acquire)
+    }
+
+    /// Hands over what chooses the levels of the log.
+    pub fn set_levels(&self, levels: Levels) {
+        *lock(&self.0.levels) = levels;
+    }
+
+    /// What chooses the levels of the log.
+    pub fn levels(&self) -> Levels {
+        lock(&self.0.levels).clone()
+    }
+
+    /// A configuration has come into force.
+    pub fn accepted(&self, path: PathBuf, text: String, warnings: Vec<String>) {
+        let mut file = lock(&self.0.file);
+        let edition = file.edition + 1;
+        let (loaded, wants_restart) = (clock::system(), file.wants_restart);
+        *file = File { path, text, loaded, edition, refused: None, wants_restart, warnings };
+    }
+
+    /// A configuration was refused, and the old one stays.
+    pub fn refused(&self, complaints: Vec<String>) {
+        lock(&self.0.file).refused = Some((clock::system(), complaints));
+    }
+
+    /// Something has changed that only a restart puts in force, or is as it was.
+    pub fn wants_restart(&self, wants: bool) {
+        lock(&self.0.file).wants_restart = wants;
+    }
+
+    /// The configuration in force.
+    pub fn file(&self) -> File {
+        lock(&self.0.file).clone()
+    }
+
+    /// The certificates in force.
+    pub fn set_certificates(&self, certificates: Vec<Certificate>) {
+        *lock(&self.0.certificates) = certificates;
+    }
+
+    /// The certificates in force.
+    pub fn certificates(&self) -> Vec<Certificate> {
+        lock(&self.0.certificates).clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

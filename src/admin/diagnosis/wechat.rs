@@ -1,0 +1,83 @@
+//! WeChat as it fails. Pure.
+
+use super::{Facts, Finding, Severity, Text, count, finding, list};
+use crate::wechat::protocol::words;
+
+pub fn is_away(facts: &Facts<'_>) -> Option<Finding> {
+    let ill = facts.wechat.values().filter(|vital| !vital.well).count();
+    if ill == 0 {
+        return None;
+    }
+    let why = list(facts.wechat.iter());
+    if ill < facts.wechat.len() {
+        return Some(finding(
+            "wechat_host_down",
+            Severity::Warning,
+            ["微信的一个接口域名连不上", "One API host of WeChat's cannot be reached"],
+            Text::new(
+                format!("{why}。登录改走另一个域名。"),
+                format!("{why}. Logins go over the other one."),
+            ),
+            ["检查到该域名的网络与 DNS。", "Check network and DNS towards that host."],
+        ));
+    }
+    Some(finding(
+        "wechat_unreachable",
+        Severity::Critical,
+        ["微信接口不可用，没有人能登录", "WeChat's API cannot be reached: nobody can log in"],
+        Text::new(
+            format!("{why}。已登录的访客不受影响，新访客看到 503 页面和重试按钮。"),
+            format!(
+                "{why}. Visitors who are logged in notice nothing; others get a 503 page with a button."
+            ),
+        ),
+        words::of("unreachable").map_or(["", ""], |words| words.remedy),
+    ))
+}
+
+pub fn accounts_are_refused(facts: &Facts<'_>) -> Vec<Finding> {
+    let ill = facts.accounts.iter().filter(|(_, vital)| !vital.well);
+    ill.map(|(name, vital)| {
+        let label =
+            vital.why.strip_prefix("WeChat answered ").and_then(|why| why.split(':').next());
+        let known = label.and_then(words::of);
+        let meaning = known.map_or(["", ""], |words| words.meaning);
+        let remedy = known
+            .map_or(["查看日志中的原文。", "See WeChat's words in the log."], |it| {
+                it.remedy
+            });
+        let [zh, en] = meaning;
+        finding(
+            "account_refused",
+            Severity::Critical,
+            [
+                "微信拒绝了公众号的凭据，没有人能登录",
+                "WeChat refuses the account: nobody can log in",
+            ],
+            Text::new(
+                format!("帐号 {name}：{zh}（{}）", vital.why),
+                format!("Account {name}: {en} ({})", vital.why),
+            ),
+            remedy,
+        )
+    })
+    .collect()
+}
+
+pub fn is_busy(facts: &Facts<'_>) -> Option<Finding> {
+    let label =
+        ["45009", "45011", "garbled"].into_iter().find(|it| count(facts.calls, "", it) > 0)?;
+    let words = words::of(label)?;
+    let times = count(facts.calls, "", label);
+    let [zh, en] = words.meaning;
+    Some(finding(
+        if label == "garbled" { "wechat_garbled" } else { "wechat_quota" },
+        Severity::Warning,
+        ["微信的应答使登录失败", "WeChat's answers make logins fail"],
+        Text::new(
+            format!("最近一分钟 {times} 次 {label}：{zh}"),
+            format!("{label}, {times} in the last minute: {en}"),
+        ),
+        words.remedy,
+    ))
+}

@@ -1,0 +1,209 @@
+//! Everything the status page shows at one moment, as JSON.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{
+    board::Board,
+    diagnosis::{self, Facts, Finding, SiteFacts, Text},
+    observer::{Lately, Mark, totals},
+};
+use crate::{
+    clock,
+    gateway::Gateway,
+    metrics::{Part, Sum, Vital, Word},
+    site::Site,
+    wechat::protocol::words,
+};
+
+/// A look at the gateway.
+#[derive(Clone, Copy)]
+pub struct Look<'a> {
+    /// The gateway.
+    pub gateway: &'a Gateway,
+    /// What the program knows beside.
+    pub board: &'a Board,
+    /// Its counters.
+    pub mark: &'a Mark,
+    /// And what of them is of the last minute.
+    pub minute: &'a Mark,
+}
+
+impl Look<'_> {
+    /// What is wrong.
+    pub fn findings(&self) -> Vec<Finding> {
+        let health = &self.gateway.metrics().health;
+        let (sites, file) = (self.gateway.sites(), self.board.file());
+        let sites: Vec<SiteFacts> = sites.iter().map(|site| site_facts(site)).collect();
+        let (upstreams, wechat, accounts) =
+            (health.of(Part::Upstream), health.of(Part::WeChat), health.of(Part::Account));
+        diagnosis::diagnose(&Facts {
+            now: clock::system(),
+            sites: &sites,
+            upstreams: &upstreams,
+            wechat: &wechat,
+            accounts: &accounts,
+            store: health.of(Part::Store).values().next(),
+            news: self.gateway.standing().age,
+            calls: &self.minute.calls,
+            logins: &self.minute.logins,
+            all_logins: &self.mark.logins,
+            sessions: &self.minute.sessions,
+            upstream_errors: &self.minute.errors,
+            file: &file,
+            certificates: &self.board.certificates(),
+            ready: self.board.is_ready(),
+        })
+    }
+
+    /// Everything.
+    pub fn status(&self, findings: &[Finding], lately: &Lately) -> Value {
+        let (gateway, board) = (self.gateway, self.board);
+        let metrics = gateway.metrics();
+        let limits: Vec<(Word, u64)> =
+            metrics.limits.counts().into_iter().map(|([key], count)| (key, count)).collect();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "now": clock::system(),
+            "began": metrics.began(),
+            "ready": board.is_ready(),
+            "connections": metrics.connections(),
+            "findings": findings,
+            "sites": self.sites(lately),
+            "logins": flat(&self.mark.logins),
+            "sessions": flat(&self.mark.sessions),
+            "limits": limits,
+            "wechat": self.wechat(),
+            "store": self.store(),
+            "certificates": self.certificates(),
+            "audit": gateway.audit().last(),
+            "file": board.file(),
+            "level": board.levels().get(),
+        })
+    }
+
+    fn sites(&self, lately: &Lately) -> Vec<Value> {
+        let upstreams = self.gateway.metrics().health.of(Part::Upstream);
+        let configured = self.gateway.sites();
+        let nothing = Sum::default();
+        let stray = self.mark.sites.contains_key("-").then_some(("-", None));
+        let names = configured.iter().map(|site| (site.name.as_str(), Some(site))).chain(stray);
+        let tell = |(name, site): (&str, Option<&std::sync::Arc<Site>>)| {
+            let minute = self.minute.sites.get(name).unwrap_or(&nothing);
+            let servers = site.iter().flat_map(|site| &site.upstream.endpoints);
+            let servers = servers.map(|it| vital(&it.to_string(), &upstreams));
+            json!({
+                "name": name,
+                "url": site.map(|site| site.public_url.as_str()),
+                "account": site.map(|site| site.account.name.as_str()),
+                "servers": servers.collect::<Vec<_>>(),
+                "rate": lately.rate(name),
+                "minute": minute_of(minute),
+                "series": lately.curves.get(name),
+            })
+        };
+        // Strangers' hosts are of interest only where there were any.
+        let some = |(name, _): &(&str, _)| *name != "-" || lately.rate("-") > 0.0;
+        names.filter(some).map(tell).collect()
+    }
+
+    fn wechat(&self) -> Value {
+        let metrics = self.gateway.metrics();
+        let calls = self.mark.calls.iter().map(|(labels, total)| {
+            let [endpoint, errcode] = labels;
+            let words = words::of(errcode);
+            json!({
+                "endpoint": endpoint,
+                "errcode": errcode,
+                "total": total,
+                "minute": self.minute.calls.get(labels),
+                "meaning": words.map(|it| Text::of(it.meaning)),
+                "remedy": words.map(|it| Text::of(it.remedy)),
+            })
+        });
+        let all = |part| {
+            let known = metrics.health.of(part);
+            known.keys().map(|name| vital(name, &known)).collect::<Vec<_>>()
+        };
+        let took = metrics.wechat();
+        let took =
+            took.iter().map(|(name, times)| (name, times.quantile(0.5), times.quantile(0.95)));
+        json!({
+            "calls": calls.collect::<Vec<_>>(),
+            "hosts": all(Part::WeChat),
+            "accounts": all(Part::Account),
+            "took": took.collect::<Vec<_>>(),
+        })
+    }
+
+    fn store(&self) -> Value {
+        let standing = self.gateway.standing();
+        let known = self.gateway.metrics().health.of(Part::Store);
+        let vital = known.values().next();
+        json!({
+            "kind": self.gateway.store(),
+            "shared": standing.shared,
+            "lasting": vital.is_some(),
+            "lag": standing.age.map(|age| age.as_secs_f64()),
+            "well": vital.map(|vital| vital.well),
+            "why": vital.map(|vital| vital.why.as_str()),
+            "failures": vital.map_or(0, |vital| vital.failures),
+        })
+    }
+
+    fn certificates(&self) -> Vec<Value> {
+        const DAY: u64 = 86_400;
+        let now = clock::system();
+        let tell = |it: &super::board::Certificate| {
+            json!({
+                "names": it.names,
+                "expires": it.expires,
+                "days": it.expires.since(now) / DAY,
+                "over": it.expires <= now,
+            })
+        };
+        self.board.certificates().iter().map(tell).collect()
+    }
+}
+
+fn site_facts(site: &Site) -> SiteFacts {
+    SiteFacts {
+        name: site.name.clone(),
+        servers: site.upstream.endpoints.iter().map(ToString::to_string).collect(),
+        staleness: site.revocation,
+    }
+}
+
+fn vital(name: &str, known: &BTreeMap<String, Vital>) -> Value {
+    let vital = known.get(name);
+    json!({
+        "name": name,
+        "well": vital.map(|it| it.well),
+        "since": vital.map(|it| it.since),
+        "why": vital.map(|it| it.why.as_str()),
+    })
+}
+
+fn minute_of(sum: &Sum) -> Value {
+    let (requests, errors) = totals(sum);
+    let mut statuses: BTreeMap<String, u64> = BTreeMap::new();
+    for (_, status, count) in sum.requests() {
+        let hundred = status.chars().take(1).chain("xx".chars()).collect();
+        *statuses.entry(hundred).or_default() += count;
+    }
+    json!({
+        "requests": requests,
+        "errors": errors,
+        "statuses": statuses,
+        "half": sum.seconds.quantile(0.5),
+        "most": sum.seconds.quantile(0.95),
+        "worst": sum.seconds.quantile(0.99),
+        "site": sum.upstream.quantile(0.95),
+        "gateway": sum.own.quantile(0.95),
+    })
+}
+
+fn flat(counts: &BTreeMap<[Word; 2], u64>) -> Vec<(&str, &str, u64)> {
+    counts.iter().map(|([first, second], count)| (&**first, &**second, *count)).collect()
+}

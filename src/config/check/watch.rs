@@ -1,0 +1,77 @@
+//! `[log]` and `[trace]`: what an operator gets to see. Pure.
+
+use crate::{
+    config::{raw, reader::Table},
+    logs::{self, Form, Openids, Settings},
+    wire::trace::WHOLE,
+};
+
+/// Reads `[log]`.
+pub fn log(file: &Table<'_>) -> Settings {
+    let table = file.table("log", &raw::LOG);
+    let default = Settings::default();
+    let level = table.word("level").map_or(default.level, |word| {
+        if let Err(error) = logs::check(word.text) {
+            let message = format!("\"{}\" chooses no lines: {error}", word.text);
+            let help = "write error, warn, info, debug or trace, or as RUST_LOG has it: \"info,wxgate=debug\"";
+            table.desk.error(word.at.clone(), message, help);
+        }
+        word.text.to_owned()
+    });
+    let forms = [("auto", None), ("json", Some(Form::Json)), ("text", Some(Form::Text))];
+    let openids = [("full", Openids::Full), ("masked", Openids::Masked)];
+    Settings {
+        level,
+        form: table.one_of("format", &forms).flatten(),
+        openids: table.one_of("openid", &openids).unwrap_or_default(),
+    }
+}
+
+/// Reads `[trace]`: the share of new traces that is recorded.
+pub fn sampled(file: &Table<'_>) -> u32 {
+    let table = file.table("trace", &raw::TRACE);
+    let Some(word) = table.word("sample") else { return WHOLE };
+    share(word.text).unwrap_or_else(|| {
+        let help =
+            "write a percentage from \"0%\" to \"100%\", with two decimals at most: \"0.5%\"";
+        table.desk.error(word.at, format!("\"{}\" is no share", word.text), help);
+        WHOLE
+    })
+}
+
+/// `0.25%` of ten thousand.
+fn share(text: &str) -> Option<u32> {
+    let (whole, part) =
+        text.strip_suffix('%')?.split_once('.').unwrap_or((text.strip_suffix('%')?, "0"));
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty() || !digits(whole) || !digits(part) || !(1..=2).contains(&part.len()) {
+        return None;
+    }
+    let hundredths = format!("{whole}{part:0<2}").parse().ok()?;
+    (hundredths <= WHOLE).then_some(hundredths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares() {
+        let cases = [
+            ("100%", Some(10_000)),
+            ("0%", Some(0)),
+            ("0.5%", Some(50)),
+            ("0.25%", Some(25)),
+            ("12.34%", Some(1_234)),
+            ("100.01%", None),
+            ("0.125%", None),
+            ("1", None),
+            ("%", None),
+            ("-1%", None),
+            ("1.%", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(share(text), expected, "{text}");
+        }
+    }
+}

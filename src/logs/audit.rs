@@ -1,0 +1,254 @@
+//! The audit trail: one line for each login, refusal, logout, revocation and reload.
+//!
+//! A line goes to the log, under the target `audit`, and the last few of each kind are kept for
+//! the status page. Each kind has a place of its own, so that a flood of refusals does not wash
+//! away who reloaded what.
+
+use std::{
+    borrow::Cow,
+    collections::VecDeque,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+use serde::Serialize;
+
+use crate::clock::{self, Timestamp};
+
+/// Lines that are kept of each kind.
+const KEPT: usize = 30;
+/// Bytes of a text that are kept; the log has all of it.
+const LONGEST: usize = 400;
+
+/// What a line is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A login finished, failed or began anew.
+    Login,
+    /// A request, or the session that came with it, was refused.
+    Refusal,
+    /// A visitor logged out.
+    Logout,
+    /// The operator ended sessions.
+    Revocation,
+    /// The configuration was read again.
+    Reload,
+    /// A request failed, through no fault of the visitor's.
+    Failure,
+}
+
+impl Kind {
+    /// All of them, in their order.
+    pub const ALL: [Self; 6] =
+        [Self::Login, Self::Refusal, Self::Logout, Self::Revocation, Self::Reload, Self::Failure];
+
+    /// The word of the log and the page.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Login => "login",
+            Self::Refusal => "refusal",
+            Self::Logout => "logout",
+            Self::Revocation => "revocation",
+            Self::Reload => "reload",
+            Self::Failure => "failure",
+        }
+    }
+
+    fn number(self) -> usize {
+        Self::ALL.iter().position(|kind| *kind == self).unwrap_or_default()
+    }
+}
+
+/// One line. What is empty is not said.
+#[derive(Clone, Debug, Serialize)]
+pub struct Line {
+    at: Timestamp,
+    kind: Kind,
+    what: &'static str,
+    good: bool,
+    #[serde(skip_serializing_if = "Facts::is_empty")]
+    facts: Facts,
+}
+
+/// Names and values, in their order.
+type Facts = Vec<(&'static str, String)>;
+
+/// How much of an openid the log says. The status page always masks it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Openids {
+    /// All of it.
+    #[default]
+    Full,
+    /// Its ends, which are enough to find a visitor whose openid is known.
+    Masked,
+}
+
+impl Line {
+    /// Something that went as it should.
+    pub fn good(kind: Kind, what: &'static str) -> Self {
+        Self { at: clock::system(), kind, what, good: true, facts: Facts::new() }
+    }
+
+    /// Something that did not.
+    pub fn bad(kind: Kind, what: &'static str) -> Self {
+        Self { good: false, ..Self::good(kind, what) }
+    }
+
+    /// Adds a fact: one of the names of [`FACTS`].
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        let value = value.into();
+        debug_assert!(FACTS.contains(&name), "{name} is not among the facts");
+        if !value.is_empty() {
+            self.facts.push((name, value));
+        }
+        self
+    }
+
+    fn fact(&self, name: &str) -> Option<&str> {
+        self.facts.iter().find(|(it, _)| *it == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// What a line can say beside what happened.
+pub const FACTS: [&str; 13] = [
+    "request_id",
+    "client",
+    "site",
+    "program",
+    "appid",
+    "openid",
+    "session",
+    "scope",
+    "snapshot",
+    "whom",
+    "reason",
+    "error",
+    "remedy",
+];
+
+/// The trail.
+#[derive(Debug, Default)]
+pub struct Audit {
+    masked: AtomicBool,
+    kept: Mutex<[VecDeque<Line>; Kind::ALL.len()]>,
+}
+
+impl Audit {
+    /// How much of an openid the log says from now on.
+    pub fn say_openids(&self, openids: Openids) {
+        self.masked.store(openids == Openids::Masked, Relaxed);
+    }
+
+    /// Writes a line, and keeps it.
+    pub fn note(&self, line: Line) {
+        let openid = line.fact("openid").map(|openid| {
+            let masked = self.masked.load(Relaxed);
+            if masked { Cow::Owned(mask(openid)) } else { Cow::Borrowed(openid) }
+        });
+        write(&line, openid.as_deref());
+        let mut line = line;
+        for (name, value) in &mut line.facts {
+            if *name == "openid" {
+                *value = mask(value);
+            }
+            value.truncate(value.floor_char_boundary(LONGEST));
+        }
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(of_kind) = kept.get_mut(line.kind.number()) else { return };
+        if of_kind.len() >= KEPT {
+            of_kind.pop_front();
+        }
+        of_kind.push_back(line);
+    }
+
+    /// The last lines, the youngest first.
+    pub fn last(&self) -> Vec<Line> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines: Vec<Line> =
+            kept.iter().flat_map(|of_kind| of_kind.iter().rev()).cloned().collect();
+        lines.sort_by_key(|line| std::cmp::Reverse(line.at));
+        lines
+    }
+}
+
+/// The macro wants each name in place; a value that is not there is not written.
+macro_rules! write_at {
+    ($level:expr, $line:expr, $openid:expr) => {
+        tracing::event!(
+            target: "audit",
+            $level,
+            event = $line.kind.word(),
+            request_id = $line.fact("request_id"),
+            client = $line.fact("client"),
+            site = $line.fact("site"),
+            program = $line.fact("program"),
+            appid = $line.fact("appid"),
+            openid = $openid,
+            session = $line.fact("session"),
+            scope = $line.fact("scope"),
+            snapshot = $line.fact("snapshot"),
+            whom = $line.fact("whom"),
+            reason = $line.fact("reason"),
+            error = $line.fact("error"),
+            remedy = $line.fact("remedy"),
+            "{}",
+            $line.what
+        )
+    };
+}
+
+fn write(line: &Line, openid: Option<&str>) {
+    match (line.kind, line.good) {
+        (Kind::Failure, _) | (Kind::Reload, false) => {
+            write_at!(tracing::Level::ERROR, line, openid);
+        }
+        (Kind::Login, false) => write_at!(tracing::Level::WARN, line, openid),
+        (_, _) => write_at!(tracing::Level::INFO, line, openid),
+    }
+}
+
+/// The ends of an openid: enough to recognise one that is known, and not to use one that is not.
+pub fn mask(openid: &str) -> String {
+    const SHOWN: usize = 4;
+    let letters: Vec<char> = openid.chars().collect();
+    if letters.len() <= 3 * SHOWN {
+        return "…".to_owned();
+    }
+    let (start, end) = (letters.iter().take(SHOWN), letters.iter().rev().take(SHOWN).rev());
+    start.chain(&['…']).chain(end).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn g4_openids_are_masked_in_what_is_kept() {
+        let audit = Audit::default();
+        let openid = "oABCDEFGHIJKLMNOPQRSTUVWXYZ1";
+        audit.note(Line::good(Kind::Login, "login finished").with("openid", openid));
+        let kept = serde_json::to_string(&audit.last()).unwrap();
+        assert!(kept.contains("oABC…XYZ1") && !kept.contains(openid), "{kept}");
+        for (openid, masked) in [("", "…"), ("oshort", "…"), ("o123456789abc", "o123…9abc")] {
+            assert_eq!(mask(openid), masked);
+        }
+    }
+
+    #[test]
+    fn g5_what_is_kept_is_bounded_and_no_kind_displaces_another() {
+        let audit = Audit::default();
+        audit.note(Line::good(Kind::Reload, "reloaded"));
+        for _ in 0..10_000 {
+            let long = "é".repeat(1_000);
+            audit.note(Line::bad(Kind::Refusal, "request refused").with("error", long));
+        }
+        let last = audit.last();
+        assert_eq!(last.len(), KEPT + 1);
+        assert_eq!(last.iter().filter(|line| line.kind == Kind::Reload).count(), 1);
+        assert!(last.iter().flat_map(|line| &line.facts).all(|(_, value)| value.len() <= LONGEST));
+    }
+}

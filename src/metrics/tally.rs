@@ -1,0 +1,60 @@
+//! Counters of what happens now and then, each under a few words of ours.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    fmt,
+    sync::{Mutex, PoisonError},
+};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, NoLabelSet},
+    metrics::MetricType,
+};
+
+/// A word that a counter stands under.
+pub type Word = Cow<'static, str>;
+
+/// How often each thing happened. Unlike the library's families it can be read again, by the
+/// status page.
+#[derive(Debug)]
+pub struct Tally<const N: usize> {
+    name: &'static str,
+    help: &'static str,
+    labels: [&'static str; N],
+    counts: Mutex<BTreeMap<[Word; N], u64>>,
+}
+
+impl<const N: usize> Tally<N> {
+    /// Nothing counted yet.
+    pub fn new(name: &'static str, help: &'static str, labels: [&'static str; N]) -> Self {
+        Self { name, help, labels, counts: Mutex::default() }
+    }
+
+    /// It happened once more.
+    pub fn add(&self, words: [Word; N]) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry(words).or_default() += 1;
+    }
+
+    /// What was counted.
+    pub fn counts(&self) -> BTreeMap<[Word; N], u64> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl<const N: usize> Collector for Tally<N> {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let mut metric =
+            encoder.encode_descriptor(self.name, self.help, None, MetricType::Counter)?;
+        for (words, count) in self.counts() {
+            let labels: Vec<(&str, &str)> =
+                self.labels.into_iter().zip(words.iter().map(|word| &**word)).collect();
+            metric
+                .encode_family(&labels.as_slice())?
+                .encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
+        }
+        Ok(())
+    }
+}

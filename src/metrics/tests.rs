@@ -1,0 +1,63 @@
+//! What `/metrics` says.
+
+use std::time::Duration;
+
+use super::*;
+
+#[test]
+fn threads_are_summed_and_names_begin_with_wxgate() {
+    let metrics = Metrics::default();
+    for thread in [metrics.thread(), metrics.thread()] {
+        let site = thread.site("h5.example.com");
+        let of_site = Some(Duration::from_millis(2));
+        site.count(Class::Required, 200, Duration::from_millis(3), of_site);
+        site.count(Class::Required, 302, Duration::from_micros(80), None);
+        site.count(Class::Public, 599, Duration::from_secs(100), None);
+    }
+    metrics.login("failed", "declined");
+    metrics.call("access_token", "40029".to_owned(), Duration::from_millis(70));
+    metrics.session("issued", "");
+    metrics.reload(false);
+    metrics.limit("body_time");
+    metrics.upstream_error("h5.example.com", "slow");
+    metrics.handshake("full", "1.3");
+    metrics.health.ill(Part::Upstream, "http://10.0.0.5:80", "connection refused");
+    metrics.certificates(&[("h5.example.com".to_owned(), Timestamp(1_800_000_000))]);
+    metrics.problems([("upstream_down", "critical")].into_iter());
+    let one = metrics.connection();
+    drop(metrics.connection());
+    let text = metrics.text().unwrap();
+    for line in LINES {
+        assert!(text.contains(line), "no {line} in\n{text}");
+    }
+    drop(one);
+    metrics.problems(std::iter::empty());
+    let text = metrics.text().unwrap();
+    assert!(text.contains("wxgate_connections 0"));
+    assert!(!text.contains("upstream_down"), "it is over");
+}
+
+const LINES: [&str; 22] = [
+    "wxgate_requests_total{site=\"h5.example.com\",route=\"required\",status=\"200\"} 2",
+    "wxgate_requests_total{site=\"h5.example.com\",route=\"required\",status=\"302\"} 2",
+    "wxgate_requests_total{site=\"h5.example.com\",route=\"public\",status=\"5xx\"} 2",
+    "wxgate_request_seconds_count{site=\"h5.example.com\"} 6",
+    "wxgate_request_seconds_bucket{le=\"0.005\",site=\"h5.example.com\"} 4",
+    "wxgate_request_seconds_bucket{le=\"+Inf\",site=\"h5.example.com\"} 6",
+    "wxgate_upstream_seconds_count{site=\"h5.example.com\"} 2",
+    "wxgate_gateway_seconds_bucket{le=\"0.001\",site=\"h5.example.com\"} 4",
+    "wxgate_logins_total{event=\"failed\",reason=\"declined\"} 1",
+    "wxgate_wechat_calls_total{endpoint=\"access_token\",errcode=\"40029\"} 1",
+    "wxgate_wechat_seconds_bucket{le=\"0.1\",endpoint=\"access_token\"} 1",
+    "wxgate_config_reloads_total{result=\"refused\"} 1",
+    "wxgate_limits_total{limit=\"body_time\"} 1",
+    "wxgate_upstream_errors_total{site=\"h5.example.com\",reason=\"slow\"} 1",
+    "wxgate_upstream_up{server=\"http://10.0.0.5:80\"} 0",
+    "wxgate_upstream_failures_total{server=\"http://10.0.0.5:80\"} 1",
+    "wxgate_tls_handshakes_total{result=\"full\",version=\"1.3\"} 1",
+    "wxgate_certificate_expiry_timestamp_seconds{name=\"h5.example.com\"} 1800000000",
+    "wxgate_problem{cause=\"upstream_down\",severity=\"critical\"} 1",
+    "wxgate_connections 1",
+    "wxgate_build_info{version=",
+    "wxgate_start_timestamp_seconds 1",
+];

@@ -1,0 +1,130 @@
+//! Traces: `traceparent` (W3C Trace Context), which ties the spans of one request together. Pure.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Which trace a request belongs to, and whose call it is.
+pub const PARENT: HeaderName = HeaderName::from_static("traceparent");
+/// What vendors add to it.
+pub const STATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// A request's place in a trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trace {
+    /// The trace.
+    pub id: u128,
+    /// Our own span in it.
+    pub span: u64,
+    /// The span of who called us; zero when the trace begins here.
+    pub parent: u64,
+    /// Whether it is recorded, here and further on.
+    pub sampled: bool,
+}
+
+/// The share of new traces that is recorded, of ten thousand.
+pub const WHOLE: u32 = 10_000;
+
+impl Trace {
+    /// The trace that a caller we trust has begun; `span` is a fresh random number.
+    pub fn follow(headers: &HeaderMap, span: u64) -> Option<Self> {
+        let mut fields = headers.get_all(PARENT).iter();
+        let (Some(field), None) = (fields.next(), fields.next()) else { return None };
+        let (id, parent, sampled) = parse(field.to_str().ok()?)?;
+        Some(Self { id, span: span.max(1), parent, sampled })
+    }
+
+    /// A trace that begins here. Which ones are recorded depends on the id alone.
+    pub fn begin(id: u128, span: u64, sampled_of: u32) -> Self {
+        let lot = u32::try_from(id % u128::from(WHOLE)).unwrap_or(WHOLE);
+        Self { id: id.max(1), span: span.max(1), parent: 0, sampled: lot < sampled_of }
+    }
+
+    /// The header for whom we call: our span is the parent of theirs.
+    pub fn header(&self) -> HeaderValue {
+        let mut text = [0; 55];
+        let (id, span) = (self.id.to_be_bytes(), self.span.to_be_bytes());
+        let fields: [&[u8]; 4] = [&[0], &id, &span, &[u8::from(self.sampled)]];
+        let mut place = text.iter_mut();
+        for (number, field) in fields.iter().enumerate() {
+            let dash = if number == 0 { None } else { Some(b'-') };
+            let digits = field.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]);
+            // The digits come first: a zip takes one from its first before it looks at its second.
+            for (byte, to) in dash.into_iter().chain(digits).zip(place.by_ref()) {
+                *to = byte;
+            }
+        }
+        HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static(""))
+    }
+}
+
+fn digit(nibble: u8) -> u8 {
+    if nibble < 10 { b'0' + nibble } else { b'a' + (nibble - 10) }
+}
+
+/// `00-{trace}-{span}-{flags}`, lower case. A later version may add fields behind (section 3.2.2.5);
+/// version ff never is.
+fn parse(text: &str) -> Option<(u128, u64, bool)> {
+    let hex = |text: &str, length| {
+        let plain = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        (text.len() == length && text.bytes().all(plain)).then_some(())
+    };
+    let mut fields = text.splitn(5, '-');
+    let (version, id, parent, flags) =
+        (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+    hex(version, 2).and(hex(id, 32)).and(hex(parent, 16)).and(hex(flags, 2))?;
+    if version == "ff" || (version == "00" && fields.next().is_some()) {
+        return None;
+    }
+    let (id, parent) = (u128::from_str_radix(id, 16).ok()?, u64::from_str_radix(parent, 16).ok()?);
+    let flags = u8::from_str_radix(flags, 16).ok()?;
+    (id != 0 && parent != 0).then_some((id, parent, flags & 1 == 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traceparents() {
+        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let good = |version: &str, flags: &str| format!("{version}-{id}-00f067aa0ba902b7-{flags}");
+        let cases = [
+            (good("00", "01"), Some(true)),
+            (good("00", "00"), Some(false)),
+            (good("00", "03"), Some(true)),
+            (good("cc", "01"), Some(true)),
+            (good("cc", "01-what-follows"), Some(true)),
+            (good("00", "01-what-follows"), None),
+            (good("ff", "01"), None),
+            (good("00", "01").to_uppercase(), None),
+            (good("00", "1"), None),
+            (format!("00-{:032}-00f067aa0ba902b7-01", 0), None),
+            (format!("00-{id}-{:016}-01", 0), None),
+            (format!("00-{id}-01"), None),
+            (String::new(), None),
+            ("-".repeat(55), None),
+        ];
+        for (text, sampled) in cases {
+            let mut headers = HeaderMap::new();
+            headers.insert(PARENT, text.parse().unwrap());
+            let trace = Trace::follow(&headers, 7);
+            assert_eq!(trace.map(|trace| trace.sampled), sampled, "{text}");
+            if let Some(trace) = trace {
+                let flags = if trace.sampled { "01" } else { "00" };
+                assert_eq!(trace.header(), format!("00-{id}-0000000000000007-{flags}"));
+                assert_eq!(trace.parent, 0x00f0_67aa_0ba9_02b7);
+            }
+            headers.append(PARENT, text.parse().unwrap());
+            assert_eq!(Trace::follow(&headers, 7), None, "two of them are none");
+        }
+    }
+
+    #[test]
+    fn which_are_recorded_depends_on_the_id() {
+        for share in [0, 1, 100, WHOLE] {
+            let recorded = |id: &u32| Trace::begin((*id).into(), 1, share).sampled;
+            let count = (0..WHOLE).filter(recorded).count();
+            assert_eq!(count, usize::try_from(share).unwrap());
+        }
+        assert_ne!(Trace::begin(0, 0, 1).header(), Trace::begin(2, 2, 1).header());
+    }
+}
