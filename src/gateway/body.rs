@@ -78,7 +78,9 @@ impl Body {
     pub fn into_tunnel(self) -> Result<Box<Tunnel>, Self> {
         match self.content {
             Content::Switched(tunnel) => Ok(tunnel),
-            content => Err(Self { content, line: self.line }),
+            content @ (Content::Own(_) | Content::Site(_) | Content::Watched(..)) => {
+                Err(Self { content, line: self.line })
+            }
         }
     }
 
