@@ -15,13 +15,14 @@ mod refusal;
 
 use std::{net::IpAddr, rc::Rc};
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 
 use super::{Body, Desk, Error, Peer, Worker, access_log::Entry, receive, reply, rules::Rules};
 use crate::{clock::Timestamp, http1::Incoming, logs::Line, site::Broker};
 
 pub use errand::Errands;
 pub use jssdk::Signers;
+pub use openapi::document;
 
 /// What may be asked of the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,8 +115,12 @@ impl Worker {
         entry.came_from(client);
         entry.at_broker();
         match receive::well_formed(&request) {
-            // After a method like these nobody knows what the client sends next.
-            Err(Error::MethodNotAllowed) => return Ok(reply::last(not_allowed(&window.method()))),
+            // After a method like these nobody knows what the client sends next, but over HTTP/2.
+            Err(Error::MethodNotAllowed) => {
+                let last = request.version() != Version::HTTP_2;
+                let answer = not_allowed(&window.method());
+                return Ok(if last { reply::last(answer) } else { answer });
+            }
             formed => formed?,
         }
         let signs = window == Window::JsSdk && broker.has_jssdk();
@@ -135,7 +140,7 @@ impl Worker {
             Window::JsSdk if preflight => Ok(jssdk::preflight(&visit, &request)),
             Window::JsSdk if signs => Ok(self.sign(&visit, &request).await),
             Window::PublicKeys => Ok(reply::public_keys(rules.keys.public(), request.headers())),
-            Window::OpenApi => Ok(openapi::answer(broker)),
+            Window::OpenApi => Ok(reply::json(StatusCode::OK, &rules.broker_document)),
             Window::JsSdk | Window::Unknown => Err(Error::NotFound),
         }
     }

@@ -11,8 +11,9 @@ use std::{
 use http::{Method, Request};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use quick_cache::unsync::Cache;
+use serde_json::Value;
 
-use super::{Settings, SetupError, page::Pages, voice::Voice};
+use super::{Settings, SetupError, broker, page::Pages, voice::Voice};
 use crate::{
     auth::{self, Keys, Known, ReturnTo},
     metrics::{SiteCounters, Thread},
@@ -43,6 +44,8 @@ pub struct Rules {
     pub voice: Voice,
     /// Logins for sites that are not behind us, if there are any.
     pub broker: Option<Broker>,
+    /// The document that describes them.
+    pub broker_document: Value,
 }
 
 impl Rules {
@@ -56,6 +59,7 @@ impl Rules {
             session: settings.session,
             trusted: settings.trusted,
             voice: Voice::new(pages, &settings.prefix),
+            broker_document: settings.broker.as_ref().map(broker::document).unwrap_or_default(),
             broker: settings.broker,
             prefix: settings.prefix,
             body: settings.body,

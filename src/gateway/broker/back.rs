@@ -60,7 +60,8 @@ impl Worker {
         }
         match (errand, ended) {
             (Some(errand), _) => self.ask_who(visit, request, (state, errand), words.code).await,
-            (None, Some(ended)) => Ok(onward(&ended.url)),
+            // A reload may have taken the client or its address away.
+            (None, Some(ended)) => wish(visit, &ended).map(|wish| onward(wish.link.as_str())),
             (None, None) => Err(Error::Astray),
         }
     }
@@ -72,7 +73,6 @@ impl Worker {
         (state, errand): (State, Errand),
         code: Code,
     ) -> Result<Response<Body>, Error> {
-        // A reload may have taken the client or its address away.
         let wish = wish(visit, &errand)?;
         let retry = wish.retry(visit);
         let code = match code {
@@ -174,6 +174,12 @@ fn wish<'a>(visit: &Visit<'a>, errand: &Errand) -> Result<Wish<'a>, Error> {
     Ok(Wish { client, link, scope: errand.scope, restarts: 0 })
 }
 
+/// A page puts it into an `img` or a link, where other schemes mean something else.
+pub fn picture(identity: &Identity) -> Option<&str> {
+    let plain = |url: &&str| url.starts_with("https://") || url.starts_with("http://");
+    identity.avatar.as_deref().filter(plain)
+}
+
 /// The names of the classic service.
 fn with_params(link: &Link, identity: &Identity, scope: Scope) -> String {
     const PROFILE: [&str; 4] = ["openid", "nickname", "headimgurl", "unionid"];
@@ -182,7 +188,7 @@ fn with_params(link: &Link, identity: &Identity, scope: Scope) -> String {
     }
     let nickname = identity.nickname.as_deref().unwrap_or_default();
     let nickname: String = nickname.chars().take(LONGEST_NICKNAME).collect();
-    let avatar = identity.avatar.as_deref().filter(|url| url.len() <= LONGEST_AVATAR);
+    let avatar = picture(identity).filter(|url| url.len() <= LONGEST_AVATAR);
     let unionid = identity.unionid.as_deref().unwrap_or_default();
     let values = [&identity.openid, nickname.as_str(), avatar.unwrap_or_default(), unionid];
     let fields = PROFILE.into_iter().zip(values).filter(|(_, value)| !value.is_empty());
@@ -219,6 +225,7 @@ mod tests {
             avatar: Some(format!("https://a/{}", "b".repeat(10_000))),
             ..somebody()
         };
+        let script = Identity { avatar: Some("javascript:alert(1)".to_owned()), ..bare.clone() };
         let cut = format!("openid=o1&nickname={}&unionid=u1", "%F0%9F%90%A7".repeat(64));
         let cases = [
             (
@@ -234,6 +241,7 @@ mod tests {
                 bare,
                 "https://a.com/?z=1&openid=o1".to_owned(),
             ),
+            ("https://a.com/", Scope::UserInfo, script, "https://a.com/?openid=o1".to_owned()),
             ("https://a.com/", Scope::UserInfo, endless, format!("https://a.com/?{cut}")),
         ];
         for (url, scope, identity, expected) in cases {

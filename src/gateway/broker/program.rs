@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use tokio::time::timeout;
 use url::form_urlencoded;
 
-use super::{Visit, Window, errand::Bearer, refusal::Refusal};
+use super::{Visit, Window, back::picture, errand::Bearer, refusal::Refusal};
 use crate::{
     auth::{Identity, pending::site_number, session::ISSUER},
     clock::Timestamp,
@@ -219,13 +219,13 @@ fn facts(identity: &Identity) -> Map<String, Value> {
     facts.insert("openid".to_owned(), identity.openid.as_str().into());
     facts.insert("scope".to_owned(), identity.scope.as_str().into());
     let known = [
-        ("unionid", &identity.unionid),
-        ("nickname", &identity.nickname),
-        ("headimgurl", &identity.avatar),
+        ("unionid", identity.unionid.as_deref()),
+        ("nickname", identity.nickname.as_deref()),
+        ("headimgurl", picture(identity)),
     ];
     for (name, value) in known {
         if let Some(value) = value {
-            facts.insert(name.to_owned(), value.as_str().into());
+            facts.insert(name.to_owned(), value.into());
         }
     }
     facts
