@@ -1,10 +1,15 @@
 //! What servers and scripts of the broker's clients ask: a person for a code or for a ticket, and a
 //! signature for the JS-SDK.
 
-use std::fmt::Write;
+use std::{
+    fmt::Write,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 use url::Url;
+use wxgate::clock::{self, Timestamp};
 
 use crate::{
     broker::{BROKER, HOST, NEWS, SHOP, auth, fields, names, phone, plan, walk},
@@ -261,6 +266,32 @@ async fn d3_pages_of_other_origins_are_not_signed_and_their_scripts_read_nothing
             assert_eq!(said.is_some(), allowed, "{origin}: {name}");
         }
     }
+    street.close().await;
+}
+
+#[tokio::test]
+async fn a_ticket_of_the_js_sdk_is_renewed_before_it_ends_and_nobody_waits() {
+    static LATER: AtomicU64 = AtomicU64::new(0);
+    fn now() -> Timestamp {
+        Timestamp(clock::system().0 + LATER.load(Ordering::Relaxed))
+    }
+    let street = Street::open(Plan { clock: now, ..plan() }).await;
+    let mut phone = phone(&street).script();
+    let asked = || street.calls("/cgi-bin/ticket/getticket");
+    for (later, calls) in [(0, 1), (6_500, 1)] {
+        LATER.store(later, Ordering::Relaxed);
+        assert_eq!(phone.get(&sign("https://shop.example.com/")).await.status, 200);
+        assert_eq!(asked().await, calls, "after {later} seconds");
+    }
+    // WeChat takes its time; whoever comes meanwhile gets the one there is.
+    LATER.store(6_700, Ordering::Relaxed);
+    street.fault(r#"{"at":"stable_token","hang":true,"times":1}"#).await;
+    let begun = Instant::now();
+    for _ in 0..5 {
+        assert_eq!(phone.get(&sign("https://shop.example.com/")).await.status, 200);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert_eq!(street.calls("/cgi-bin/stable_token").await, 2, "one renewal under way");
     street.close().await;
 }
 
