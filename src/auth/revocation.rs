@@ -30,7 +30,7 @@ pub enum Whom {
 }
 
 /// An order to end sessions.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Revocation {
     /// Whose.
     pub whom: Whom,

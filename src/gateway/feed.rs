@@ -11,6 +11,7 @@
 //! process that was stopped for a while holds old news for new: its requests wait for the next.
 
 use std::{
+    collections::HashMap,
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -69,7 +70,7 @@ pub struct Feed {
     /// An order could not be handed over.
     owes: AtomicBool,
     /// Orders that the store took and the log has not shown yet.
-    given: Mutex<Vec<(Instant, Revocation)>>,
+    given: Mutex<HashMap<Revocation, Instant>>,
     /// The last question was answered, and so will the next be.
     expects: AtomicBool,
     /// There is news, or none to be had.
@@ -176,7 +177,7 @@ impl Feed {
         }
         let this = Arc::clone(self);
         if this.store.is_shared() {
-            this.given().push((Instant::now(), order.clone()));
+            this.given().insert(order.clone(), Instant::now());
         }
         // Not on the visitor's thread: a connection belongs to the runtime that made it.
         let handed = self.runtime.spawn(async move {
@@ -221,13 +222,21 @@ impl Feed {
         self.told.notify_waiters();
     }
 
-    fn given(&self) -> MutexGuard<'_, Vec<(Instant, Revocation)>> {
+    fn given(&self) -> MutexGuard<'_, HashMap<Revocation, Instant>> {
         self.given.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The log shows these orders: they are safe there.
+    fn shown(&self, orders: &[Revocation]) {
+        let mut given = self.given();
+        for order in orders {
+            given.remove(order);
+        }
     }
 
     /// Whether the log does not show an order that the store took.
     fn misses_some(&self) -> bool {
-        self.given().iter().any(|(when, _)| when.elapsed() > UNHEARD)
+        self.given().values().any(|when| when.elapsed() > UNHEARD)
     }
 }
 
@@ -301,9 +310,7 @@ impl Listener {
                     self.mark = mark;
                     self.note(&orders, (feed.clock)());
                     feed.add(&orders);
-                    if !orders.is_empty() {
-                        feed.given().retain(|(_, order)| !orders.contains(order));
-                    }
+                    feed.shown(&orders);
                     if !more {
                         self.mend(feed).await?;
                         self.hear(feed, asked);
@@ -317,7 +324,7 @@ impl Listener {
     /// Asks the store from time to time to show that it takes orders.
     async fn pulse(&mut self, feed: &Feed) -> Result<(), Away> {
         if self.deaf || self.pulsed.is_none_or(|last| last.elapsed() >= PULSE) {
-            feed.store.pulse(feed.log_age()).await?;
+            feed.store.pulse().await?;
             self.pulsed = Some(Instant::now());
             // Beside the heartbeat: sentinels that are slow to answer must not make it late.
             if self.looking.as_ref().is_none_or(JoinHandle::is_finished) {
@@ -364,7 +371,7 @@ impl Listener {
         }
         tracing::warn!(orders = missing.len(), "the store had lost orders to end sessions");
         let handed = feed.store.revoke(&missing, feed.log_age()).await;
-        feed.given().extend(missing.into_iter().map(|order| (Instant::now(), order)));
+        feed.given().extend(missing.into_iter().map(|order| (order, Instant::now())));
         if handed.is_err() {
             self.begin_anew();
         }

@@ -231,13 +231,13 @@ impl Store {
         }
     }
 
-    /// Makes sure that orders would be taken, and lets go of the oldest. A server that only answers
-    /// may be one that nobody else asks any more.
-    pub async fn pulse(&self, age: Duration) -> Result<(), Away> {
+    /// Makes sure that orders would be taken. A server that only answers may be one that nobody else
+    /// asks any more.
+    pub async fn pulse(&self) -> Result<(), Away> {
         match self {
             Self::Memory(_) | Self::File(_) => Ok(()),
             #[cfg(feature = "redis")]
-            Self::Redis(redis) => redis.pulse(age).await,
+            Self::Redis(redis) => redis.pulse().await,
         }
     }
 

@@ -97,6 +97,26 @@ async fn a_redis_that_has_forgotten_is_told_again() {
     fleet.close().await;
 }
 
+/// As in a failover: the master had said yes, and the one that follows it never heard.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_redis_took_and_lost_is_put_back() {
+    let redis = Redis::start().await;
+    let mut fleet = Fleet::at(&redis.url(), 2).await;
+    for _ in 0..3 {
+        let (first, second) = (fleet.somebody().await, fleet.somebody().await);
+        fleet.revoke(0, &format!(r#"{{"session":"{}"}}"#, sid(&first).await)).await;
+        let _ = fleet.refused_after(&first, Instant::now()).await;
+        let given = fleet.revoke(0, &format!(r#"{{"session":"{}"}}"#, sid(&second).await)).await;
+        assert!(given.contains("\"handed_over\":true"), "{given}");
+        let last = redis.ask("XREVRANGE wxgate:revocations + - COUNT 1").await;
+        let id = last.lines().find(|line| line.contains('-')).unwrap();
+        assert!(redis.ask(&format!("XDEL wxgate:revocations {id}")).await.starts_with(":1"));
+        let refused = fleet.refused_after(&second, Instant::now()).await;
+        assert!(refused.iter().all(|wait| *wait < Duration::from_secs(3)), "{refused:?}");
+    }
+    fleet.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_was_cut_off_hears_what_it_missed() {
     let redis = Redis::start().await;
