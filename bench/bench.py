@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The gateway beside nginx and HAProxy from the distribution, in interleaved rounds on this machine.
 
-    make bench                        every row, beside its goal: about ten minutes
+    make bench                        every row, beside its goal: six minutes or so
     bench/bench.py keepalive 16k      these rows
     bench/bench.py -r 9 -d 3 tls      more rounds, longer ones
 
@@ -76,7 +76,7 @@ def prepared(args: argparse.Namespace) -> Size:
     wanted = size.crowd + 4_000
     if most != resource.RLIM_INFINITY and most < wanted:
         sys.exit(f"needs {wanted} open files: ulimit -n says {most} at most")
-    # Python would otherwise raise no more than it was given, and neither would who it starts.
+    # Whoever is started has what we have.
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 20_000), most) if most > 0 else (20_000, most))
     return size
 

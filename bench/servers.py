@@ -34,6 +34,7 @@ class Server:
 
     def __init__(self, name: str, command: list[str], port: int, cores: set[int], tls_port: int = 0):
         self.name, self.port, self.tls_port = name, port, tls_port
+        self.config: Path | None = None
         self.reader: subprocess.Popen[bytes] | None = None
         self.began = time.monotonic()
         piped = name.startswith("wxgate")
@@ -171,7 +172,7 @@ class Street:
         Path(f"{at}.conf").write_text(
             f"""daemon off; worker_processes 1; pid {at}.pid; error_log stderr crit;
 events {{ worker_connections 16384; }}
-http {{ access_log off; keepalive_requests 1000000000; client_max_body_size 0; {temporary}
+http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 1h; client_max_body_size 0; {temporary}
 {http} }}"""
         )
         return ["nginx", "-e", "stderr", "-c", f"{at}.conf"]
@@ -220,7 +221,7 @@ server {{ listen 127.0.0.1:{port} backlog=4096; listen 127.0.0.1:{tls} ssl backl
   nbthread 1
 defaults
   timeout connect 5s
-  timeout client 75s
+  timeout client 1h
   timeout server 60s
 frontend fe
   bind 127.0.0.1:{port} backlog 4096
@@ -233,17 +234,19 @@ backend app
 
     def wxgate(self, workers: int = 1, cores: set[int] = PROXY, sites: int = 1) -> Server:
         """As it is shipped, everything on. Limits are where this load does not meet them."""
-        server, path = self.unstarted(workers, cores, sites)
+        server = self.starting(workers, cores, sites)
         self.stack.callback(server.stop)
-        server.config = path  # type: ignore[attr-defined]
         return server.ready()
 
-    def unstarted(self, workers: int = 1, cores: set[int] = PROXY, sites: int = 1) -> tuple[Server, Path]:
+    def starting(self, workers: int = 1, cores: set[int] = PROXY, sites: int = 1) -> Server:
+        """The same, not waited for and for the caller to stop."""
         port, tls = free_port(), free_port()
         path = self.folder / f"wxgate-{port}.toml"
         path.write_text(self.config(port, tls, workers) + "".join(self.site(n) for n in range(1, sites)))
         command = [self.program, "serve", "--config", str(path)]
-        return Server("wxgate", command, port, cores, tls), path
+        server = Server("wxgate", command, port, cores, tls)
+        server.config = path
+        return server
 
     def config(self, port: int, tls: int, workers: int) -> str:
         wechat = f"http://127.0.0.1:{self.wechat}"
@@ -255,6 +258,7 @@ listen = ["127.0.0.1:{tls}"]
 certificates = [{{ cert = "cert.pem", key = "key.pem" }}]
 [server.limits]
 connections = 16000
+idle_time = "1h"
 logins_per_minute = 1000000
 [admin]
 listen = "127.0.0.1:{free_port()}"
@@ -291,7 +295,7 @@ auth = "optional"
         routes = "".join(f'[[site.route]]\npath = "/part-{n}/*"\nauth = "optional"\n' for n in range(20))
         return f"""[[site]]
 hosts = [{hosts}]
-public_url = "http://site-{number}.example.com"
+public_url = "https://site-{number}.example.com"
 account = "main"
 upstream = ["http://127.0.0.1:{self.upstream}"]
 {routes}"""

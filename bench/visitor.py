@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import http.client
+import json
 import re
 import socket
 import ssl
 import sys
 import urllib.parse
+from dataclasses import dataclass
+from email.message import Message
 
 from servers import HOST, SECURE_HOST, Server, Street
 
@@ -28,6 +31,25 @@ def cookie_header(session: str, secure: bool = False) -> str:
     return f"theme=dark; {'__Host-' if secure else ''}wxgate={session}; lang=zh_CN"
 
 
+@dataclass
+class Page:
+    """One answer."""
+
+    status: int
+    headers: Message
+    body: bytes
+
+    def text(self) -> str:
+        return self.body.decode("utf-8", "replace")
+
+    def location(self) -> str:
+        return self.headers["Location"] or sys.exit(f"no way on from here: {self.status} {self.text()}")
+
+    def cookies(self) -> list[str]:
+        """`name=value` of each cookie that it sets."""
+        return [line.partition(";")[0] for line in self.headers.get_all("Set-Cookie") or []]
+
+
 class Visitor:
     """A browser with connections that it keeps."""
 
@@ -37,7 +59,7 @@ class Visitor:
         self.doors = {HOST: plain, SECURE_HOST: encrypted}
         self.plain, self.wechat = plain, http.client.HTTPConnection("127.0.0.1", wechat, timeout=10)
 
-    def get(self, url: str, cookies: str = "") -> http.client.HTTPResponse:
+    def get(self, url: str, cookies: str = "") -> Page:
         parts = urllib.parse.urlsplit(url)
         host = parts.hostname or ""
         door = self.wechat if host == "127.0.0.1" else self.doors.get(host, self.plain)
@@ -47,22 +69,20 @@ class Visitor:
             headers["Cookie"] = cookies
         door.request("GET", path, headers=headers)
         answer = door.getresponse()
-        answer.text = answer.read().decode("utf-8", "replace")  # type: ignore[attr-defined]
-        return answer
+        return Page(answer.status, answer.headers, answer.read())
 
     def login(self, origin: str, scope: str = "snsapi_userinfo") -> str:
         """The value of the session cookie, as the gateway set it after a trip through WeChat."""
         asked = self.get(f"{origin}/_wx/login?rd=/&scope={scope}")
-        flow = cookie_of(asked).partition(";")[0]
-        back = self.get(location(asked))
+        back = self.get(asked.location())
         if back.status == 200:  # the sheet that asks for consent, the first time
-            back = self.get(self._agree(location(asked), back.text))  # type: ignore[attr-defined]
-        home = self.get(location(back), flow)
-        for line in home.headers.get_all("Set-Cookie") or []:
-            found = re.match(r"(?:__Host-)?wxgate=([^;]+)", line)
-            if found:
-                return found.group(1)
-        sys.exit(f"no session: {home.status} {home.headers}")
+            back = self.get(self._agree(asked.location(), back.text()))
+        home = self.get(back.location(), "; ".join(asked.cookies()))
+        for cookie in home.cookies():
+            name, _, value = cookie.partition("=")
+            if name.removeprefix("__Host-") == "wxgate":
+                return value
+        sys.exit(f"no session: {home.status} {home.text()}")
 
     def _agree(self, url: str, page: str) -> str:
         link = re.search(r'href="([^"]*answer=allow[^"]*)"', page)
@@ -80,55 +100,47 @@ class Visitor:
             door.close()
 
 
-def location(answer: http.client.HTTPResponse) -> str:
-    found = answer.headers.get("Location")
-    return found or sys.exit(f"no way on from here: {answer.status} {answer.text}")  # type: ignore[attr-defined]
-
-
-def cookie_of(answer: http.client.HTTPResponse) -> str:
-    return answer.headers.get("Set-Cookie") or sys.exit(f"no cookie: {answer.status} {answer.headers}")
-
-
-def ask(server: Server, path: str, headers: dict[str, str], body: bytes | None = None, secure: bool = False):
-    """One answer: its status, headers and body."""
+def ask(
+    server: Server, path: str, headers: dict[str, str], body: bytes | None = None, secure: bool = False
+) -> Page:
+    """One answer, over a connection of its own."""
+    door: http.client.HTTPConnection
     if secure:
-        door: http.client.HTTPConnection = http.client.HTTPSConnection(
-            "127.0.0.1", server.tls_port, timeout=10, context=ANYBODY
-        )
+        door = http.client.HTTPSConnection("127.0.0.1", server.tls_port, timeout=10, context=ANYBODY)
     else:
         door = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
     host = SECURE_HOST if secure else HOST
     door.request("GET" if body is None else "POST", path, body, {"Host": host, **HEADERS, **headers})
     answer = door.getresponse()
-    said = answer.read()
+    page = Page(answer.status, answer.headers, answer.read())
     door.close()
-    return answer.status, answer.headers, said
+    return page
 
 
 def check(server: Server, session: str, openid: str, secure: bool = False) -> None:
     """The contender does its work: it knows the visitor, refuses a forger, and tells the site."""
     names = server.name.startswith("wxgate") or server.name == "HAProxy, JWT"
     good = {"Cookie": cookie_header(session, secure)}
-    status, _, said = ask(server, "/seen", good, secure=secure)
-    seen, cookies, client = said.decode().split("|")
+    page = ask(server, "/seen", good, secure=secure)
+    seen, cookies, client = page.text().split("|")
     expected = openid if names else "forged"
     kept = "wxgate=" not in cookies if names else "wxgate=" in cookies
     others = "theme=dark" in cookies and "lang=zh_CN" in cookies
     address = client == "127.0.0.1" or server.name == "TCP"
-    if not (status == 200 and seen == expected and kept and others and address):
-        sys.exit(f"{server.name} does not do the work: {status} {said!r}")
+    if not (page.status == 200 and seen == expected and kept and others and address):
+        sys.exit(f"{server.name} does not do the work: {page}")
     if names:
         bad = session[:-6] + ("AAAAAA" if session[-6:] != "AAAAAA" else "BBBBBB")
-        status, _, said = ask(server, "/seen", {"Cookie": cookie_header(bad, secure)}, secure=secure)
-        if status not in (302, 401):
-            sys.exit(f"{server.name} takes a forged session: {status} {said!r}")
+        page = ask(server, "/seen", {"Cookie": cookie_header(bad, secure)}, secure=secure)
+        if page.status not in (302, 401):
+            sys.exit(f"{server.name} takes a forged session: {page}")
     for path, size in {"/": 1 << 10, "/16k": 16 << 10, "/1m": 1 << 20}.items():
-        status, _, said = ask(server, path, good, secure=secure)
-        if (status, len(said)) != (200, size):
-            sys.exit(f"{server.name}, {path}: {status}, {len(said)} bytes")
-    status, _, said = ask(server, "/sink", good, b"x" * (1 << 20), secure=secure)
-    if status != 200 or int(said) < 1 << 20:
-        sys.exit(f"{server.name}, upload: {status} {said!r}")
+        page = ask(server, path, good, secure=secure)
+        if (page.status, len(page.body)) != (200, size):
+            sys.exit(f"{server.name}, {path}: {page.status}, {len(page.body)} bytes")
+    page = ask(server, "/sink", good, b"x" * (1 << 20), secure=secure)
+    if page.status != 200 or int(page.body) < 1 << 20:
+        sys.exit(f"{server.name}, upload: {page}")
 
 
 def hold(server: Server, count: int, session: str, secure: bool = False) -> list[socket.socket]:
@@ -158,6 +170,5 @@ def logged_in(street: Street) -> tuple[Visitor, str, str, str]:
     visitor = Visitor(gateway, street.wechat)
     plain = visitor.login(f"http://{HOST}")
     encrypted = visitor.login(f"https://{SECURE_HOST}")
-    _, _, said = ask(gateway, "/_wx/session", {"Cookie": cookie_header(plain)})
-    found = re.search(r'"openid":\s*"([^"]+)"', said.decode())
-    return visitor, plain, encrypted, found.group(1) if found else sys.exit(f"who? {said!r}")
+    who = ask(gateway, "/_wx/session", {"Cookie": cookie_header(plain)})
+    return visitor, plain, encrypted, json.loads(who.body)["openid"]
