@@ -19,7 +19,7 @@ format:
 	$(CARGO) fmt --check
 
 lint:
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --features benching -- -D warnings
 
 unit:
 	$(CARGO) test --locked

@@ -11,6 +11,7 @@
 //!
 //! | room         | owns                                                  | I/O                |
 //! |--------------|-------------------------------------------------------|--------------------|
+//! | `benching`   | what `benches/` measures; in no other build           | none               |
 //! | `fuzzing`    | what `fuzz/` calls, and a test; in no other build     | none               |
 //! | [`cli`]      | the commands, signals, exit codes                     | process            |
 //! | [`demo`]     | gateway, emulated WeChat and a sample site, together  | starts the others  |
@@ -55,6 +56,9 @@
 //! Each thread owns a runtime, its listeners, its upstream connections and its cache of verified
 //! cookies. Threads share nothing on this path but read-only snapshots.
 
+#[cfg(feature = "benching")]
+#[doc(hidden)]
+pub mod benching;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -1,0 +1,173 @@
+//! What `benches/` measures: the steps of one request's path, each with the very functions that the
+//! gateway calls, on a request like those of a browser inside WeChat. In no build but theirs.
+#![expect(clippy::unwrap_used, reason = "what is measured is known to be good")]
+
+use std::{cell::RefCell, fmt::Write as _, io, path, rc::Rc};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request};
+use quick_cache::unsync::Cache;
+
+use crate::{
+    auth::{Identity, KeySettings, Keys, Known, Session, SoFar},
+    clock::Timestamp,
+    config::{Config, File, Sources},
+    http1::head::{self, Length},
+    secret::Secret,
+    site::{Scope, Site},
+    wire::{Path, cookie},
+};
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+const NOW: Timestamp = Timestamp(1_800_000_000);
+const APP_ID: &str = "wx0123456789abcdef";
+
+const CONFIG: &str = r#"
+[session]
+keys = [{ id = "a", secret = { env = "KEY" } }]
+[[account]]
+name = "main"
+app_id = "wx0123456789abcdef"
+app_secret = { env = "SECRET" }
+"#;
+
+/// A world with one secret, whatever it is called.
+struct World;
+
+impl Sources for World {
+    fn variable(&self, _: &str) -> Result<String, String> {
+        Ok(SECRET.to_owned())
+    }
+
+    fn file(&self, _: &path::Path) -> io::Result<File> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn is_folder(&self, _: &path::Path) -> bool {
+        false
+    }
+}
+
+/// Sites, a visitor of the last of them, and what a thread remembers of that visitor.
+pub struct Street {
+    config: Config,
+    keys: Keys,
+    cookie: String,
+    known: Rc<Known>,
+    verified: RefCell<Cache<Box<[u8]>, Rc<Known>>>,
+}
+
+impl Street {
+    /// So many sites, each with so many routes.
+    pub fn new(sites: usize, routes: usize) -> Self {
+        let config = Config::parse("config.toml", &configuration(sites, routes), &World);
+        let config = config.map_err(|complaints| complaints.to_string()).unwrap();
+        let ring = [KeySettings { id: "a".to_owned(), secret: Secret::new(SECRET) }];
+        let keys = Keys::new(&ring).unwrap();
+        let site = config.gateway.sites.all().last().unwrap();
+        let login = SoFar { identity: visitor(), app_id: APP_ID.to_owned(), also: [].into() };
+        let session = Session::begin(site, login, 7, NOW, &config.gateway.session);
+        let cookie = session.seal(&keys).unwrap();
+        let known = Rc::new(Known::new(session, site));
+        let verified = RefCell::new(Cache::new(16));
+        verified.borrow_mut().insert(cookie.as_bytes().into(), Rc::clone(&known));
+        Self { config, keys, cookie, known, verified }
+    }
+
+    fn site(&self) -> &Site {
+        self.config.gateway.sites.all().last().unwrap()
+    }
+
+    /// The head of a request for one of the visitor's pages.
+    pub fn head(&self) -> Bytes {
+        let host = self.host();
+        let cookie = &self.cookie;
+        Bytes::from(format!(
+            "GET /part-1/orders?page=2 HTTP/1.1\r\nHost: {host}\r\nAccept: text/html\r\n\
+             User-Agent: Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) MicroMessenger/8.0.49\r\n\
+             Accept-Language: zh-CN\r\nAccept-Encoding: gzip, br\r\nX-WeChat-OpenId: forged\r\n\
+             Cookie: theme=dark; wxgate={cookie}; lang=zh_CN\r\n\r\n"
+        ))
+    }
+
+    /// The host of the last site.
+    pub fn host(&self) -> &str {
+        self.site().public_url.host().as_str()
+    }
+
+    /// Reads a head.
+    pub fn parse(&self, head: &Bytes) -> Request<()> {
+        head::request(head, 100).unwrap().request
+    }
+
+    /// Writes the head of a request without a body.
+    pub fn write(&self, out: &mut Vec<u8>, request: &Request<()>) {
+        head::write_request(out, request, Length::Unsaid);
+    }
+
+    /// Finds our cookie, and what is remembered of it.
+    pub fn remembered(&self, headers: &HeaderMap) -> bool {
+        let verified = self.verified.borrow();
+        let found = self.values(headers).filter_map(|value| verified.get(value).map(Rc::clone));
+        found.count() == 1
+    }
+
+    /// Finds our cookie, and checks its signature and claims.
+    pub fn verified(&self, headers: &HeaderMap) -> bool {
+        let found = self.values(headers).map(|value| Session::open(value, &self.keys));
+        found.flatten().count() == 1
+    }
+
+    fn values<'a>(&'a self, headers: &'a HeaderMap) -> impl Iterator<Item = &'a [u8]> {
+        cookie::values(headers, self.site().cookies.session())
+    }
+
+    /// Whether the session is good here and now.
+    pub fn checked(&self) -> bool {
+        self.known.session.check(self.site(), NOW).is_ok()
+    }
+
+    /// The site of a host and the route of a path, as the gateway looks them up.
+    pub fn routed(&self, host: &str, path: &str) -> bool {
+        let site = self.config.gateway.sites.find(host).unwrap();
+        site.route(Path::parse(path).unwrap(), &http::Method::GET).is_some()
+    }
+
+    /// Takes out of a request what must not go on, and introduces the visitor.
+    pub fn edit(&self, headers: &mut HeaderMap) {
+        let site = self.site();
+        site.reserved.strip(headers, false).unwrap();
+        site.cookies.withhold(headers);
+        for (name, value) in &self.known.introduction {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+}
+
+fn configuration(sites: usize, routes: usize) -> String {
+    let mut text = CONFIG.to_owned();
+    for site in 1..=sites {
+        let host = format!("site-{site}.example.com");
+        write!(
+            text,
+            "[[site]]\nhosts = [\"{host}\"]\npublic_url = \"http://{host}\"\naccount = \"main\"\n\
+             upstream = [\"http://10.0.0.5:8000\"]\n"
+        )
+        .unwrap();
+        for route in 1..=routes {
+            write!(text, "[[site.route]]\npath = \"/part-{route}/*\"\nauth = \"optional\"\n")
+                .unwrap();
+        }
+    }
+    text
+}
+
+fn visitor() -> Identity {
+    Identity {
+        openid: "o6_bmjrPTlm6_2sgVt7hMZOPfL2M".to_owned(),
+        unionid: Some("oWgGz1AbCdEfGhIjKlMnOpQrStUv".to_owned()),
+        nickname: Some("李雷".to_owned()),
+        avatar: Some("https://thirdwx.qlogo.cn/mmopen/vi_32/lilei/132".to_owned()),
+        scope: Scope::UserInfo,
+    }
+}
