@@ -106,7 +106,7 @@ impl Worker {
     pub(super) async fn broker<'a>(
         &self,
         desk: &'a Desk,
-        ((broker, window), request): ((&'a Broker, Window), Request<Incoming>),
+        ((broker, window), request): ((&'a Broker, Window), &mut Request<Incoming>),
         (peer, now): (&'a Rc<Peer>, Timestamp),
         entry: &mut Entry,
     ) -> Result<Response<Body>, Error> {
@@ -114,7 +114,7 @@ impl Worker {
         let client = rules.trusted.client(peer.ip, request.headers());
         entry.came_from(client);
         entry.at_broker();
-        match receive::well_formed(&request) {
+        match receive::well_formed(request) {
             // After a method like these nobody knows what the client sends next, but over HTTP/2.
             Err(Error::MethodNotAllowed) => {
                 let last = request.version() != Version::HTTP_2;
@@ -131,14 +131,14 @@ impl Worker {
         let request_id = entry.request_id().clone();
         let visit = Visit { rules, broker, client, now, request_id };
         match window {
-            Window::Auth => self.go(&visit, &request).await,
+            Window::Auth => self.go(&visit, request).await,
             Window::OpenId | Window::UserInfo => match program::secret(request.headers()) {
-                Some(secret) => Ok(self.exchange(&visit, window, &request, &secret).await),
-                None => self.back(&visit, &request).await,
+                Some(secret) => Ok(self.exchange(&visit, window, request, &secret).await),
+                None => self.back(&visit, request).await,
             },
             Window::Redeem => Ok(self.redeem(&visit, request).await),
-            Window::JsSdk if preflight => Ok(jssdk::preflight(&visit, &request)),
-            Window::JsSdk if signs => Ok(self.sign(&visit, &request).await),
+            Window::JsSdk if preflight => Ok(jssdk::preflight(&visit, request)),
+            Window::JsSdk if signs => Ok(self.sign(&visit, request).await),
             Window::PublicKeys => Ok(reply::public_keys(rules.keys.public(), request.headers())),
             Window::OpenApi => Ok(reply::json(StatusCode::OK, &rules.broker_document)),
             Window::JsSdk | Window::Unknown => Err(Error::NotFound),

@@ -24,7 +24,7 @@ impl Worker {
     pub(super) async fn forward(
         &self,
         desk: &Desk,
-        request: Request<Incoming>,
+        request: &mut Request<Incoming>,
         arrival: &Arrival<'_>,
         known: Option<Rc<Known>>,
     ) -> Result<Response<Body>, Error> {
@@ -32,8 +32,7 @@ impl Worker {
         if limit > 0 && announced(request.headers()).is_some_and(|length| length > limit) {
             return Err(upstream::Error::TooLarge.into());
         }
-        let mut request = request;
-        let tunnel = wants_websocket(&request);
+        let tunnel = wants_websocket(request);
         edit(request.headers_mut(), arrival)?;
         if let Some(known) = known.as_deref() {
             introduce(request.headers_mut(), desk, arrival, known)?;
@@ -42,10 +41,10 @@ impl Worker {
             request.headers_mut().insert(header::CONNECTION, UPGRADE);
             request.headers_mut().insert(header::UPGRADE, WEBSOCKET);
         }
-        let request = request.map(|body| Outgoing::new(body, desk.rules.body));
+        let body = Outgoing::new(std::mem::take(request.body_mut()), desk.rules.body);
         let group = desk.group(site, &self.upstream).ok_or(Error::UnknownHost)?;
         let began = Instant::now();
-        let answer = self.upstream.send(request, group, &site.upstream).await;
+        let answer = self.upstream.send(request, body, (group, &site.upstream)).await;
         arrival.site_took.set(Some(began.elapsed()));
         let response = answer?;
         let mut response = self.answer_with(response, arrival, (tunnel, known.as_ref()))?;

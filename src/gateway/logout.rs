@@ -39,12 +39,12 @@ impl Worker {
     pub(super) async fn logout(
         &self,
         desk: &Desk,
-        request: Request<Incoming>,
+        request: &mut Request<Incoming>,
         arrival: &Arrival<'_>,
     ) -> Result<Response<Body>, Error> {
-        let (rules, site, asker) = (&*desk.rules, arrival.site, Asker::of(&request));
-        let known = self.recognise_unsure(desk, &request, arrival).ok();
-        let (head, body) = request.into_parts();
+        let (rules, site, asker) = (&*desk.rules, arrival.site, Asker::of(request));
+        let known = self.recognise_unsure(desk, request, arrival).ok();
+        let body = std::mem::take(request.body_mut());
         let form = timeout(FORM_TIME, Limited::new(body, LONGEST_FORM).collect()).await;
         let form = form.ok().and_then(Result::ok).map(Collected::to_bytes).unwrap_or_default();
         let shown = form_urlencoded::parse(&form).find(|(name, _)| name == "token");
@@ -52,7 +52,7 @@ impl Worker {
             (Some(known), Some((_, shown))) => vouched(&rules.keys, &known.session, &shown),
             (_, _) => false,
         };
-        if !ours && !from_the_site(&head.headers, site.public_url.as_str()) {
+        if !ours && !from_the_site(request.headers(), site.public_url.as_str()) {
             return Err(Error::ForeignLogout);
         }
         if let Some(known) = known {

@@ -89,15 +89,16 @@ impl Worker {
     pub async fn handle(&self, request: Request<Incoming>, peer: &Rc<Peer>) -> Response<Body> {
         let (desk, now) = (self.desk(), (self.gateway.clock)());
         let mut entry = Entry::open(&request, peer, (&desk, &self.lines), now);
-        let (asker, version) = (Asker::of(&request), request.version());
-        let response = match self.answer(&desk, request, (peer, now), &mut entry).await {
+        let mut request = request;
+        let response = match self.answer(&desk, &mut request, (peer, now), &mut entry).await {
             Ok(response) => response,
             Err(error) => {
                 let error = self.held_back(&desk, error, entry.client());
                 self.note(&error, &entry);
-                let sorry = desk.rules.voice.apologise(&error, &asker, entry.request_id());
+                let sorry =
+                    desk.rules.voice.apologise(&error, &Asker::of(&request), entry.request_id());
                 // HTTP/2 frames its requests, and knows no such header.
-                let last = error.ends_connection() && version != Version::HTTP_2;
+                let last = error.ends_connection() && request.version() != Version::HTTP_2;
                 if last { reply::last(sorry) } else { sorry }
             }
         };
@@ -145,31 +146,32 @@ impl Worker {
     async fn answer<'a>(
         &self,
         desk: &'a Desk,
-        request: Request<Incoming>,
+        request: &mut Request<Incoming>,
         (peer, now): (&'a Rc<Peer>, Timestamp),
         entry: &mut Entry,
     ) -> Result<Response<Body>, Error> {
         let rules = &*desk.rules;
-        if let Some(content) = rules.verify_file(&request) {
+        if let Some(content) = rules.verify_file(request) {
             return Ok(reply::text(content));
         }
-        if let Some(asked) = broker::asked(rules, &request) {
-            return self.broker(desk, (asked, request), (peer, now), entry).await;
+        if let Some(asked) = broker::asked(rules, request) {
+            return Box::pin(self.broker(desk, (asked, request), (peer, now), entry)).await;
         }
         if self.gateway.feed.has_dozed() {
-            self.gateway.feed.catch_up().await;
+            Box::pin(self.gateway.feed.catch_up()).await;
         }
-        if let Some(rest) = verify::asked(rules, &request) {
-            return self.verify(desk, (&request, rest), (peer, now), entry);
+        if let Some(rest) = verify::asked(rules, request) {
+            return self.verify(desk, (request, rest), (peer, now), entry);
         }
-        if let Some(relayed) = login::relay(rules, &request, now) {
+        if let Some(relayed) = login::relay(rules, request, now) {
             let client = rules.trusted.client(peer.ip, request.headers());
             self.count(Deed::Callback, rules, client)?;
             return relayed;
         }
-        let arrival = receive::receive(rules, &request, peer, entry, now)?;
+        let arrival = receive::receive(rules, request, peer, entry, now)?;
         let answer = match arrival.landing {
-            Landing::Door(door) => self.open(door, desk, request, &arrival).await,
+            // In boxes, as all that is rare: every request would carry its weight.
+            Landing::Door(door) => Box::pin(self.open(door, desk, request, &arrival)).await,
             Landing::Route(access) => {
                 entry.routed(access);
                 self.visit(access, desk, request, &arrival).await
@@ -184,37 +186,37 @@ impl Worker {
         &self,
         access: Access,
         desk: &Desk,
-        request: Request<Incoming>,
+        request: &mut Request<Incoming>,
         arrival: &Arrival<'_>,
     ) -> Result<Response<Body>, Error> {
         let (rules, site) = (&*desk.rules, arrival.site);
-        if let Some(answer) = cors::preflight(site, access, &request) {
+        if let Some(answer) = cors::preflight(site, access, request) {
             return Ok(answer);
         }
-        let (known, decision) = self.judge(access, desk, &request, arrival)?;
+        let (known, decision) = self.judge(access, desk, request, arrival)?;
         let response = match decision {
             Decision::Introduce => return self.forward(desk, request, arrival, known.ok()).await,
             Decision::PassUnnamed => return self.forward(desk, request, arrival, None).await,
             Decision::Login(scope) if site.fragment == Fragment::Keep => {
-                let url = rules.login_url(&rules.going(&request), Some(scope));
-                rules.voice.remember(&url, &Asker::of(&request))
+                let url = rules.login_url(&rules.going(request), Some(scope));
+                rules.voice.remember(&url, &Asker::of(request))
             }
             Decision::Login(scope) => {
-                let wish = login::Wish::first(rules.going(&request), scope);
-                self.begin_login(rules, &request, arrival, wish)?
+                let wish = login::Wish::first(rules.going(request), scope);
+                self.begin_login(rules, request, arrival, wish)?
             }
             Decision::OfferLogin(scope) => {
-                let url = rules.login_url(&rules.going(&request), Some(scope));
-                rules.voice.offer_login(&url, &Asker::of(&request))
+                let url = rules.login_url(&rules.going(request), Some(scope));
+                rules.voice.offer_login(&url, &Asker::of(request))
             }
             Decision::OpenInWeChat => {
-                rules.voice.open_in_wechat(site, &rules.going(&request), &Asker::of(&request))
+                rules.voice.open_in_wechat(site, &rules.going(request), &Asker::of(request))
             }
-            Decision::LeaveSnapshot => rules.voice.leave_snapshot(&Asker::of(&request)),
+            Decision::LeaveSnapshot => rules.voice.leave_snapshot(&Asker::of(request)),
             Decision::WeChatOnly => return Err(Error::WeChatOnly),
             Decision::Unauthorized(scope) => {
                 self.count(Deed::Refusal, rules, arrival.origin.ip)?;
-                let url = rules.login_url(&rules.going(&request), Some(scope));
+                let url = rules.login_url(&rules.going(request), Some(scope));
                 cors::readable(site, request.headers(), reply::unauthorized(&url))
             }
         };
@@ -229,24 +231,24 @@ impl Worker {
         &self,
         door: Door,
         desk: &Desk,
-        request: Request<Incoming>,
+        request: &mut Request<Incoming>,
         arrival: &Arrival<'_>,
     ) -> Result<Response<Body>, Error> {
         let get = matches!(*request.method(), Method::GET | Method::HEAD);
         match door {
-            Door::Login if get => self.login(desk, &request, arrival),
-            Door::Callback if get => self.callback(desk, &request, arrival).await,
-            Door::Accept if get => self.accept(desk, &request, arrival).await,
+            Door::Login if get => self.login(desk, request, arrival),
+            Door::Callback if get => self.callback(desk, request, arrival).await,
+            Door::Accept if get => self.accept(desk, request, arrival).await,
             Door::Client if get => Ok(reply::client(&desk.rules.prefix)),
             Door::PublicKeys if get && arrival.site.assertion => {
                 Ok(reply::public_keys(desk.rules.keys.public(), request.headers()))
             }
-            Door::Logout if get => Ok(self.ask_logout(desk, &request, arrival)),
+            Door::Logout if get => Ok(self.ask_logout(desk, request, arrival)),
             Door::Logout if request.method() == Method::POST => {
                 self.logout(desk, request, arrival).await
             }
             Door::Session if get => {
-                let answer = match self.recognise(desk, &request, arrival) {
+                let answer = match self.recognise(desk, request, arrival) {
                     Ok(known) => reply::session(&known.session, arrival.site),
                     Err(_) => reply::unauthorized(&desk.rules.login_url(&ReturnTo::home(), None)),
                 };

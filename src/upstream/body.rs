@@ -164,7 +164,7 @@ pub struct Streamed {
 
 /// The answer as it streams; an empty one frees its connection at once.
 pub fn streamed(
-    (answered, exchange): (Answered, Exchange),
+    (answered, exchange): (Answered, Box<Exchange>),
     patience: Duration,
 ) -> Response<Streamed> {
     let patience = (!are_events(&answered.response)).then_some(patience);
@@ -180,12 +180,12 @@ fn are_events<B>(response: &Response<B>) -> bool {
 }
 
 impl Streamed {
-    fn new(exchange: Exchange, patience: Option<Duration>) -> Self {
+    fn new(exchange: Box<Exchange>, patience: Option<Duration>) -> Self {
         if exchange.is_over() && !exchange.is_switched() {
             exchange.end();
             return Self { exchange: None, patience };
         }
-        Self { exchange: Some(Box::new(exchange)), patience }
+        Self { exchange: Some(exchange), patience }
     }
 
     /// The connection, if the answer was to switch to another protocol.

@@ -52,16 +52,24 @@ pub struct Failure {
 
 impl Exchange {
     /// Begins to send a request over this connection.
-    pub fn begin(lease: Lease, request: &Request<()>, body: Outgoing) -> Self {
+    pub fn begin<B>(lease: Lease, request: &Request<B>, body: Outgoing) -> Box<Self> {
         let length = length(request, &body);
         let mut buffer = lease.link.wire.arena().buffer();
         head::write_request(&mut buffer, request, length);
         let sender = Sender::new(buffer, length);
-        Self { lease, sender, body, since: None, keeps: true, switched: false, refused: None }
+        Box::new(Self {
+            lease,
+            sender,
+            body,
+            since: None,
+            keeps: true,
+            switched: false,
+            refused: None,
+        })
     }
 
     /// Brings the head of the answer.
-    pub async fn answer(mut self, method: &Method, patience: Duration) -> Answer {
+    pub async fn answer(mut self: Box<Self>, method: &Method, patience: Duration) -> Answer {
         let answered = std::future::poll_fn(|cx| self.poll_answer(cx, method, patience)).await;
         match answered {
             Ok(answered) => {
@@ -181,7 +189,7 @@ impl Exchange {
     /// Ends it. The connection is kept only if both ways have come to their ends: a site may answer
     /// before it has the whole request, and then the next visitor would wait for the body of this
     /// one, for as long as this one likes.
-    pub fn end(self) {
+    pub fn end(self: Box<Self>) {
         let through = self.is_over() && self.sender.is_sent() && self.refused.is_none();
         if through && self.keeps && !self.lease.link.wire.has_more() {
             self.lease.give_back();
@@ -200,11 +208,11 @@ impl Exchange {
 }
 
 /// What comes of an exchange.
-pub type Answer = Result<(Answered, Exchange), Failure>;
+pub type Answer = Result<(Answered, Box<Exchange>), Failure>;
 
 /// A body of unknown length needs chunks, also under a method that has none as a rule; none at all
 /// needs a length where one is expected (RFC 9110, section 8.6).
-fn length(request: &Request<()>, body: &Outgoing) -> Length {
+fn length<B>(request: &Request<B>, body: &Outgoing) -> Length {
     let said = request.headers().contains_key(http::header::CONTENT_LENGTH);
     let expected = said || matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
     match http_body::Body::size_hint(body).exact() {

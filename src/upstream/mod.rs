@@ -92,17 +92,16 @@ impl Upstream {
     }
 
     /// Sends a request to the site's next server and brings back its answer, whose body streams.
-    pub async fn send(
+    pub async fn send<B>(
         &self,
-        request: Request<Outgoing>,
-        group: &Group,
-        site: &Upstreams,
+        request: &Request<B>,
+        body: Outgoing,
+        (group, site): (&Group, &Upstreams),
     ) -> Result<Response<Streamed>, Error> {
-        let (parts, mut body) = request.into_parts();
-        let request = Request::from_parts(parts, ());
+        let mut body = body;
         loop {
             let lease = self.connection(group, site).await?;
-            let exchange = Exchange::begin(lease, &request, body);
+            let exchange = Exchange::begin(lease, request, body);
             match exchange.answer(request.method(), site.response_timeout).await {
                 Ok(answer) => return Ok(body::streamed(answer, site.response_timeout)),
                 Err(Failure { body: unsent, again: true, .. }) => body = unsent,
@@ -134,7 +133,9 @@ impl Upstream {
             if let Some(lease) = pool.idle() {
                 return Ok(lease);
             }
-            match timeout(site.connect_timeout, pool.connect(&self.tls, &self.arena)).await {
+            // In a box, because it is rare and would make every request carry its weight.
+            let connecting = Box::pin(pool.connect(&self.tls, &self.arena));
+            match timeout(site.connect_timeout, connecting).await {
                 Ok(Ok(lease)) => {
                     self.metrics.health.well(Part::Upstream, &pool.name);
                     return Ok(lease);

@@ -30,11 +30,12 @@ pub struct Pool {
     pub endpoint: Endpoint,
     /// The same in words.
     pub name: String,
-    idle: RefCell<Vec<(Link, Instant)>>,
+    idle: RefCell<Vec<(Box<Link>, Instant)>>,
     down_until: Cell<Option<Instant>>,
 }
 
-/// A connection to a server, and the clock that goes with it.
+/// A connection to a server, and the clock that goes with it. In a box, because it is handed about
+/// with every request.
 pub struct Link {
     pub wire: Wire,
     pub clock: Patience,
@@ -80,7 +81,7 @@ impl Pool {
         let stream = connect::open(&self.endpoint, tls).await?;
         self.down_until.set(None);
         let link = Link { wire: Wire::new(stream, arena), clock: Patience::default() };
-        Ok(Lease { link, pool: Rc::clone(self), is_used: false })
+        Ok(Lease { link: Box::new(link), pool: Rc::clone(self), is_used: false })
     }
 
     /// Closes what has been idle too long; `false` when nothing is left to keep.
@@ -94,7 +95,7 @@ impl Pool {
 
 /// A connection in use.
 pub struct Lease {
-    pub link: Link,
+    pub link: Box<Link>,
     pool: Rc<Pool>,
     /// Whether it has served before, so that the other end may have closed it this very moment.
     pub is_used: bool,

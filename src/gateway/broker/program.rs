@@ -63,7 +63,7 @@ impl Worker {
     pub(super) async fn redeem(
         &self,
         visit: &Visit<'_>,
-        request: Request<Incoming>,
+        request: &mut Request<Incoming>,
     ) -> Response<Body> {
         let told = self.try_to_redeem(visit, request).await;
         self.told(visit, told)
@@ -96,7 +96,7 @@ impl Worker {
     async fn try_to_redeem(
         &self,
         visit: &Visit<'_>,
-        request: Request<Incoming>,
+        request: &mut Request<Incoming>,
     ) -> Result<Value, Refusal> {
         let client = self.holder(visit, secret(request.headers()).as_ref())?;
         let ticket = ticket(request).await?;
@@ -175,13 +175,13 @@ fn flow_of(client: &Client) -> u128 {
 }
 
 /// The one field of a form, or of a JSON object.
-async fn ticket(request: Request<Incoming>) -> Result<String, Refusal> {
-    let (head, body) = request.into_parts();
+async fn ticket(request: &mut Request<Incoming>) -> Result<String, Refusal> {
+    let body = std::mem::take(request.body_mut());
     let body = timeout(BODY_TIME, Limited::new(body, LONGEST_BODY).collect()).await;
     let body = body.ok().and_then(Result::ok).map(Collected::to_bytes);
     let body = body.ok_or(Refusal::Invalid("the body is too long, or did not come"))?;
     let kind =
-        head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+        request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let found = if kind.to_ascii_lowercase().starts_with(b"application/json") {
         let json: Option<Value> = serde_json::from_slice(&body).ok();
         json.and_then(|it| it.get("ticket").and_then(Value::as_str).map(str::to_owned))
