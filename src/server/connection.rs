@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use tokio::time;
+use tokio_rustls::TlsAcceptor;
 
 use super::{http1::Http1, http2::Http2, tls, worker::Shared};
 use crate::{
@@ -20,37 +21,46 @@ pub struct Connection {
 
 impl Connection {
     /// Serves it to its end. A broken connection is the client's affair, not an error of ours.
+    ///
+    /// What is rare, or over soon, is in boxes: a quiet connection keeps room for the largest of what
+    /// is not.
     pub async fn serve(self, socket: Socket) {
-        let Some(acceptor) = self.shared.acceptor.as_ref().filter(|_| self.peer.encrypted) else {
-            return self.http1(Stream::Plain(socket)).await;
+        let acceptor = self.shared.acceptor.as_ref().filter(|_| self.peer.encrypted);
+        let (stream, is_http2) = match acceptor {
+            None => (Stream::Plain(socket), false),
+            Some(acceptor) => match Box::pin(self.handshake(acceptor, socket)).await {
+                Some(agreed) => agreed,
+                None => return,
+            },
         };
-        let handshake = Box::pin(acceptor.accept(socket));
-        match time::timeout(self.shared.limits.header_time, handshake).await {
+        if is_http2 {
+            Box::pin(Http2::new(self).serve(stream)).await;
+        } else {
+            let arena = Rc::clone(&self.shared.arena);
+            Http1::new(self, stream, &arena).serve().await;
+        }
+    }
+
+    /// The encrypted stream, and whether HTTP/2 was agreed on.
+    async fn handshake(&self, acceptor: &TlsAcceptor, socket: Socket) -> Option<(Stream, bool)> {
+        match time::timeout(self.shared.limits.header_time, acceptor.accept(socket)).await {
             Ok(Ok(stream)) => {
                 let (of, session) = (&self.shared.gateway, stream.get_ref().1);
                 of.handshake(tls::outcome(session), tls::version(session));
-                let agreed = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                let stream = Stream::Tls(Box::new(stream.into()));
-                if agreed {
-                    Box::pin(Http2::new(self).serve(stream)).await;
-                } else {
-                    self.http1(stream).await;
-                }
+                let is_http2 = session.alpn_protocol() == Some(b"h2");
+                Some((Stream::Tls(Box::new(stream.into())), is_http2))
             }
             Ok(Err(error)) => {
                 self.shared.gateway.handshake("failed", "");
                 tracing::debug!(peer = %self.peer.ip, %error, "handshake failed");
+                None
             }
             Err(_) => {
                 self.shared.gateway.handshake("timeout", "");
                 self.shared.gateway.met("header_time");
                 tracing::debug!(peer = %self.peer.ip, "handshake timed out");
+                None
             }
         }
-    }
-
-    async fn http1(self, stream: Stream) {
-        let arena = Rc::clone(&self.shared.arena);
-        Http1::new(self, stream, &arena).serve().await;
     }
 }

@@ -6,7 +6,7 @@
 use std::{
     cell::RefCell,
     future::{Future, poll_fn},
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -69,15 +69,16 @@ impl Http1 {
     pub async fn serve(mut self) {
         loop {
             let served = match self.next().await {
-                Ok(Some(Ok(asked))) => self.answer(asked).await,
-                Ok(Some(Err(refused))) => self.refuse(refused).await,
+                // In boxes, which a quiet connection does not have to keep room for.
+                Ok(Some(Ok(asked))) => Box::pin(self.answer(asked)).await,
+                Ok(Some(Err(refused))) => Box::pin(self.refuse(refused)).await,
                 Ok(None) => return,
                 Err(end) => Err(end),
             };
             match served {
                 Ok(Then::Next) => self.begun = true,
-                Ok(Then::Close) => return self.farewell().await,
-                Ok(Then::Switch(tunnel)) => return self.switch(tunnel).await,
+                Ok(Then::Close) => return Box::pin(self.farewell()).await,
+                Ok(Then::Switch(tunnel)) => return Box::pin(self.switch(tunnel)).await,
                 Err(End::Gone) => return,
                 Err(End::Limit(key)) => {
                     tracing::debug!(peer = %self.connection.peer.ip, limit = key, "closed");
@@ -146,19 +147,28 @@ impl Http1 {
         };
         let shared = Rc::clone(&self.connection.shared);
         let peer = Rc::clone(&self.connection.peer);
-        // In a box, which a quiet connection does not have to keep room for.
-        let mut handling = Box::pin(shared.gateway.handle(request.map(|()| body), &peer));
         self.since = None;
-        let response = poll_fn(|cx| match handling.as_mut().poll(cx) {
+        let response = {
+            let handling = pin!(shared.gateway.handle(request.map(|()| body), &peer));
+            self.while_waited_for(handling, upgrades).await?
+        };
+        self.send(response, exchange).await
+    }
+
+    /// What `handling` comes to, unless nobody waits for it any more.
+    async fn while_waited_for(
+        &mut self,
+        mut handling: Pin<&mut impl Future<Output = Response<Body>>>,
+        upgrades: bool,
+    ) -> Result<Response<Body>, End> {
+        poll_fn(|cx| match handling.as_mut().poll(cx) {
             Poll::Ready(response) if !upgrades => Poll::Ready(Ok(response)),
             polled @ (Poll::Ready(_) | Poll::Pending) => match self.poll_left(cx, upgrades) {
                 Poll::Ready(end) => Poll::Ready(Err(end)),
                 Poll::Pending => polled.map(Ok),
             },
-        });
-        let response = response.await?;
-        drop(handling);
-        self.send(response, exchange).await
+        })
+        .await
     }
 
     /// Ready when nobody waits for the answer any more.
@@ -298,7 +308,7 @@ impl Http1 {
         }
         let (visitor, _) = wire.into_parts();
         tokio::select! {
-            () = Box::pin(tunnel.join(visitor)) => (),
+            () = tunnel.join(visitor) => (),
             () = shared.close.cancelled() => (),
         }
     }
