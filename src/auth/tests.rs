@@ -32,6 +32,7 @@ pub fn site() -> Site {
             endpoints: Vec::new(),
             connect_timeout: Duration::ZERO,
             response_timeout: Duration::ZERO,
+            tls: None,
         },
         outside_wechat: Outside::Page,
         snapshot: Snapshot::Page,

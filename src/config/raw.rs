@@ -175,6 +175,7 @@ pub const SITE: Section = Section {
         ("fragment", r#"fragment = "drop""#),
         ("connect_timeout", r#"connect_timeout = "3s""#),
         ("response_timeout", r#"response_timeout = "60s""#),
+        ("upstream_tls", "[site.upstream_tls]"),
         ("ambiguous_paths", r#"ambiguous_paths = "refuse""#),
         ("underscores", r#"underscores = "drop""#),
         ("headers", "[site.headers]"),
@@ -183,6 +184,17 @@ pub const SITE: Section = Section {
         ("cors", "[site.cors]"),
         ("profile_refresh", r#"profile_refresh = "24h""#),
         ("revocation", r#"revocation = "bounded:30s""#),
+    ],
+};
+
+/// Whom we believe and who we are towards the servers of a site.
+pub const UPSTREAM_TLS: Section = Section {
+    title: "[site.upstream_tls]",
+    keys: &[
+        ("ca", r#"ca = "/etc/wxgate/site-ca.pem""#),
+        ("cert", r#"cert = "/etc/wxgate/client.pem""#),
+        ("key", r#"key = "/etc/wxgate/client.key""#),
+        ("server_name", r#"server_name = "site.internal""#),
     ],
 };
 
@@ -246,7 +258,7 @@ pub const SECRET: Section = Section {
 };
 
 /// Every kind of table.
-pub const ALL: [&Section; 20] = [
+pub const ALL: [&Section; 21] = [
     &FILE,
     &SERVER,
     &TLS,
@@ -261,6 +273,7 @@ pub const ALL: [&Section; 20] = [
     &TRACE,
     &ACCOUNT,
     &SITE,
+    &UPSTREAM_TLS,
     &HEADERS,
     &CORS,
     &ROUTE,

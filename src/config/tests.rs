@@ -71,11 +71,11 @@ fn the_file_at_the_root_loads_and_explains_every_key() {
             assert!(explained, "config.toml says nothing of `{key}` in {}", section.title);
         }
     }
-    assert_eq!(seen, 107, "the count in this test is out of date");
+    assert_eq!(seen, 112, "the count in this test is out of date");
 }
 
 /// Keys that `config.toml` shows an example of, commented out, and no default.
-const EXAMPLES: [&str; 19] = [
+const EXAMPLES: [&str; 22] = [
     "dir",
     "extra",
     "aliases",
@@ -95,6 +95,9 @@ const EXAMPLES: [&str; 19] = [
     "password",
     "tls",
     "ca",
+    "cert",
+    "key",
+    "server_name",
 ];
 
 #[test]
@@ -176,6 +179,7 @@ fn every_key_is_read() {
         (&raw::TRACE, "[trace]"),
         (&raw::ACCOUNT, "[[account]]"),
         (&raw::SITE, "[[site]]"),
+        (&raw::UPSTREAM_TLS, "[[site]]\n[site.upstream_tls]"),
         (&raw::HEADERS, "[[site]]\n[site.headers]"),
         (&raw::CORS, "[[site]]\n[site.cors]"),
         (&raw::ROUTE, "[[site]]\n[[site.route]]"),

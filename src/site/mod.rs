@@ -10,9 +10,11 @@ use crate::{
 };
 
 pub mod broker;
+mod credentials;
 mod route;
 
 pub use broker::Broker;
+pub use credentials::{Credentials, Unusable};
 pub use route::{Access, Pattern, Prompt, Route, Routes, Scope};
 
 /// An account of WeChat's, under which visitors have their openids.
@@ -109,6 +111,8 @@ pub struct Upstreams {
     pub connect_timeout: Duration,
     /// How long an answer may take to begin.
     pub response_timeout: Duration,
+    /// Whom we believe and who we are, over TLS; like any other client where there is nothing.
+    pub tls: Option<Credentials>,
 }
 
 /// One server behind a site.

@@ -11,14 +11,25 @@ use crate::{
     site::Endpoint,
 };
 
+/// How we speak TLS to a server.
+pub struct Manner {
+    /// Whom we believe and who we are.
+    pub config: Arc<ClientConfig>,
+    /// The name its certificate must be good for, when that is not its host.
+    pub name: Option<ServerName<'static>>,
+}
+
 /// Opens a connection.
-pub async fn open(endpoint: &Endpoint, tls: &Arc<ClientConfig>) -> io::Result<Stream> {
+pub async fn open(endpoint: &Endpoint, tls: &Manner) -> io::Result<Stream> {
     match endpoint {
         Endpoint::Http(host, port) => Ok(Stream::Plain(tcp(host, *port).await?)),
         Endpoint::Https(host, port) => {
-            let name = ServerName::try_from(bare(host).to_owned()).map_err(io::Error::other)?;
+            let name = match &tls.name {
+                Some(name) => name.clone(),
+                None => ServerName::try_from(bare(host).to_owned()).map_err(io::Error::other)?,
+            };
             let socket = tcp(host, *port).await?;
-            let stream = TlsConnector::from(Arc::clone(tls)).connect(name, socket).await?;
+            let stream = TlsConnector::from(Arc::clone(&tls.config)).connect(name, socket).await?;
             Ok(Stream::Tls(Box::new(stream.into())))
         }
         Endpoint::Unix(path) => Ok(Stream::Plain(Socket::Unix(UnixStream::connect(path).await?))),

@@ -5,8 +5,11 @@ use std::{io, rc::Rc, sync::Arc, time::Duration};
 use http::{Request, StatusCode, header};
 use rustls::ClientConfig;
 
-use super::{Exchange, Outgoing, Pool};
-use crate::{http1::Arena, site::Endpoint};
+use super::{Exchange, Outgoing, Pool, manner};
+use crate::{
+    http1::Arena,
+    site::{Credentials, Endpoint},
+};
 
 /// How long it may take to begin its answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -15,9 +18,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub async fn knock(
     endpoint: &Endpoint,
     host: &str,
-    tls: &Arc<ClientConfig>,
+    (own, usual): (Option<&Credentials>, &Arc<ClientConfig>),
 ) -> io::Result<(StatusCode, Option<String>)> {
-    let lease = Rc::new(Pool::new(endpoint.clone())).connect(tls, &Arena::new()).await?;
+    let pool = Rc::new(Pool::new(endpoint.clone(), manner(own, usual)));
+    let lease = pool.connect(&Arena::new()).await?;
     let request = Request::head("/").header(header::HOST, host);
     let request = request.header(header::USER_AGENT, concat!("wxgate/", env!("CARGO_PKG_VERSION")));
     let request = request.body(()).map_err(io::Error::other)?;

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use crate::{
     http1::Arena,
     metrics::{Metrics, Part},
-    site::{Endpoint, Upstreams},
+    site::{Credentials, Endpoint, Upstreams},
     wire::BoxError,
 };
 
@@ -27,6 +27,7 @@ pub use body::{Allowance, Outgoing, Streamed};
 pub use knock::knock;
 pub use tunnel::Switched;
 
+use connect::Manner;
 use exchange::{Exchange, Failure};
 use pool::{Lease, Pool};
 
@@ -67,11 +68,14 @@ impl Error {
 
 /// One thread's connections to every site.
 pub struct Upstream {
-    pools: RefCell<HashMap<Endpoint, Rc<Pool>>>,
+    pools: RefCell<HashMap<Door, Rc<Pool>>>,
     tls: Arc<ClientConfig>,
     arena: Rc<Arena>,
     metrics: Arc<Metrics>,
 }
+
+/// What connections are shared by: the server, and who we are to it.
+type Door = (Endpoint, Option<Credentials>);
 
 /// The servers of one site, as this thread sees them.
 pub struct Group {
@@ -85,9 +89,11 @@ impl Upstream {
         Self { pools: RefCell::default(), tls, arena, metrics }
     }
 
-    /// The servers of a site. Sites that share a server share its connections.
+    /// The servers of a site. Sites that share a server share its connections, unless they have
+    /// other credentials: then its answers are not the same either.
     pub fn group(&self, site: &Upstreams) -> Group {
-        let pools = site.endpoints.iter().map(|endpoint| self.pool(endpoint)).collect();
+        let pools =
+            site.endpoints.iter().map(|endpoint| self.pool(endpoint, site.tls.as_ref())).collect();
         Group { pools, turn: Cell::new(0) }
     }
 
@@ -134,7 +140,7 @@ impl Upstream {
                 return Ok(lease);
             }
             // In a box, because it is rare and would make every request carry its weight.
-            let connecting = Box::pin(pool.connect(&self.tls, &self.arena));
+            let connecting = Box::pin(pool.connect(&self.arena));
             match timeout(site.connect_timeout, connecting).await {
                 Ok(Ok(lease)) => {
                     self.metrics.health.well(Part::Upstream, &pool.name);
@@ -150,11 +156,19 @@ impl Upstream {
         Err(Error::Unreachable(last))
     }
 
-    fn pool(&self, endpoint: &Endpoint) -> Rc<Pool> {
+    fn pool(&self, endpoint: &Endpoint, own: Option<&Credentials>) -> Rc<Pool> {
+        // They mean nothing to a server that is not spoken to over TLS.
+        let own = own.filter(|_| matches!(endpoint, Endpoint::Https(..)));
         let mut pools = self.pools.borrow_mut();
-        let new = || Rc::new(Pool::new(endpoint.clone()));
-        Rc::clone(pools.entry(endpoint.clone()).or_insert_with(new))
+        let new = || Rc::new(Pool::new(endpoint.clone(), manner(own, &self.tls)));
+        Rc::clone(pools.entry((endpoint.clone(), own.cloned())).or_insert_with(new))
     }
+}
+
+/// How to speak TLS with these credentials, or with none.
+fn manner(own: Option<&Credentials>, usual: &Arc<ClientConfig>) -> Manner {
+    let config = own.map_or_else(|| Arc::clone(usual), |own| tls::with(own, usual));
+    Manner { config, name: own.and_then(|own| own.name.clone()) }
 }
 
 impl Error {

@@ -4,14 +4,12 @@ use std::{
     cell::{Cell, RefCell},
     io,
     rc::Rc,
-    sync::Arc,
     time::Duration,
 };
 
-use rustls::ClientConfig;
 use tokio::time::Instant;
 
-use super::connect;
+use super::connect::{self, Manner};
 use crate::{
     http1::{Arena, Patience, Wire},
     site::Endpoint,
@@ -30,6 +28,7 @@ pub struct Pool {
     pub endpoint: Endpoint,
     /// The same in words.
     pub name: String,
+    tls: Manner,
     idle: RefCell<Vec<(Box<Link>, Instant)>>,
     down_until: Cell<Option<Instant>>,
 }
@@ -43,10 +42,11 @@ pub struct Link {
 
 impl Pool {
     /// No connections yet.
-    pub fn new(endpoint: Endpoint) -> Self {
+    pub fn new(endpoint: Endpoint, tls: Manner) -> Self {
         Self {
             name: endpoint.to_string(),
             endpoint,
+            tls,
             idle: RefCell::default(),
             down_until: Cell::new(None),
         }
@@ -73,12 +73,8 @@ impl Pool {
     }
 
     /// A new connection.
-    pub async fn connect(
-        self: &Rc<Self>,
-        tls: &Arc<ClientConfig>,
-        arena: &Rc<Arena>,
-    ) -> io::Result<Lease> {
-        let stream = connect::open(&self.endpoint, tls).await?;
+    pub async fn connect(self: &Rc<Self>, arena: &Rc<Arena>) -> io::Result<Lease> {
+        let stream = connect::open(&self.endpoint, &self.tls).await?;
         self.down_until.set(None);
         let link = Link { wire: Wire::new(stream, arena), clock: Patience::default() };
         Ok(Lease { link: Box::new(link), pool: Rc::clone(self), is_used: false })

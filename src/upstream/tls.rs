@@ -2,7 +2,13 @@
 
 use std::sync::Arc;
 
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{
+    ClientConfig, RootCertStore,
+    client::Resumption,
+    sign::{CertifiedKey, SingleCertAndKey},
+};
+
+use crate::site::Credentials;
 
 /// One configuration for every connection we open over TLS.
 pub fn client() -> Arc<ClientConfig> {
@@ -16,4 +22,21 @@ pub fn client() -> Arc<ClientConfig> {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
     Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
+}
+
+/// The configuration for a site with credentials of its own, from that of all others.
+pub fn with(credentials: &Credentials, usual: &Arc<ClientConfig>) -> Arc<ClientConfig> {
+    let mut config = match &credentials.roots {
+        Some(roots) => {
+            ClientConfig::builder().with_root_certificates(Arc::clone(roots)).with_no_client_auth()
+        }
+        None => ClientConfig::clone(usual),
+    };
+    if let Some(identity) = &credentials.identity {
+        config.client_auth_cert_resolver =
+            Arc::new(SingleCertAndKey::from(CertifiedKey::clone(identity)));
+    }
+    // A session that was opened under other credentials is never gone on with.
+    config.resumption = Resumption::default();
+    Arc::new(config)
 }

@@ -192,8 +192,9 @@ impl Street {
 
     /// Puts another configuration in force, as a reload does.
     pub fn reload(&self, plan: &Plan) {
-        let text = plan
-            .text(plan.wechat.unwrap_or(self.wechat), &format!("\"http://{}\"", self.site.addr));
+        let echo = || format!("\"http://{}\"", self.site.addr);
+        let upstream = plan.upstream.clone().unwrap_or_else(echo);
+        let text = plan.text(plan.wechat.unwrap_or(self.wechat), &upstream);
         self.shared.reload(read(&text).gateway).unwrap();
     }
 

@@ -45,6 +45,7 @@ mod tls;
 mod topologies;
 mod trouble;
 mod twenty;
+mod upstream_tls;
 mod upstreams;
 mod verify;
 mod wechat;

@@ -174,8 +174,9 @@ async fn ask_upstream(
 ) -> Heard {
     let mut heard = Heard { place, ..Heard::default() };
     let patience = site.upstream.connect_timeout + site.upstream.response_timeout.min(PATIENCE);
+    let manner = (site.upstream.tls.as_ref(), &tls);
     let asked =
-        timeout(patience, upstream::knock(&endpoint, site.public_url.host().as_str(), &tls));
+        timeout(patience, upstream::knock(&endpoint, site.public_url.host().as_str(), manner));
     let of = format!("{} of {}", endpoint, site.name);
     let finding = match asked.await {
         Ok(Ok((status, date))) => {

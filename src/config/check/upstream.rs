@@ -2,8 +2,14 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::address;
-use crate::{config::reader::Table, site::Upstreams};
+use rustls::pki_types::ServerName;
+use zeroize::Zeroizing;
+
+use super::{address, place};
+use crate::{
+    config::{raw, reader::Table},
+    site::{Credentials, Endpoint, Unusable, Upstreams},
+};
 
 /// Reads `upstream` and the patience with it.
 pub fn upstreams(site: &Table<'_>, listeners: &[SocketAddr]) -> Option<Upstreams> {
@@ -12,6 +18,7 @@ pub fn upstreams(site: &Table<'_>, listeners: &[SocketAddr]) -> Option<Upstreams
     let connect_timeout = site.duration("connect_timeout", 3 * SECOND, MILLISECOND..=60 * SECOND);
     let response_timeout =
         site.duration("response_timeout", 60 * SECOND, MILLISECOND..=86_400 * SECOND);
+    let tls = credentials(&site.table("upstream_tls", &raw::UPSTREAM_TLS));
     if site.value("upstream").is_none() || site.empty_array("upstream").is_some() {
         site.missing("upstream");
         return None;
@@ -22,5 +29,64 @@ pub fn upstreams(site: &Table<'_>, listeners: &[SocketAddr]) -> Option<Upstreams
         address::not_ourselves(site, &word, &endpoint, listeners);
         endpoints.push(endpoint);
     }
-    Some(Upstreams { endpoints, connect_timeout, response_timeout })
+    let encrypted = endpoints.iter().any(|it| matches!(it, Endpoint::Https(..)));
+    if let (Some(at), false, false) = (site.place("upstream_tls"), encrypted, endpoints.is_empty())
+    {
+        let help = "write \"https://…\" in `upstream`, or remove the table";
+        site.desk.error(at, "[site.upstream_tls] means nothing without TLS", help);
+    }
+    Some(Upstreams { endpoints, connect_timeout, response_timeout, tls })
+}
+
+/// Reads `[site.upstream_tls]`, with the files it names.
+fn credentials(table: &Table<'_>) -> Option<Credentials> {
+    table.at.as_ref()?;
+    if !table.has_keys() {
+        let help = "add `ca`, or `cert` and `key`, or remove the table";
+        table.desk.error(table.at.clone(), "[site.upstream_tls] says nothing", help);
+    }
+    let name = table.word("server_name").and_then(|word| {
+        let name = ServerName::try_from(word.text.to_owned()).ok();
+        if name.is_none() {
+            let message = format!("\"{}\" is no name that a certificate could have", word.text);
+            table.desk.error(word.at, message, "write a host name, as in \"site.internal\"");
+        }
+        name
+    });
+    let mut own = Credentials::new(name);
+    if let Some(pem) = content(table, "ca", false)
+        && let Err(why) = own.believe(&pem)
+    {
+        unusable(table, "ca", why);
+    }
+    for (key, other) in [("cert", "key"), ("key", "cert")] {
+        if table.value(key).is_some() && table.value(other).is_none() {
+            table.missing(other);
+        }
+    }
+    let (cert, key) = (content(table, "cert", false), content(table, "key", true));
+    if let (Some(cert), Some(key)) = (cert, key)
+        && let Err(why) = own.show(&cert, &key)
+    {
+        unusable(table, if why == Unusable::NoCertificate { "cert" } else { "key" }, why);
+    }
+    Some(own)
+}
+
+/// A file's bytes; nothing where something was wrong with it, which has then been said.
+fn content(table: &Table<'_>, key: &str, private: bool) -> Option<Zeroizing<Vec<u8>>> {
+    let word = table.word(key)?;
+    let path = place::file(table, &word, private);
+    let file = table.desk.sources.file(&path).ok()?;
+    (!file.content.is_empty()).then_some(file.content)
+}
+
+fn unusable(table: &Table<'_>, key: &str, why: Unusable) {
+    let help = match why {
+        Unusable::NoCertificate => "it begins with -----BEGIN CERTIFICATE-----",
+        Unusable::NoKey => "it begins with -----BEGIN PRIVATE KEY-----, without a passphrase",
+        Unusable::Mismatch => "`cert` is the chain, leaf first, and `key` the key of the leaf",
+    };
+    let name = table.word(key).map_or(key, |word| word.text);
+    table.desk.error(table.place(key), format!("{name} {why}"), help);
 }
