@@ -115,8 +115,11 @@ struct Watch {
 
 /// What only a restart changes, in words that can be compared.
 fn fixed(config: &Config) -> String {
-    let admin = &config.admin;
-    format!("{:?} {:?} {:?} {:?}", config.server, config.gateway.store, admin, config.log.form)
+    let (mut server, admin) = (config.server.clone(), &config.admin);
+    if let Some(tls) = &mut server.tls {
+        tls.certificates.clear();
+    }
+    format!("{server:?} {:?} {admin:?} {:?}", config.gateway.store, config.log.form)
 }
 
 impl Watch {
@@ -136,7 +139,11 @@ impl Watch {
             seen = now;
             if asked || settled {
                 self.reload();
-                seen = self.look();
+                // Other files may be named now. Of those we know, the look from before counts: one
+                // that was written while we read is read again.
+                for (path, state) in self.look() {
+                    seen.entry(path).or_insert(state);
+                }
             }
         }
     }
@@ -154,21 +161,20 @@ impl Watch {
             Err(complaints) => return self.refuse(warnings(&complaints)),
         };
         warn(&config);
+        // Also those that cannot be used are looked at from now on: they may be mended.
+        self.files.clone_from(&config.server.tls);
+        let chosen = match self.files.as_ref().map(tls::Chosen::load).transpose() {
+            Ok(chosen) => chosen,
+            Err(error) => return self.refuse(vec![causes::line(&error)]),
+        };
         let (fixed, log, text) = (fixed(&config), config.log, config.text);
         if let Err(error) = self.gateway.reload(config.gateway) {
             return self.refuse(vec![causes::line(&error)]);
         }
         self.board.levels().settle(&log);
         self.board.accepted(self.path.clone(), text, warnings(&config.warnings));
-        if let (Some(certificates), Some(settings)) = (&self.certificates, config.server.tls) {
-            match certificates.reload(&settings) {
-                Ok(()) => self.files = Some(settings),
-                Err(error) => {
-                    let line = Line::bad(Kind::Reload, "the old certificates stay");
-                    self.note(line.with("error", causes::line(&error)));
-                    self.board.refused(vec![causes::line(&error)]);
-                }
-            }
+        if let (Some(certificates), Some(chosen)) = (&self.certificates, chosen) {
+            certificates.replace(chosen);
         }
         self.show_certificates();
         self.note(Line::good(Kind::Reload, "configuration and certificates reloaded"));

@@ -50,8 +50,9 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Certificates(ArcSwap<Chosen>);
 
+/// Certificates that were read and fit their keys.
 #[derive(Debug)]
-struct Chosen {
+pub struct Chosen {
     first: Arc<CertifiedKey>,
     shown: Vec<Shown>,
     by_name: HashMap<String, Arc<CertifiedKey>>,
@@ -63,10 +64,9 @@ impl Certificates {
         Ok(Self(ArcSwap::from_pointee(Chosen::load(settings)?)))
     }
 
-    /// Reads every file again; on an error the old ones stay.
-    pub fn reload(&self, settings: &Settings) -> Result<(), Error> {
-        self.0.store(Arc::new(Chosen::load(settings)?));
-        Ok(())
+    /// Shows others from the next handshake on.
+    pub fn replace(&self, chosen: Chosen) {
+        self.0.store(Arc::new(chosen));
     }
 
     /// Each of them in words.
@@ -76,7 +76,8 @@ impl Certificates {
 }
 
 impl Chosen {
-    fn load(settings: &Settings) -> Result<Self, Error> {
+    /// Reads every file.
+    pub fn load(settings: &Settings) -> Result<Self, Error> {
         let provider = rustls::crypto::aws_lc_rs::default_provider();
         let (mut first, mut shown) = (None, Vec::new());
         let mut by_name = HashMap::new();

@@ -32,10 +32,15 @@ pub struct Process {
 
 impl Process {
     pub async fn start(file: &Path, gateway: SocketAddr, admin: u16) -> Self {
+        Self::start_into(file, gateway, admin, Stdio::null()).await
+    }
+
+    /// One whose log goes there.
+    pub async fn start_into(file: &Path, gateway: SocketAddr, admin: u16, log: Stdio) -> Self {
         let child = Command::new(env!("CARGO_BIN_EXE_wxgate"))
             .args(["serve", "--config"])
             .arg(file)
-            .stdout(Stdio::null())
+            .stdout(log)
             .kill_on_drop(true)
             .spawn()
             .unwrap();

@@ -15,18 +15,18 @@ use crate::{
     visitor::Visitor,
 };
 
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub const HEADERS: u8 = 1;
+pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
+pub const PING: u8 = 6;
+pub const GOAWAY: u8 = 7;
+pub const WINDOW_UPDATE: u8 = 8;
+pub const CONTINUATION: u8 = 9;
+pub const END_STREAM: u8 = 1;
+pub const END_HEADERS: u8 = 4;
 
 /// One frame (RFC 9113, section 4.1).
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut frame = length[1..].to_vec();
     frame.extend([kind, flags]);
@@ -36,7 +36,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Fields as literals that nobody need remember (RFC 7541, section 6.2.2).
-fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
         block.push(0);
@@ -49,21 +49,21 @@ fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     block
 }
 
-const GET: [(&str, &str); 4] = [
+pub const GET: [(&str, &str); 4] = [
     (":method", "GET"),
     (":scheme", "https"),
     (":authority", "h5.example.com"),
     (":path", "/orders"),
 ];
 
-struct Wire {
-    read: ReadHalf<TlsStream<TcpStream>>,
-    write: WriteHalf<TlsStream<TcpStream>>,
+pub struct Wire {
+    pub read: ReadHalf<TlsStream<TcpStream>>,
+    pub write: WriteHalf<TlsStream<TcpStream>>,
 }
 
 impl Wire {
     /// A connection on which both have said hello.
-    async fn open(street: &Street, certified: &Certified) -> Self {
+    pub async fn open(street: &Street, certified: &Certified) -> Self {
         let stream =
             connect(street.tls.unwrap(), &certified.roots, "h5.example.com", b"h2").await.unwrap();
         let (read, mut write) = tokio::io::split(stream);

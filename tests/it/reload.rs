@@ -3,7 +3,12 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use rustls::RootCertStore;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, sleep, timeout},
+};
+use tokio_rustls::client::TlsStream;
 
 use crate::{
     echo::Echo,
@@ -100,12 +105,10 @@ impl Rewritten {
 
     /// A new certificate in the place of the old one, and who believes in it alone.
     fn certify(&self) -> RootCertStore {
-        let made = rcgen::generate_simple_self_signed(vec!["h5.example.com".to_owned()]).unwrap();
-        std::fs::write(self.path("cert.pem"), made.cert.pem()).unwrap();
-        std::fs::write(self.path("key.pem"), made.signing_key.serialize_pem()).unwrap();
-        let mut roots = RootCertStore::empty();
-        roots.add(made.cert.der().clone()).unwrap();
-        roots
+        let made = Made::new();
+        std::fs::write(self.path("cert.pem"), made.cert).unwrap();
+        std::fs::write(self.path("key.pem"), made.key).unwrap();
+        made.roots
     }
 
     /// The file of a round: a route of its own, and what else changes in turn.
@@ -147,6 +150,22 @@ impl Rewritten {
         lines
             .find(|line| line.contains("config_reloads_total{result=\"refused\"}"))
             .unwrap_or_default()
+    }
+}
+
+/// A certificate, its key, and who believes in it alone.
+struct Made {
+    cert: String,
+    key: String,
+    roots: RootCertStore,
+}
+
+impl Made {
+    fn new() -> Self {
+        let made = rcgen::generate_simple_self_signed(vec!["h5.example.com".to_owned()]).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        Self { cert: made.cert.pem(), key: made.signing_key.serialize_pem(), roots }
     }
 }
 
@@ -204,5 +223,74 @@ async fn everything_changes_under_load_and_no_request_fails() {
     assert!(load.end().await > 480);
     let hits: Vec<usize> = it.sites.iter().map(Echo::hits).collect();
     assert!(hits.iter().all(|hits| *hits > 100), "both sites were asked: {hits:?}");
+    it.street.close().await;
+}
+
+/// A page over a connection that was there before.
+async fn goes_on(connection: &mut TlsStream<TcpStream>) -> bool {
+    let request = "GET /static/a HTTP/1.1\r\nhost: h5.example.com\r\n\r\n";
+    connection.write_all(request.as_bytes()).await.unwrap();
+    let mut head = [0; 15];
+    connection.read_exact(&mut head).await.unwrap();
+    let mut rest = [0; 4096];
+    while !rest.starts_with(b"0\r\n") {
+        let count = timeout(Duration::from_millis(200), connection.read(&mut rest)).await;
+        let Ok(count) = count else { break };
+        assert_ne!(count.unwrap(), 0, "it was closed");
+    }
+    head == *b"HTTP/1.1 200 OK"
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_are_read_when_their_files_change() {
+    let it = Rewritten::new().await;
+    let old = it.certify();
+    it.write(0, "");
+    let log = std::fs::File::create(it.path("log")).unwrap();
+    let file = it.path("config.toml");
+    let _process = Process::start_into(&file, it.plain, it.admin.port(), log.into()).await;
+    let shows = async |roots: &RootCertStore| {
+        connect(it.tls, roots, "h5.example.com", b"http/1.1").await.is_ok()
+    };
+    let mut before = connect(it.tls, &old, "h5.example.com", b"http/1.1").await.unwrap();
+    assert!(goes_on(&mut before).await);
+
+    // Nobody sends a signal, and the configuration stays as it is.
+    let (half, next) = (Made::new(), Made::new());
+    let bad = [
+        ("a half-written certificate", "cert.pem", &half.cert[..half.cert.len() / 2]),
+        ("an empty certificate", "cert.pem", ""),
+        ("a certificate without its key", "cert.pem", &next.cert),
+    ];
+    for (number, (what, name, text)) in bad.into_iter().enumerate() {
+        std::fs::write(it.path(name), text).unwrap();
+        let refused = format!("{{result=\"refused\"}} {}", number + 1);
+        until(what, async || it.refused().await.ends_with(&refused)).await;
+        assert!(shows(&old).await, "{what}: the old one stays");
+    }
+    let said = std::fs::read_to_string(it.path("log")).unwrap();
+    for line in ["cannot read", "cannot use the certificate", "the old one stays"] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    assert!(!said.contains("certificates reloaded") && !said.contains("PRIVATE KEY"), "{said}");
+
+    // The key follows, and under another inode, as certbot writes it.
+    std::fs::write(it.path("key.new"), &next.key).unwrap();
+    std::fs::rename(it.path("key.new"), it.path("key.pem")).unwrap();
+    until("the new certificate", async || shows(&next.roots).await).await;
+    assert!(!shows(&old).await, "the old one is gone");
+    assert!(goes_on(&mut before).await, "who was connected before stays so");
+    assert!(it.refused().await.ends_with(" 3"));
+
+    // Other files that the configuration names, and that fit only later, are looked after too.
+    let config = std::fs::read_to_string(it.path("config.toml")).unwrap();
+    let moved = config.replace("cert.pem", "later.pem");
+    std::fs::write(it.path("later.pem"), &half.cert).unwrap();
+    std::fs::write(it.path("config.toml"), moved).unwrap();
+    until("refused", async || it.refused().await.ends_with(" 4")).await;
+    std::fs::write(it.path("key.pem"), &half.key).unwrap();
+    until("the other file", async || shows(&half.roots).await).await;
+    let said = std::fs::read_to_string(it.path("log")).unwrap();
+    assert!(!said.contains("only a restart"), "a path is no reason for a restart: {said}");
     it.street.close().await;
 }

@@ -15,7 +15,7 @@ use crate::harness::{Plan, ROUTES, Street};
 pub struct Certified {
     pub plan: Plan,
     pub roots: RootCertStore,
-    _folder: tempfile::TempDir,
+    pub folder: tempfile::TempDir,
 }
 
 /// Two certificates, for two names.
@@ -30,7 +30,7 @@ pub fn certified(names: &[&str]) -> Certified {
     }
     let server =
         format!("[server.tls]\nlisten = [\"127.0.0.1:0\"]\ncertificates = [{}]", files.join(", "));
-    Certified { plan: Plan { server, ..Plan::site(ROUTES) }, roots, _folder: folder }
+    Certified { plan: Plan { server, ..Plan::site(ROUTES) }, roots, folder }
 }
 
 fn write(folder: &Path, name: &str, cert: &str, key: &str) -> String {

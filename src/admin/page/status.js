@@ -41,7 +41,7 @@ const REASONS = {
 const WHAT = Object.fromEntries(Object.entries({
   'login finished': '登录完成', 'login failed': '登录失败', 'login starts again': '登录自动重新开始', 'request refused': '请求被拒绝', 'request failed': '请求失败',
   'session refused': '会话被拒绝', 'logged out': '访客注销', 'sessions ended by the operator': '运维吊销了会话', 'configuration and certificates reloaded': '配置与证书已重载',
-  'the new configuration was refused; the old one stays': '新配置被拒绝，旧的仍在生效', 'the old certificates stay': '证书读取失败，旧的仍在使用',
+  'the new configuration was refused; the old one stays': '新配置被拒绝，旧的仍在生效',
   'what only a restart changes has changed': '有改动要重启才生效', 'other lines are written from now on': '日志级别已更改',
 }).map(([en, zh]) => [en, { zh, en }]));
 
