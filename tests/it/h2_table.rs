@@ -93,8 +93,12 @@ fn reset(stream: u32) -> Vec<u8> {
     frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())
 }
 
+/// A head that goes on.
+fn open_head() -> Vec<u8> {
+    frame(HEADERS, END_STREAM, 1, &block(&GET))
+}
+
 fn heads() -> Vec<Row> {
-    let open_head = || frame(HEADERS, END_STREAM, 1, &block(&GET));
     vec![
         ("4.1", "an unknown kind of frame", frame(0xbb, 0xff, 0, b"grease"), &[Nothing]),
         ("4.1", "an unknown flag", frame(PING, 0xfe, 0, b"12345678"), &[Nothing]),
@@ -130,6 +134,11 @@ fn heads() -> Vec<Row> {
             [open_head(), frame(0xbb, 0, 1, b"")].concat(),
             &[Connection(PROTOCOL)],
         ),
+    ]
+}
+
+fn continuations() -> Vec<Row> {
+    vec![
         ("6.2", "HEADERS on stream 0", frame(HEADERS, 5, 0, &block(&GET)), &[Connection(PROTOCOL)]),
         (
             "6.2",
@@ -191,6 +200,11 @@ fn streams() -> Vec<Row> {
         ("5.1.1", "an even stream", get(2), &[Connection(PROTOCOL)]),
         ("5.1.1", "a smaller stream", [post(5), get(3)].concat(), &[Connection(PROTOCOL)]),
         ("5.1.1", "streams left out", [get(7), get(11)].concat(), &[Nothing]),
+    ]
+}
+
+fn pieces() -> Vec<Row> {
+    vec![
         ("6.1", "DATA on stream 0", frame(DATA, 0, 0, b"a"), &[Connection(PROTOCOL)]),
         (
             "6.1",
@@ -311,7 +325,7 @@ async fn read(wire: &mut Wire) -> Option<(u8, u8, Vec<u8>)> {
 async fn frames_out_of_place_are_answered_as_the_rfc_says() {
     let certified = certified(&["h5.example.com"]);
     let street = Street::open(certified.plan.clone()).await;
-    let rows: Vec<Row> = [heads(), streams(), controls()].concat();
+    let rows: Vec<Row> = [heads(), continuations(), streams(), pieces(), controls()].concat();
     let (mut wrong, mut unlike) = (Vec::new(), 0);
     for (section, what, bytes, may) in &rows {
         let mut wire = Wire::open(&street, &certified).await;
