@@ -132,7 +132,7 @@ fn read_templates(folder: &Path) -> Result<HashMap<String, String>, SetupError> 
 
 /// Cookies whose signature is remembered, per thread. A cache too small for the sessions that
 /// come by costs more than it saves; one entry is about two kilobytes.
-const REMEMBERED: usize = 16 * 1024;
+const REMEMBERED: usize = 32 * 1024;
 
 /// One thread's view of the rules, with what it has verified under them. A reload gives every
 /// thread a new desk, so nothing that an old key signed is remembered under the new ring.

@@ -257,6 +257,9 @@ impl Sender {
         let rest = count.saturating_sub(words);
         let piece = rest.min(self.piece.len());
         self.piece.advance(piece);
+        if self.piece.is_empty() {
+            self.piece = Bytes::new(); // an empty piece would still hold its memory
+        }
         self.tail = self.tail.get(rest.saturating_sub(piece)..).unwrap_or_default();
     }
 }

@@ -31,8 +31,8 @@ pub struct Arena {
 
 /// Bytes of an arena that are taken at a time.
 const CHUNK: usize = 64 * 1024;
-/// The least room to read a head into.
-const ROOM: usize = 4 * 1024;
+/// The least room to read a head into, which a short body may follow.
+const ROOM: usize = 20 * 1024;
 /// The least room to read a long body into: each read is a call of the system.
 const WIDE: usize = 32 * 1024;
 /// The largest buffer of a head that is kept.
@@ -115,6 +115,7 @@ impl Wire {
     ) -> Poll<Result<Option<Bytes>, NoHead>> {
         loop {
             if let Some(head) = self.search.take(&mut self.input, longest)? {
+                self.let_go();
                 return Poll::Ready(Ok(Some(head)));
             }
             if !ready!(self.poll_more(cx, ROOM)).map_err(NoHead::Io)? {
@@ -152,7 +153,9 @@ impl Wire {
             ready!(self.poll_invite(cx))?;
         }
         loop {
-            match self.framing.decode(&mut self.input)? {
+            let step = self.framing.decode(&mut self.input)?;
+            self.let_go();
+            match step {
                 Step::Data(piece) => return Poll::Ready(Some(Ok(piece))),
                 Step::End => return Poll::Ready(None),
                 Step::More => (),
@@ -170,6 +173,7 @@ impl Wire {
     /// Passes over what of the body has been read already; whether that was all of it.
     pub fn pass_over(&mut self) -> bool {
         while let Ok(Step::Data(_)) = self.framing.decode(&mut self.input) {}
+        self.let_go();
         self.framing.is_ended()
     }
 
@@ -187,6 +191,11 @@ impl Wire {
     pub fn is_idle(&mut self) -> bool {
         let cx = &mut Context::from_waker(Waker::noop());
         self.input.is_empty() && self.poll_more(cx, ROOM).is_pending()
+    }
+
+    /// Whether to close it is not enough: something is unread, or TLS wants its last word.
+    pub fn has_to_part(&self) -> bool {
+        self.has_more() || matches!(self.stream, Stream::Tls(_))
     }
 
     /// Says that no more will be sent, and reads and forgets what still comes: who closes with
@@ -211,6 +220,13 @@ impl Wire {
             self.owed = self.owed.map(|already| already + said);
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// An input of which nothing is left would still hold the memory it is a part of.
+    fn let_go(&mut self) {
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
     }
 
     /// Reads some more; `false` when the other end has closed.

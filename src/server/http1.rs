@@ -77,7 +77,8 @@ impl Http1 {
             };
             match served {
                 Ok(Then::Next) => self.begun = true,
-                Ok(Then::Close) => return Box::pin(self.farewell()).await,
+                Ok(Then::Leave) if !self.wire.borrow().has_to_part() => return,
+                Ok(Then::Close | Then::Leave) => return Box::pin(self.farewell()).await,
                 Ok(Then::Switch(tunnel)) => return Box::pin(self.switch(tunnel)).await,
                 Err(End::Gone) => return,
                 Err(End::Limit(key)) => {
@@ -201,7 +202,9 @@ impl Http1 {
         });
         let response = shared.gateway.refuse(refused, &self.connection.peer);
         let version = Version::HTTP_11;
-        self.send(response, Exchange { head: false, version, keeps: false, upgrades: false }).await
+        let exchange = Exchange { head: false, version, keeps: false, upgrades: false };
+        self.send(response, exchange).await?;
+        Ok(Then::Close)
     }
 
     /// Sends an answer.
@@ -236,7 +239,11 @@ impl Http1 {
         self.pour(&mut sender, &mut body, &exchange).await?;
         arena.give_back(sender.take_buffer());
         let whole = self.wire.borrow().framing().is_ended();
-        Ok(if last || !whole { Then::Close } else { Then::Next })
+        Ok(match (last || !whole, exchange.keeps || !whole) {
+            (false, _) => Then::Next,
+            (true, true) => Then::Close,
+            (true, false) => Then::Leave,
+        })
     }
 
     /// Whether the connection has to close behind an answer with these headers: it says so, or the
@@ -318,7 +325,9 @@ impl Http1 {
 enum Then {
     /// Another request may.
     Next,
-    /// Nothing.
+    /// Nothing, as the other end wished.
+    Leave,
+    /// Nothing, which the other end may not know yet.
     Close,
     /// Another protocol.
     Switch(Box<Tunnel>),

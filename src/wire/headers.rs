@@ -80,6 +80,12 @@ impl Reserved {
     }
 
     fn fate(&self, name: &str, trusted: bool) -> Fate {
+        // Most names begin like none of those below.
+        let plain =
+            !matches!(name.bytes().next(), Some(b'c' | b'f' | b'k' | b'p' | b't' | b'u' | b'x'));
+        if plain && self.custom.is_empty() && memchr::memchr(b'_', name.as_bytes()).is_none() {
+            return Fate::Keep;
+        }
         let ours = self.is_identity(name);
         let forwarded = !trusted && is_forwarded(name);
         if is_hop_by_hop(name) || ours || is_another_path(name) || forwarded {
