@@ -32,6 +32,13 @@ impl Timestamp {
 /// Where the time comes from. Tests supply their own.
 pub type Clock = fn() -> Timestamp;
 
+/// Nanoseconds since the Unix epoch, for what is told to programs that measure.
+#[expect(clippy::disallowed_methods, reason = "as below")]
+pub fn nanos() -> u64 {
+    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since_epoch.map_or(0, |elapsed| u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
+}
+
 /// The system clock.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
 pub fn system() -> Timestamp {

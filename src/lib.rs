@@ -24,6 +24,7 @@
 //! | [`upstream`] | the sites behind us: pools, forwarding, tunnels       | sockets out        |
 //! | [`http1`]    | HTTP/1.1 on sockets: strict heads, framed bodies          | sockets            |
 //! | [`store`]    | what replicas share: codes, tokens, ended sessions    | one file, or Redis |
+//! | [`traces`]   | spans of requests on their way to a collector         | sockets out        |
 //! | [`metrics`]  | what is counted                                       | memory             |
 //! | [`logs`]     | lines and their levels; the trail of what was decided | stdout             |
 //! | [`auth`]     | sessions, logins, and who may pass                    | none               |
@@ -73,6 +74,7 @@ mod wechat;
 mod upstream;
 mod http1;
 mod store;
+mod traces;
 mod metrics;
 pub mod logs;
 mod auth;

@@ -119,7 +119,8 @@ fn fixed(config: &Config) -> String {
     if let Some(tls) = &mut server.tls {
         tls.certificates.clear();
     }
-    format!("{server:?} {:?} {admin:?} {:?}", config.gateway.store, config.log.form)
+    let (store, collector) = (&config.gateway.store, &config.gateway.collector);
+    format!("{server:?} {store:?} {collector:?} {admin:?} {:?}", config.log.form)
 }
 
 impl Watch {
@@ -182,7 +183,7 @@ impl Watch {
         self.board.wants_restart(restart);
         if restart {
             let what = "what only a restart changes has changed";
-            let which = "[server], [admin], [store] or the format of [log]";
+            let which = "[server], [admin], [store], the format of [log] or the collector of [trace]";
             self.note(Line::bad(Kind::Reload, what).with("reason", which));
         }
         true

@@ -105,7 +105,10 @@ pub const LOG: Section = Section {
 };
 
 /// Traces.
-pub const TRACE: Section = Section { title: "[trace]", keys: &[("sample", r#"sample = "100%""#)] };
+pub const TRACE: Section = Section {
+    title: "[trace]",
+    keys: &[("sample", r#"sample = "100%""#), ("otlp", r#"otlp = "http://127.0.0.1:4318""#)],
+};
 
 /// Sessions.
 pub const SESSION: Section = Section {

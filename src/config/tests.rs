@@ -83,6 +83,7 @@ const EXAMPLES: [&str; 22] = [
     "callback_host",
     "certificates",
     "profile_refresh",
+    "otlp",
     "origins",
     "path",
     "url",

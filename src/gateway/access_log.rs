@@ -18,10 +18,11 @@ use tracing_appender::non_blocking::NonBlocking;
 use super::{Arrival, Peer, rules::Desk};
 use crate::{
     auth::Tag,
-    clock::Timestamp,
+    clock::{self, Timestamp},
     logs::Form,
     metrics::Class,
     site::{Access, Site},
+    traces::{Span, Traces},
     wire::{forwarded::REQUEST_ID, trace::Trace},
 };
 
@@ -45,6 +46,7 @@ impl AccessLog {
 /// One thread's lines.
 pub struct Lines {
     log: AccessLog,
+    traces: Traces,
     gathered: RefCell<Vec<u8>>,
     /// The second of the last line, as it is written.
     stamp: RefCell<String>,
@@ -53,9 +55,9 @@ pub struct Lines {
 
 impl Lines {
     /// No lines yet.
-    pub fn new(log: AccessLog) -> Rc<Self> {
+    pub fn new(log: AccessLog, traces: Traces) -> Rc<Self> {
         let gathered = RefCell::new(Vec::new());
-        Rc::new(Self { log, gathered, stamp: RefCell::default(), second: Cell::default() })
+        Rc::new(Self { log, traces, gathered, stamp: RefCell::default(), second: Cell::default() })
     }
 
     /// Hands over what has been gathered.
@@ -279,6 +281,22 @@ impl Entry {
         self.desk.rules.sites.all().get(number).map(|site| &**site)
     }
 
+    fn span(&self, total: Duration) -> Span {
+        let nanos = |took: Duration| u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        Span {
+            trace: self.trace,
+            method: self.method.to_string(),
+            route: self.class.word(),
+            site: self.site().to_owned(),
+            path: self.uri.path().to_owned(),
+            status: self.status(),
+            ended: clock::nanos(),
+            took: nanos(total),
+            head: nanos(self.head(total)),
+            site_took: self.upstream.map(nanos),
+        }
+    }
+
     fn status(&self) -> u16 {
         self.head.map_or(GONE, |(status, _)| status.as_u16())
     }
@@ -304,6 +322,7 @@ impl Drop for Entry {
             self.count(GONE, total);
         }
         self.lines.add(self, total);
+        self.lines.traces.send(self.trace, || self.span(total));
     }
 }
 
@@ -336,7 +355,7 @@ mod tests {
     fn written(form: Form, uri: &str, answered: bool) -> (String, String) {
         let page = Page::default();
         let (writer, guard) = NonBlocking::new(page.clone());
-        let lines = Lines::new(AccessLog::new(form, writer));
+        let lines = Lines::new(AccessLog::new(form, writer), Traces::default());
         let place = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
         let peer = Rc::new(Peer::new([192, 0, 2, 1].into(), false, place));
         let metrics = Metrics::default();

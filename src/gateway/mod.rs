@@ -80,7 +80,7 @@ impl Worker {
         let desk = Rc::new(Desk::new(gateway.rules.load_full(), 0, &counters));
         let metrics = Arc::clone(&gateway.metrics);
         let upstream = Upstream::new(Arc::clone(&gateway.tls), (arena, metrics));
-        let lines = Lines::new(gateway.log.clone());
+        let lines = Lines::new(gateway.log.clone(), gateway.traces.clone());
         let post = Post::new(&gateway.feed);
         Self { gateway, desk: RefCell::new(desk), upstream, post, lines, counters }
     }

@@ -208,6 +208,7 @@ pub mod tests {
             pages: None,
             broker: None,
             sampled: 0,
+            collector: None,
             openids: Openids::Full,
         };
         Rules::new(settings).unwrap()

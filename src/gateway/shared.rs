@@ -27,6 +27,7 @@ use crate::{
     metrics::{Metrics, Part},
     site::{Broker, Site, Sites},
     store::{self, Store},
+    traces::Traces,
     upstream,
     wechat::WeChat,
     wire::forwarded::Trusted,
@@ -55,6 +56,8 @@ pub struct Settings {
     pub broker: Option<Broker>,
     /// The share of traces that begin here and are recorded, of ten thousand.
     pub sampled: u32,
+    /// The collector that gets the spans of those; a reload leaves it as it is.
+    pub collector: Option<String>,
     /// How much of an openid the log says.
     pub openids: Openids,
 }
@@ -75,6 +78,7 @@ pub struct Gateway {
     pub(super) log: AccessLog,
     pub(super) metrics: Arc<Metrics>,
     pub(super) audit: Audit,
+    pub(super) traces: Traces,
     /// The store in words, without its passwords.
     kept: String,
 }
@@ -109,6 +113,7 @@ impl Gateway {
         let (runtime, store) = (Handle::current(), Arc::new(Store::new(&settings.store)?));
         let feed = Feed::new(Arc::clone(&store), (runtime.clone(), clock), Arc::clone(&metrics));
         feed.keep_for(settings.session.max);
+        let traces = Traces::start(settings.collector.as_deref(), (&tls, &runtime), &metrics)?;
         let (audit, kept) = (Audit::default(), settings.store.to_string());
         audit.say_openids(settings.openids);
         Ok(Self {
@@ -125,6 +130,7 @@ impl Gateway {
             log,
             metrics,
             audit,
+            traces,
             kept,
         })
     }

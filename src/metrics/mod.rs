@@ -55,6 +55,7 @@ pub struct Metrics {
     /// Visitors who met a limit, by its key.
     pub limits: Arc<Tally<1>>,
     handshakes: Arc<Tally<2>>,
+    spans: Arc<Tally<1>>,
     /// The servers around us.
     pub health: Arc<Health>,
     wechat: Arc<Calls>,
@@ -100,6 +101,8 @@ impl Default for Metrics {
         let why = "TLS handshakes of visitors, by what came of them";
         let handshakes =
             collect(&mut registry, tally("tls_handshakes", why, ["result", "version"]));
+        let why = "Spans for the collector: sent, failed, or dropped because it was too slow";
+        let spans = collect(&mut registry, alone("spans", why, "result"));
         let health = collect(&mut registry, Health::default());
         let wechat = collect(&mut registry, Calls::default());
         let help = "When a certificate of ours ends";
@@ -118,6 +121,7 @@ impl Default for Metrics {
             reloads,
             limits,
             handshakes,
+            spans,
             health,
             wechat,
             certificates,
@@ -207,6 +211,11 @@ impl Metrics {
     /// A TLS handshake ended: `full`, `resumed`, `failed` or `timeout`, under this version.
     pub fn handshake(&self, result: &'static str, version: &'static str) {
         self.handshakes.add([result.into(), version.into()]);
+    }
+
+    /// Spans were `sent` to the collector, `failed` to be, or were `dropped`.
+    pub fn spans(&self, result: &'static str, count: u64) {
+        self.spans.add_many([result.into()], count);
     }
 
     /// When our certificates end, by the first of the names of each.

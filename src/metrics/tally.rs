@@ -34,8 +34,13 @@ impl<const N: usize> Tally<N> {
 
     /// It happened once more.
     pub fn add(&self, words: [Word; N]) {
+        self.add_many(words, 1);
+    }
+
+    /// It happened so many times more.
+    pub fn add_many(&self, words: [Word; N], times: u64) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        *counts.entry(words).or_default() += 1;
+        *counts.entry(words).or_default() += times;
     }
 
     /// What was counted.

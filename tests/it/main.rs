@@ -45,6 +45,7 @@ mod silence;
 mod soak;
 mod tls;
 mod topologies;
+mod traces;
 mod trouble;
 mod twenty;
 mod upstream_tls;

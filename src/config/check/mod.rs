@@ -52,6 +52,7 @@ pub fn check<'a>(document: &'a DeTable<'a>, desk: &'a Desk<'a>) -> Option<Checke
     let store = store::settings(&shelf);
     let kind = shelf.value("kind").and_then(|kind| kind.get_ref().as_str());
     let (log, sampled) = (watch::log(&file), watch::sampled(&file));
+    let collector = watch::collector(&file);
     let pages = place::pages(&file.table("pages", &raw::PAGES));
     let accounts = account::accounts(&file);
     let plan = site::Plan {
@@ -83,6 +84,7 @@ pub fn check<'a>(document: &'a DeTable<'a>, desk: &'a Desk<'a>) -> Option<Checke
             pages,
             broker,
             sampled,
+            collector,
             openids: log.openids,
         },
         log,

@@ -39,6 +39,24 @@ pub fn sampled(file: &Table<'_>) -> u32 {
     })
 }
 
+/// Reads `[trace] otlp`: the collector that gets the spans.
+pub fn collector(file: &Table<'_>) -> Option<String> {
+    let table = file.table("trace", &raw::TRACE);
+    let word = table.word("otlp")?;
+    let url = url::Url::parse(word.text).ok();
+    let good = url.as_ref().is_some_and(|url| {
+        matches!(url.scheme(), "http" | "https") && url.has_host() && url.username().is_empty()
+    });
+    if !good {
+        let help = "write the address of its OTLP/HTTP receiver, as in \"http://127.0.0.1:4318\"";
+        table.desk.error(word.at.clone(), "this is no address of a collector", help);
+    } else if !cfg!(feature = "otlp") {
+        let help = "remove it, or build wxgate with the feature `otlp`";
+        table.desk.error(word.at.clone(), "this wxgate sends no spans", help);
+    }
+    Some(word.text.to_owned())
+}
+
 /// `0.25%` of ten thousand.
 fn share(text: &str) -> Option<u32> {
     let (whole, part) =

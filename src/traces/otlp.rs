@@ -1,0 +1,167 @@
+//! Batches of spans as OTLP has them: one POST of a protobuf message each. The messages are those
+//! of the OpenTelemetry project.
+
+use std::{sync::Arc, time::Duration};
+
+use http::header;
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::ExportTraceServiceRequest,
+    common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value},
+    resource::v1::Resource,
+    trace::v1::{
+        ResourceSpans, ScopeSpans, Span as Told, Status, span::SpanKind, status::StatusCode,
+    },
+};
+use prost::Message as _;
+use rustls::ClientConfig;
+use tokio::{sync::mpsc, time};
+
+use super::Span;
+use crate::{causes, metrics::Metrics};
+
+/// Spans of one batch at most, and how long the first of it waits for the others.
+const BATCH: usize = 512;
+const GATHER: Duration = Duration::from_secs(1);
+/// How long a collector may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Sends batches.
+pub struct Exporter {
+    client: reqwest::Client,
+    url: String,
+    metrics: Arc<Metrics>,
+}
+
+impl Exporter {
+    /// To the collector at `url`; where that has no path, to the usual one.
+    pub fn new(
+        url: &str,
+        tls: &Arc<ClientConfig>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, reqwest::Error> {
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(ClientConfig::clone(tls))
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(PATIENCE)
+            .build()?;
+        let bare = url::Url::parse(url).is_ok_and(|url| url.path() == "/");
+        let url = url.trim_end_matches('/');
+        let url = if bare { format!("{url}/v1/traces") } else { url.to_owned() };
+        Ok(Self { client, url, metrics })
+    }
+
+    /// Sends what comes until nobody is left to send anything.
+    pub async fn run(self, mut spans: mpsc::Receiver<Span>) {
+        let mut told = false;
+        let mut batch = Vec::with_capacity(BATCH);
+        while spans.recv_many(&mut batch, BATCH).await > 0 {
+            let gather = async {
+                while batch.len() < BATCH {
+                    let room = BATCH - batch.len();
+                    if spans.recv_many(&mut batch, room).await == 0 {
+                        return;
+                    }
+                }
+            };
+            let _ = time::timeout(GATHER, gather).await;
+            let count = u64::try_from(batch.len()).unwrap_or_default();
+            let sent = self.send(message(batch.drain(..)).encode_to_vec()).await;
+            self.metrics.spans(if sent.is_ok() { "sent" } else { "failed" }, count);
+            match (sent, told) {
+                (Err(error), false) => {
+                    tracing::warn!(error, "the collector does not take spans");
+                    told = true;
+                }
+                (Ok(()), true) => {
+                    tracing::info!("the collector takes spans again");
+                    told = false;
+                }
+                (Err(_), true) | (Ok(()), false) => (),
+            }
+        }
+    }
+
+    async fn send(&self, body: Vec<u8>) -> Result<(), String> {
+        let request = self.client.post(&self.url).body(body);
+        let request = request.header(header::CONTENT_TYPE, "application/x-protobuf");
+        let answer = request.send().await.map_err(|error| causes::line(&error.without_url()))?;
+        if answer.status().is_success() { Ok(()) } else { Err(format!("HTTP {}", answer.status())) }
+    }
+}
+
+fn message(spans: impl Iterator<Item = Span>) -> ExportTraceServiceRequest {
+    let scope = InstrumentationScope {
+        name: "wxgate".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..InstrumentationScope::default()
+    };
+    let spans = spans.flat_map(tell).collect();
+    let scope_spans = vec![ScopeSpans { scope: Some(scope), spans, ..ScopeSpans::default() }];
+    let attributes = vec![text("service.name", "wxgate")];
+    let resource = Some(Resource { attributes, ..Resource::default() });
+    let resource_spans = vec![ResourceSpans { resource, scope_spans, ..ResourceSpans::default() }];
+    ExportTraceServiceRequest { resource_spans }
+}
+
+/// The request as its visitor saw it and, inside, the call to the site, whose id is what the site
+/// was told in `traceparent`.
+fn tell(span: Span) -> impl Iterator<Item = Told> {
+    let start = span.ended.saturating_sub(span.took);
+    let id = span.trace.id.to_be_bytes().to_vec();
+    // What the site hears of is the call; the request around it needs an id of its own.
+    let (call, around) = (span.trace.span, (span.trace.span ^ u64::MAX).max(1));
+    let attributes = vec![
+        text("http.request.method", &span.method),
+        text("url.path", &span.path),
+        text("server.address", &span.site),
+        text("wxgate.route", span.route),
+        number("http.response.status_code", span.status.into()),
+    ];
+    let broken = span.status >= 500;
+    let status = Status {
+        code: if broken { StatusCode::Error } else { StatusCode::Unset }.into(),
+        message: String::new(),
+    };
+    let request = Told {
+        trace_id: id.clone(),
+        span_id: around.to_be_bytes().to_vec(),
+        parent_span_id: match span.trace.parent {
+            0 => Vec::new(),
+            parent => parent.to_be_bytes().to_vec(),
+        },
+        name: format!("{} {}", span.method, span.route),
+        kind: SpanKind::Server.into(),
+        start_time_unix_nano: start,
+        end_time_unix_nano: span.ended,
+        attributes,
+        status: Some(status),
+        ..Told::default()
+    };
+    let asked = span.site_took.map(|took| Told {
+        trace_id: id,
+        span_id: call.to_be_bytes().to_vec(),
+        parent_span_id: around.to_be_bytes().to_vec(),
+        name: format!("{} upstream", span.method),
+        kind: SpanKind::Client.into(),
+        // Its end is the answer's beginning, but for what we do to the head.
+        start_time_unix_nano: start.saturating_add(span.head.saturating_sub(took)),
+        end_time_unix_nano: start.saturating_add(span.head.max(took)).min(span.ended),
+        attributes: vec![text("http.request.method", &span.method), text("url.path", &span.path)],
+        ..Told::default()
+    });
+    std::iter::once(request).chain(asked)
+}
+
+fn text(key: &str, value: &str) -> KeyValue {
+    pair(key, Value::StringValue(value.to_owned()))
+}
+
+fn number(key: &str, value: i64) -> KeyValue {
+    pair(key, Value::IntValue(value))
+}
+
+fn pair(key: &str, value: Value) -> KeyValue {
+    let value = Some(AnyValue { value: Some(value) });
+    KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
+}
