@@ -183,7 +183,8 @@ impl Watch {
         self.board.wants_restart(restart);
         if restart {
             let what = "what only a restart changes has changed";
-            let which = "[server], [admin], [store], the format of [log] or the collector of [trace]";
+            let which =
+                "[server], [admin], [store], the format of [log] or the collector of [trace]";
             self.note(Line::bad(Kind::Reload, what).with("reason", which));
         }
         true

@@ -78,6 +78,9 @@ struct Problem {
     severity: &'static str,
 }
 
+/// What became of something, and why.
+const OUTCOME: [&str; 2] = ["event", "reason"];
+
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("wxgate");
@@ -85,13 +88,12 @@ impl Default for Metrics {
         let threads = collect(&mut registry, Threads::default());
         let tally = |name, help, labels| Tally::new(name, help, labels);
         let alone = |name, help, label| Tally::new(name, help, [label]);
-        let outcome = ["event", "reason"];
         let why = "Logins by what became of them, and codes and tickets of the broker, by reason";
-        let logins = collect(&mut registry, tally("logins", why, outcome));
+        let logins = collect(&mut registry, tally("logins", why, OUTCOME));
         let why = "Calls to WeChat's API, by errcode";
         let calls = collect(&mut registry, tally("wechat_calls", why, ["endpoint", "errcode"]));
         let why = "Sessions issued, re-issued and refused, by reason";
-        let sessions = collect(&mut registry, tally("sessions", why, outcome));
+        let sessions = collect(&mut registry, tally("sessions", why, OUTCOME));
         let why = "Requests that a site did not answer, by reason";
         let errors = collect(&mut registry, tally("upstream_errors", why, ["site", "reason"]));
         let why = "Reloads of the configuration";
@@ -101,7 +103,7 @@ impl Default for Metrics {
         let why = "TLS handshakes of visitors, by what came of them";
         let handshakes =
             collect(&mut registry, tally("tls_handshakes", why, ["result", "version"]));
-        let why = "Spans for the collector: sent, failed, or dropped because it was too slow";
+        let why = "Spans for the collector: sent, failed, or dropped";
         let spans = collect(&mut registry, alone("spans", why, "result"));
         let health = collect(&mut registry, Health::default());
         let wechat = collect(&mut registry, Calls::default());

@@ -56,15 +56,7 @@ impl Exporter {
         let mut told = false;
         let mut batch = Vec::with_capacity(BATCH);
         while spans.recv_many(&mut batch, BATCH).await > 0 {
-            let gather = async {
-                while batch.len() < BATCH {
-                    let room = BATCH - batch.len();
-                    if spans.recv_many(&mut batch, room).await == 0 {
-                        return;
-                    }
-                }
-            };
-            let _ = time::timeout(GATHER, gather).await;
+            let _ = time::timeout(GATHER, fill(&mut batch, &mut spans)).await;
             let count = u64::try_from(batch.len()).unwrap_or_default();
             let sent = self.send(message(batch.drain(..)).encode_to_vec()).await;
             self.metrics.spans(if sent.is_ok() { "sent" } else { "failed" }, count);
@@ -90,13 +82,23 @@ impl Exporter {
     }
 }
 
+/// Waits until the batch is full, or nobody is left to send anything.
+async fn fill(batch: &mut Vec<Span>, spans: &mut mpsc::Receiver<Span>) {
+    while batch.len() < BATCH {
+        let room = BATCH - batch.len();
+        if spans.recv_many(batch, room).await == 0 {
+            return;
+        }
+    }
+}
+
 fn message(spans: impl Iterator<Item = Span>) -> ExportTraceServiceRequest {
     let scope = InstrumentationScope {
         name: "wxgate".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..InstrumentationScope::default()
     };
-    let spans = spans.flat_map(tell).collect();
+    let spans = spans.flat_map(|span| tell(&span)).collect();
     let scope_spans = vec![ScopeSpans { scope: Some(scope), spans, ..ScopeSpans::default() }];
     let attributes = vec![text("service.name", "wxgate")];
     let resource = Some(Resource { attributes, ..Resource::default() });
@@ -106,7 +108,7 @@ fn message(spans: impl Iterator<Item = Span>) -> ExportTraceServiceRequest {
 
 /// The request as its visitor saw it and, inside, the call to the site, whose id is what the site
 /// was told in `traceparent`.
-fn tell(span: Span) -> impl Iterator<Item = Told> {
+fn tell(span: &Span) -> impl Iterator<Item = Told> + use<> {
     let start = span.ended.saturating_sub(span.took);
     let id = span.trace.id.to_be_bytes().to_vec();
     // What the site hears of is the call; the request around it needs an id of its own.

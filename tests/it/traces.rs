@@ -33,7 +33,9 @@ async fn collector() -> (String, Arc<Mutex<Vec<Span>>>) {
             tokio::spawn(async move {
                 let mut bytes = Vec::new();
                 while stream.read_buf(&mut bytes).await.is_ok_and(|count| count > 0) {
-                    let Some(end) = bytes.windows(4).position(|it| it == b"\r\n\r\n") else { continue };
+                    let Some(end) = bytes.windows(4).position(|it| it == b"\r\n\r\n") else {
+                        continue;
+                    };
                     let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
                     assert!(head.starts_with("post /v1/traces http/1.1\r\n"), "{head}");
                     assert!(head.contains("content-type: application/x-protobuf"), "{head}");
@@ -46,7 +48,10 @@ async fn collector() -> (String, Arc<Mutex<Vec<Span>>>) {
                     let message = ExportTraceServiceRequest::decode(body).unwrap();
                     let scopes = message.resource_spans.into_iter().flat_map(|it| it.scope_spans);
                     spans.lock().unwrap().extend(scopes.flat_map(|it| it.spans));
-                    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+                    stream
+                        .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                        .await
+                        .unwrap();
                     bytes.clear();
                 }
             });
@@ -67,7 +72,8 @@ async fn a_traceparent_counts_from_trusted_proxies_only_and_is_passed_on() {
         let mut visitor = Visitor::wechat(street.gateway);
         let answer = visitor.send("GET", "/static/a", headers, "").await;
         let owned = |name| answer.received(name).iter().map(|it| (*it).to_owned()).collect();
-        let (parent, state): (Vec<String>, Vec<String>) = (owned("traceparent"), owned("tracestate"));
+        let (parent, state): (Vec<String>, Vec<String>) =
+            (owned("traceparent"), owned("tracestate"));
         (parent, state)
     };
     let (fresh, _) = told(&[]).await;
