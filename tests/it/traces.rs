@@ -10,7 +10,7 @@ use opentelemetry_proto::tonic::{
 use prost::Message as _;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
 };
 
 use crate::{
@@ -20,44 +20,48 @@ use crate::{
 
 const THEIRS: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
+/// The body of the one POST that has come, once it is whole.
+fn body(bytes: &[u8]) -> Option<&[u8]> {
+    let end = bytes.windows(4).position(|it| it == b"\r\n\r\n")?;
+    let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
+    assert!(head.starts_with("post /v1/traces http/1.1\r\n"), "{head}");
+    assert!(head.contains("content-type: application/x-protobuf"), "{head}");
+    let length = head.split("content-length: ").nth(1)?.split('\r').next()?;
+    bytes.get(end + 4..end + 4 + length.parse::<usize>().unwrap())
+}
+
+type Kept = Arc<Mutex<Vec<Span>>>;
+
 /// A collector: takes each POST of protobuf, and keeps its spans.
-async fn collector() -> (String, Arc<Mutex<Vec<Span>>>) {
+async fn collector() -> (String, Kept) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let kept = Arc::new(Mutex::new(Vec::new()));
+    let kept = Kept::default();
     let spans = Arc::clone(&kept);
     tokio::spawn(async move {
         loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let spans = Arc::clone(&spans);
-            tokio::spawn(async move {
-                let mut bytes = Vec::new();
-                while stream.read_buf(&mut bytes).await.is_ok_and(|count| count > 0) {
-                    let Some(end) = bytes.windows(4).position(|it| it == b"\r\n\r\n") else {
-                        continue;
-                    };
-                    let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
-                    assert!(head.starts_with("post /v1/traces http/1.1\r\n"), "{head}");
-                    assert!(head.contains("content-type: application/x-protobuf"), "{head}");
-                    let length = head.split("content-length: ").nth(1).unwrap();
-                    let length: usize = length.split('\r').next().unwrap().parse().unwrap();
-                    if bytes.len() < end + 4 + length {
-                        continue;
-                    }
-                    let body = &bytes[end + 4..end + 4 + length];
-                    let message = ExportTraceServiceRequest::decode(body).unwrap();
-                    let scopes = message.resource_spans.into_iter().flat_map(|it| it.scope_spans);
-                    spans.lock().unwrap().extend(scopes.flat_map(|it| it.spans));
-                    stream
-                        .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
-                        .await
-                        .unwrap();
-                    bytes.clear();
-                }
-            });
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(take(stream, Arc::clone(&spans)));
         }
     });
     (url, kept)
+}
+
+async fn take(mut stream: TcpStream, spans: Kept) {
+    let mut bytes = Vec::new();
+    while stream.read_buf(&mut bytes).await.is_ok_and(|count| count > 0) {
+        let Some(body) = body(&bytes) else { continue };
+        let message = ExportTraceServiceRequest::decode(body).unwrap();
+        let scopes = message.resource_spans.into_iter().flat_map(|it| it.scope_spans);
+        spans.lock().unwrap().extend(scopes.flat_map(|it| it.spans));
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        bytes.clear();
+    }
+}
+
+/// An id as it stands in a header.
+fn hex(id: &[u8]) -> String {
+    id.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 fn attribute(span: &Span, key: &str) -> Option<Value> {
@@ -117,7 +121,6 @@ async fn a_collector_gets_the_request_and_the_call_to_the_site() {
     assert_eq!(spans.len(), 2, "the other one is not recorded");
     let of = |kind: SpanKind| spans.iter().find(|it| it.kind == i32::from(kind)).unwrap();
     let (request, call) = (of(SpanKind::Server), of(SpanKind::Client));
-    let hex = |id: &[u8]| id.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     assert_eq!(hex(&request.trace_id), "4bf92f3577b34da6a3ce929d0e0e4736");
     assert_eq!(hex(&request.parent_span_id), "00f067aa0ba902b7");
     assert_eq!((&call.trace_id, &call.parent_span_id), (&request.trace_id, &request.span_id));
