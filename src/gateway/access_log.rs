@@ -1,141 +1,28 @@
 //! One line for every request, whatever became of it.
 //!
-//! A thread writes its lines into a buffer of its own, which a writer elsewhere takes from time to
-//! time: a slow disk or pipe holds up nobody, and a request pays for a few bytes in memory.
+//! An [`Entry`] gathers what is to be told, and is written when it is dropped.
 
-use std::{
-    cell::{Cell, RefCell},
-    io::Write,
-    net::IpAddr,
-    rc::Rc,
-    time::{Duration, UNIX_EPOCH},
-};
+use std::{net::IpAddr, rc::Rc, time::Duration};
 
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use tokio::time::Instant;
-use tracing_appender::non_blocking::NonBlocking;
 
 use super::{Arrival, Peer, rules::Desk};
 use crate::{
     auth::Tag,
     clock::{self, Timestamp},
-    logs::Form,
     metrics::Class,
     site::{Access, Site},
-    traces::{Span, Traces},
+    traces::Span,
     wire::{forwarded::REQUEST_ID, trace::Trace},
 };
 
-/// Bytes of lines that a thread gathers before it hands them over.
-const BATCH: usize = 16 * 1024;
+mod lines;
+
+pub use lines::{AccessLog, Lines};
 
 /// What is told of a visitor who went away before there was an answer, as nginx does.
 const GONE: u16 = 499;
-
-/// Where access lines go, and how they look.
-#[derive(Clone, Debug, Default)]
-pub struct AccessLog(Option<(Form, NonBlocking)>);
-
-impl AccessLog {
-    /// To this writer.
-    pub fn new(form: Form, writer: NonBlocking) -> Self {
-        Self(Some((form, writer)))
-    }
-}
-
-/// One thread's lines.
-pub struct Lines {
-    log: AccessLog,
-    traces: Traces,
-    gathered: RefCell<Vec<u8>>,
-    /// The second of the last line, as it is written.
-    stamp: RefCell<String>,
-    second: Cell<Timestamp>,
-}
-
-impl Lines {
-    /// No lines yet.
-    pub fn new(log: AccessLog, traces: Traces) -> Rc<Self> {
-        let gathered = RefCell::new(Vec::new());
-        Rc::new(Self { log, traces, gathered, stamp: RefCell::default(), second: Cell::default() })
-    }
-
-    /// Hands over what has been gathered.
-    pub fn flush(&self) {
-        let mut gathered = self.gathered.borrow_mut();
-        if let Some((_, writer)) = &self.log.0
-            && !gathered.is_empty()
-        {
-            // The writer drops what it has no room for rather than wait.
-            let _ = writer.clone().write_all(&gathered);
-            gathered.clear();
-        }
-    }
-
-    fn add(&self, entry: &Entry, total: Duration) {
-        let Some((form, _)) = self.log.0 else { return };
-        let now = entry.began.plus(total);
-        if self.second.replace(now) != now {
-            let time = UNIX_EPOCH + Duration::from_secs(now.0);
-            *self.stamp.borrow_mut() = humantime::format_rfc3339_seconds(time).to_string();
-        }
-        // Writing to memory cannot fail.
-        let _ = match form {
-            Form::Json => self.json(entry, total),
-            Form::Text => self.text(entry, total),
-        };
-        if form == Form::Text || self.gathered.borrow().len() >= BATCH {
-            self.flush();
-        }
-    }
-
-    /// Only the path can hold a quotation mark; the rest is checked or ours.
-    fn json(&self, entry: &Entry, total: Duration) -> std::io::Result<()> {
-        let mut out = self.gathered.borrow_mut();
-        write!(
-            out,
-            r#"{{"timestamp":"{}","target":"access","request_id":"{}","trace_id":"{:032x}","client":"{}","peer":"{}","site":"{}","route":"{}","method":"{}","status":{},"bytes":{},"seconds":{:.6},"total_seconds":{:.6},"#,
-            self.stamp.borrow(),
-            entry.id.to_str().unwrap_or_default(),
-            entry.trace.id,
-            entry.client,
-            entry.peer.text.to_str().unwrap_or_default(),
-            entry.site(),
-            entry.class.word(),
-            entry.method,
-            entry.status(),
-            entry.bytes,
-            entry.head(total).as_secs_f64(),
-            total.as_secs_f64(),
-        )?;
-        if let Some(took) = entry.upstream {
-            write!(out, r#""upstream_seconds":{:.6},"#, took.as_secs_f64())?;
-        }
-        if let Some(session) = &entry.session {
-            write!(out, r#""session":"{session}","#)?;
-        }
-        out.extend_from_slice(br#""path":"#);
-        serde_json::to_writer(&mut *out, entry.uri.path())?;
-        out.extend_from_slice(b"}\n");
-        Ok(())
-    }
-
-    fn text(&self, entry: &Entry, total: Duration) -> std::io::Result<()> {
-        writeln!(
-            self.gathered.borrow_mut(),
-            "{} {} {} {} {} {} {:.1} ms {} B {}",
-            self.stamp.borrow(),
-            entry.status(),
-            entry.method,
-            entry.site(),
-            entry.uri.path().escape_debug(),
-            entry.client,
-            total.as_secs_f64() * 1_000.0,
-            entry.bytes,
-            entry.id.to_str().unwrap_or_default(),
-        )
-    }
-}
 
 /// Where a request landed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -328,15 +215,28 @@ impl Drop for Entry {
 
 /// 128 bits in hexadecimal, as a trace id is written.
 fn hexadecimal(id: u128) -> HeaderValue {
-    HeaderValue::try_from(format!("{id:032x}")).unwrap_or(HeaderValue::from_static("-"))
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0');
+    let mut text = [0; 32];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(id.to_be_bytes()) {
+        for (to, nibble) in pair.iter_mut().zip([byte >> 4, byte & 15]) {
+            *to = digit(nibble);
+        }
+    }
+    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::{
+        io::Write,
+        sync::{Arc, Mutex},
+    };
+
+    use tracing_appender::non_blocking::NonBlocking;
 
     use super::*;
-    use crate::{gateway::rules::tests::rules, metrics::Metrics};
+    use crate::{gateway::rules::tests::rules, logs::Form, metrics::Metrics, traces::Traces};
 
     #[derive(Clone, Default)]
     struct Page(Arc<Mutex<Vec<u8>>>);
