@@ -67,8 +67,12 @@ class Visitor:
         headers = {"User-Agent": AGENT, "Accept": "text/html", "Host": parts.netloc}
         if cookies:
             headers["Cookie"] = cookies
-        door.request("GET", path, headers=headers)
-        answer = door.getresponse()
+        try:
+            door.request("GET", path, headers=headers)
+            answer = door.getresponse()
+        except http.client.RemoteDisconnected:  # kept for too long between two rows
+            door.request("GET", path, headers=headers)
+            answer = door.getresponse()
         return Page(answer.status, answer.headers, answer.read())
 
     def login(self, origin: str, scope: str = "snsapi_userinfo") -> str:
