@@ -256,7 +256,9 @@ async fn what_the_site_receives() {
 async fn rfc9112_9_6_a_half_closed_visitor_still_gets_the_answer() {
     let street = Street::usual().await;
     let mut stream = TcpStream::connect(street.gateway).await.unwrap();
-    stream.write_all(format!("GET /static/a HTTP/1.1\r\n{H}\r\n").as_bytes()).await.unwrap();
+    let request = "GET /static/a HTTP/1.1\r\nhost: h5.example.com\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
     let mut answer = String::new();
     timeout(Duration::from_secs(5), stream.read_to_string(&mut answer)).await.unwrap().unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
