@@ -148,12 +148,12 @@ impl Sender {
             }
             match self.state {
                 State::Gathering => (),
-                State::Waiting => {
-                    ready!(outlet.poll_flush(cx)).map_err(Broken::Io)?;
-                    return Poll::Pending;
-                }
-                State::Whole => {
-                    ready!(outlet.poll_flush(cx)).map_err(Broken::Io)?;
+                State::Waiting | State::Whole => {
+                    // TLS takes what it has no way to send yet: that is the other end's doing, too.
+                    self.blocked = outlet.poll_flush(cx).map_err(Broken::Io)?.is_pending();
+                    if self.blocked || self.state == State::Waiting {
+                        return Poll::Pending;
+                    }
                     self.state = State::Sent;
                 }
                 State::Sent => return Poll::Ready(Ok(())),
