@@ -91,7 +91,7 @@ impl Look<'_> {
         let names = configured.iter().map(|site| (site.name.as_str(), Some(site))).chain(stray);
         let tell = |(name, site): (&str, Option<&std::sync::Arc<Site>>)| {
             let minute = self.minute.sites.get(name).unwrap_or(&nothing);
-            let servers = site.iter().flat_map(|site| &site.upstream.endpoints);
+            let servers = site.iter().flat_map(|site| site.upstream.endpoints());
             let servers = servers.map(|it| vital(&it.to_string(), &upstreams));
             json!({
                 "name": name,
@@ -170,7 +170,7 @@ impl Look<'_> {
 fn site_facts(site: &Site) -> SiteFacts {
     SiteFacts {
         name: site.name.clone(),
-        servers: site.upstream.endpoints.iter().map(ToString::to_string).collect(),
+        servers: site.upstream.endpoints().map(ToString::to_string).collect(),
         staleness: site.revocation,
     }
 }

@@ -29,7 +29,8 @@ pub fn site() -> Site {
             verify_files: [].into(),
         }),
         upstream: Upstreams {
-            endpoints: Vec::new(),
+            servers: Vec::new(),
+            balance: crate::site::Balance::default(),
             connect_timeout: Duration::ZERO,
             response_timeout: Duration::ZERO,
             tls: None,

@@ -247,7 +247,7 @@ pub(super) fn endpoints(site: &Site) -> Vec<String> {
         Endpoint::Https(host, port) => format!("https://{}:{port}", bracketed(host)),
         Endpoint::Unix(path) => format!("unix:{}", path.display()),
     };
-    site.upstream.endpoints.iter().map(one).collect()
+    site.upstream.endpoints().map(one).collect()
 }
 
 fn summary_json(config: &Config) -> Value {

@@ -172,6 +172,7 @@ pub const SITE: Section = Section {
         ("public_url", r#"public_url = "https://h5.example.com""#),
         ("account", r#"account = "main""#),
         ("upstream", r#"upstream = ["http://127.0.0.1:8000"]"#),
+        ("balance", r#"balance = "round_robin""#),
         ("scope", r#"scope = "snsapi_base""#),
         ("outside_wechat", r#"outside_wechat = "page""#),
         ("snapshot", r#"snapshot = "page""#),
@@ -188,6 +189,12 @@ pub const SITE: Section = Section {
         ("profile_refresh", r#"profile_refresh = "24h""#),
         ("revocation", r#"revocation = "bounded:30s""#),
     ],
+};
+
+/// One of several servers of a site.
+pub const UPSTREAM: Section = Section {
+    title: "a server of `upstream`",
+    keys: &[("url", r#"url = "http://10.0.0.5:8000""#), ("weight", "weight = 3")],
 };
 
 /// Whom we believe and who we are towards the servers of a site.
@@ -261,7 +268,7 @@ pub const SECRET: Section = Section {
 };
 
 /// Every kind of table.
-pub const ALL: [&Section; 21] = [
+pub const ALL: [&Section; 22] = [
     &FILE,
     &SERVER,
     &TLS,
@@ -276,6 +283,7 @@ pub const ALL: [&Section; 21] = [
     &TRACE,
     &ACCOUNT,
     &SITE,
+    &UPSTREAM,
     &UPSTREAM_TLS,
     &HEADERS,
     &CORS,

@@ -211,6 +211,21 @@ impl<'a> Table<'a> {
         Some(array.iter().filter_map(read).collect())
     }
 
+    /// Strings and tables in an array, or one alone; the tables are the errors.
+    pub fn entries(&self, key: &str, section: &'static Section) -> Vec<Result<Word<'a>, Self>> {
+        let value = self.value(key);
+        let array = value.and_then(|it| it.get_ref().as_array());
+        let read = |value| {
+            let entry = word(value).map(Ok).or_else(|| self.open(section, value).map(Err));
+            if entry.is_none() {
+                self.wrong_kind(key, value, "an array of strings or tables");
+            }
+            entry
+        };
+        let alone = value.filter(|_| array.is_none());
+        array.into_iter().flatten().chain(alone).filter_map(read).collect()
+    }
+
     /// Strings by name: `{ "a.txt" = "…" }`.
     pub fn pairs(&self, key: &str) -> Vec<(Word<'a>, Word<'a>)> {
         let Some(value) = self.value(key) else { return Vec::new() };

@@ -7,7 +7,7 @@ use http::Method;
 use super::*;
 use crate::{
     server::Listen,
-    site::{Access, Ambiguous, Endpoint, Fact, Outside, Prompt, Scope, Snapshot},
+    site::{Access, Ambiguous, Balance, Endpoint, Fact, Outside, Prompt, Scope, Server, Snapshot},
     wire,
 };
 
@@ -71,7 +71,7 @@ fn the_file_at_the_root_loads_and_explains_every_key() {
             assert!(explained, "config.toml says nothing of `{key}` in {}", section.title);
         }
     }
-    assert_eq!(seen, 113, "the count in this test is out of date");
+    assert_eq!(seen, 116, "the count in this test is out of date");
 }
 
 /// Keys that `config.toml` shows an example of, commented out, and no default.
@@ -137,7 +137,7 @@ fn the_defaults_it_shows_are_the_defaults() {
         };
         assert_eq!(shown(&text.replacen(line, &tabled, 1)), shown(text), "{line}");
     }
-    assert_eq!(seen, 42, "the count in this test is out of date");
+    assert_eq!(seen, 43, "the count in this test is out of date");
 }
 
 #[test]
@@ -180,6 +180,7 @@ fn every_key_is_read() {
         (&raw::TRACE, "[trace]"),
         (&raw::ACCOUNT, "[[account]]"),
         (&raw::SITE, "[[site]]"),
+        (&raw::UPSTREAM, "[[site]]\n[[site.upstream]]"),
         (&raw::UPSTREAM_TLS, "[[site]]\n[site.upstream_tls]"),
         (&raw::HEADERS, "[[site]]\n[site.headers]"),
         (&raw::CORS, "[[site]]\n[site.cors]"),
@@ -224,7 +225,11 @@ fn defaults() {
     assert_eq!(account.app_secret.expose(), "0123456789abcdef0123456789abcdef");
     let site = &gateway.sites.all()[0];
     assert_eq!(site.name, "h5.example.com");
-    assert_eq!(site.upstream.endpoints, [Endpoint::Http("10.0.0.5".to_owned(), 8_000)]);
+    let server = Server { endpoint: Endpoint::Http("10.0.0.5".to_owned(), 8_000), weight: 1 };
+    assert_eq!(
+        (&*site.upstream.servers, site.upstream.balance),
+        (&[server][..], Balance::RoundRobin)
+    );
     assert_eq!(site.upstream.connect_timeout, Duration::from_secs(3));
     assert_eq!(site.upstream.response_timeout, Duration::from_mins(1));
     assert!(matches!((&site.outside_wechat, site.snapshot), (Outside::Page, Snapshot::Page)));

@@ -70,7 +70,7 @@ impl Rules {
 
     /// Whether a server stands behind one of the sites.
     pub fn has_server(&self, name: &str) -> bool {
-        let mut servers = self.sites.all().iter().flat_map(|site| &site.upstream.endpoints);
+        let mut servers = self.sites.all().iter().flat_map(|site| site.upstream.endpoints());
         servers.any(|endpoint| endpoint.to_string() == name)
     }
 

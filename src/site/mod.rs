@@ -105,8 +105,10 @@ pub struct Site {
 /// The servers behind a site and our patience with them.
 #[derive(Clone, Debug)]
 pub struct Upstreams {
-    /// Taken in turn; one that cannot be reached is passed over.
-    pub endpoints: Vec<Endpoint>,
+    /// One that cannot be reached is passed over.
+    pub servers: Vec<Server>,
+    /// Which of them is next.
+    pub balance: Balance,
     /// How long a connection may take to open.
     pub connect_timeout: Duration,
     /// How long an answer may take to begin.
@@ -115,7 +117,33 @@ pub struct Upstreams {
     pub tls: Option<Credentials>,
 }
 
+impl Upstreams {
+    /// Where the servers are.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.servers.iter().map(|server| &server.endpoint)
+    }
+}
+
 /// One server behind a site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// Its share beside the others; at least 1.
+    pub weight: u32,
+}
+
+/// Which of a site's servers is next. Each thread keeps its own account.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Balance {
+    /// One after the other.
+    #[default]
+    RoundRobin,
+    /// The one with the fewest requests under way.
+    LeastLoaded,
+}
+
+/// Where a server is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Endpoint {
     /// `http://host:port`

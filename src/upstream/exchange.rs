@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::{
     Error,
     body::{Outgoing, Spoilt},
-    pool::Lease,
+    pool::{Busy, Lease},
 };
 use crate::http1::{
     Broken, Fault, Sender, Stream,
@@ -201,9 +201,11 @@ impl Exchange {
         self.switched
     }
 
-    /// The connection itself, over which something else than HTTP now comes.
-    pub fn into_parts(self) -> (Stream, bytes::BytesMut) {
-        self.lease.link.wire.into_parts()
+    /// The connection itself, over which something else than HTTP now comes, and what says that it
+    /// is in use.
+    pub fn into_parts(self) -> ((Stream, bytes::BytesMut), Busy) {
+        let (link, busy) = self.lease.into_parts();
+        (link.wire.into_parts(), busy)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Everything here belongs to one thread; nothing is shared and nothing is locked.
 
-use std::{cell::Cell, cell::RefCell, collections::HashMap, io, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::HashMap, io, rc::Rc, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use rustls::ClientConfig;
@@ -11,19 +11,22 @@ use tokio::time::{Instant, timeout};
 use crate::{
     http1::Arena,
     metrics::{Metrics, Part},
-    site::{Credentials, Endpoint, Upstreams},
+    site::{Credentials, Endpoint, Server, Upstreams},
     wire::BoxError,
 };
 
+mod balance;
 mod body;
 mod connect;
 mod exchange;
+mod group;
 mod knock;
 mod pool;
 pub mod tls;
 mod tunnel;
 
 pub use body::{Allowance, Outgoing, Streamed};
+pub use group::Group;
 pub use knock::knock;
 pub use tunnel::Switched;
 
@@ -77,12 +80,6 @@ pub struct Upstream {
 /// What connections are shared by: the server, and who we are to it.
 type Door = (Endpoint, Option<Credentials>);
 
-/// The servers of one site, as this thread sees them.
-pub struct Group {
-    pools: Vec<Rc<Pool>>,
-    turn: Cell<usize>,
-}
-
 impl Upstream {
     /// No connections yet.
     pub fn new(tls: Arc<ClientConfig>, (arena, metrics): (Rc<Arena>, Arc<Metrics>)) -> Self {
@@ -92,9 +89,9 @@ impl Upstream {
     /// The servers of a site. Sites that share a server share its connections, unless they have
     /// other credentials: then its answers are not the same either.
     pub fn group(&self, site: &Upstreams) -> Group {
-        let pools =
-            site.endpoints.iter().map(|endpoint| self.pool(endpoint, site.tls.as_ref())).collect();
-        Group { pools, turn: Cell::new(0) }
+        let pool =
+            |server: &Server| (self.pool(&server.endpoint, site.tls.as_ref()), server.weight);
+        Group::new(site.balance, site.servers.iter().map(pool))
     }
 
     /// Sends a request to the site's next server and brings back its answer, whose body streams.
@@ -122,20 +119,12 @@ impl Upstream {
         self.pools.borrow_mut().retain(|_, pool| pool.sweep(now) || Rc::strong_count(pool) > 1);
     }
 
-    /// A connection to the server whose turn it is: an idle one, else a new one, else one to the
-    /// next server. Servers that were down a moment ago come last.
+    /// A connection to the server that is next: an idle one, else a new one, else one to the
+    /// server after it.
     async fn connection(&self, group: &Group, site: &Upstreams) -> Result<Lease, Error> {
-        let first = group.turn.get();
-        group.turn.set(first.wrapping_add(1));
-        let in_turn = || {
-            let count = group.pools.len();
-            let start = first.checked_rem(count).unwrap_or(0);
-            group.pools.iter().cycle().skip(start).take(count)
-        };
-        let up = in_turn().filter(|pool| !pool.is_down());
-        let down = in_turn().filter(|pool| pool.is_down());
         let mut last = io::Error::other("no server is configured");
-        for pool in up.chain(down) {
+        let mut asked = Vec::new();
+        while let Some((place, pool)) = group.next(&asked) {
             if let Some(lease) = pool.idle() {
                 return Ok(lease);
             }
@@ -149,6 +138,7 @@ impl Upstream {
                 Ok(Err(error)) => last = error,
                 Err(_) => last = io::ErrorKind::TimedOut.into(),
             }
+            asked.push(place);
             pool.mark_down();
             self.metrics.health.ill(Part::Upstream, &pool.name, &last.to_string());
             tracing::warn!(endpoint = %pool.endpoint, error = %last, "a server cannot be reached");

@@ -31,6 +31,7 @@ pub struct Pool {
     tls: Manner,
     idle: RefCell<Vec<(Box<Link>, Instant)>>,
     down_until: Cell<Option<Instant>>,
+    load: Cell<u32>,
 }
 
 /// A connection to a server, and the clock that goes with it. In a box, because it is handed about
@@ -49,7 +50,13 @@ impl Pool {
             tls,
             idle: RefCell::default(),
             down_until: Cell::new(None),
+            load: Cell::new(0),
         }
+    }
+
+    /// Requests under way, those that wait for a connection included.
+    pub fn load(&self) -> u32 {
+        self.load.get()
     }
 
     /// Whether it could not be reached a moment ago.
@@ -67,17 +74,18 @@ impl Pool {
         loop {
             let (mut link, _) = self.idle.borrow_mut().pop()?;
             if link.wire.is_idle() {
-                return Some(Lease { link, pool: Rc::clone(self), is_used: true });
+                return Some(Lease { link, busy: Busy::new(self), is_used: true });
             }
         }
     }
 
     /// A new connection.
     pub async fn connect(self: &Rc<Self>, arena: &Rc<Arena>) -> io::Result<Lease> {
+        let busy = Busy::new(self);
         let stream = connect::open(&self.endpoint, &self.tls).await?;
         self.down_until.set(None);
         let link = Link { wire: Wire::new(stream, arena), clock: Patience::default() };
-        Ok(Lease { link: Box::new(link), pool: Rc::clone(self), is_used: false })
+        Ok(Lease { link: Box::new(link), busy, is_used: false })
     }
 
     /// Closes what has been idle too long; `false` when nothing is left to keep.
@@ -89,19 +97,40 @@ impl Pool {
     }
 }
 
+/// One request under way at a server, or a tunnel to it.
+pub struct Busy(Rc<Pool>);
+
+impl Busy {
+    fn new(pool: &Rc<Pool>) -> Self {
+        pool.load.set(pool.load.get() + 1);
+        Self(Rc::clone(pool))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.load.set(self.0.load.get() - 1);
+    }
+}
+
 /// A connection in use.
 pub struct Lease {
     pub link: Box<Link>,
-    pool: Rc<Pool>,
+    busy: Busy,
     /// Whether it has served before, so that the other end may have closed it this very moment.
     pub is_used: bool,
 }
 
 impl Lease {
+    /// The connection, and what says that it is in use.
+    pub fn into_parts(self) -> (Box<Link>, Busy) {
+        (self.link, self.busy)
+    }
+
     /// Gives the connection back, over which a request has been sent and its answer read, both to
     /// their ends.
     pub fn give_back(self) {
-        let mut idle = self.pool.idle.borrow_mut();
+        let mut idle = self.busy.0.idle.borrow_mut();
         if idle.len() < MOST_IDLE {
             idle.push((self.link, Instant::now()));
         }

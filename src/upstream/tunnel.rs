@@ -8,6 +8,7 @@ use tokio::{
     time::timeout,
 };
 
+use super::pool::Busy;
 use crate::http1::Stream;
 
 /// How long the one end may still speak when the other has said its last.
@@ -18,11 +19,13 @@ pub struct Switched {
     stream: Stream,
     /// What came behind the 101 already.
     said: BytesMut,
+    /// While it lasts, the server has something to do.
+    _busy: Busy,
 }
 
 impl Switched {
-    pub(super) fn new((stream, said): (Stream, BytesMut)) -> Self {
-        Self { stream, said }
+    pub(super) fn new(((stream, said), busy): ((Stream, BytesMut), Busy)) -> Self {
+        Self { stream, said, _busy: busy }
     }
 
     /// Copies both ways until both have ended. Not `copy_bidirectional`: a site that does not

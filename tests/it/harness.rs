@@ -36,6 +36,8 @@ pub struct Street {
 /// What to build differently.
 #[derive(Clone)]
 pub struct Plan {
+    /// Threads that serve.
+    pub workers: u32,
     /// Lines of `[server]` after `listen` and `workers`.
     pub server: String,
     /// Lines of `[session]` instead of the usual keys.
@@ -58,6 +60,7 @@ pub struct Plan {
 impl Default for Plan {
     fn default() -> Self {
         Self {
+            workers: 2,
             server: String::new(),
             session: format!("keys = [{{ id = \"k1\", secret = \"{KEY}\" }}]"),
             account: String::new(),
@@ -85,14 +88,14 @@ impl Plan {
 
     /// The configuration as an operator would write it.
     pub fn text(&self, wechat: SocketAddr, upstream: &str) -> String {
-        let Self { server, session, account, site, more, .. } = self;
+        let Self { workers, server, session, account, site, more, .. } = self;
         let first = self.api_first.as_ref().map_or(String::new(), |url| format!("\"{url}\", "));
         let more = more.replace("WECHAT", &format!("http://{wechat}"));
         format!(
             r#"
 [server]
 listen = ["127.0.0.1:0"]
-workers = 2
+workers = {workers}
 drain = "2s"
 {server}
 

@@ -17,6 +17,7 @@ mod load;
 mod redis;
 mod visitor;
 
+mod balance;
 mod broker;
 mod broker_api;
 mod broker_servers;

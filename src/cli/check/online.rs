@@ -53,7 +53,7 @@ async fn everybody(config: &Config) -> Vec<Finding> {
     }
     questions.spawn_local(try_store(next(), config.gateway.store.clone()));
     for site in config.gateway.sites.all() {
-        for endpoint in &site.upstream.endpoints {
+        for endpoint in site.upstream.endpoints() {
             let (site, endpoint) = (Arc::clone(site), endpoint.clone());
             questions.spawn_local(ask_upstream(next(), site, endpoint, Arc::clone(&tls)));
         }

@@ -7,8 +7,11 @@ use zeroize::Zeroizing;
 
 use super::{address, place};
 use crate::{
-    config::{raw, reader::Table},
-    site::{Credentials, Endpoint, Unusable, Upstreams},
+    config::{
+        raw,
+        reader::{Table, Word},
+    },
+    site::{Balance, Credentials, Endpoint, Server, Unusable, Upstreams},
 };
 
 /// Reads `upstream` and the patience with it.
@@ -18,24 +21,40 @@ pub fn upstreams(site: &Table<'_>, listeners: &[SocketAddr]) -> Option<Upstreams
     let connect_timeout = site.duration("connect_timeout", 3 * SECOND, MILLISECOND..=60 * SECOND);
     let response_timeout =
         site.duration("response_timeout", 60 * SECOND, MILLISECOND..=86_400 * SECOND);
+    let balances = [("round_robin", Balance::RoundRobin), ("least_loaded", Balance::LeastLoaded)];
+    let balance = site.one_of("balance", &balances).unwrap_or_default();
     let tls = credentials(&site.table("upstream_tls", &raw::UPSTREAM_TLS));
     if site.value("upstream").is_none() || site.empty_array("upstream").is_some() {
         site.missing("upstream");
         return None;
     }
-    let mut endpoints = Vec::new();
-    for word in site.words("upstream")? {
-        let Some(endpoint) = address::endpoint(site, &word) else { continue };
-        address::not_ourselves(site, &word, &endpoint, listeners);
-        endpoints.push(endpoint);
-    }
-    let encrypted = endpoints.iter().any(|it| matches!(it, Endpoint::Https(..)));
-    if let (Some(at), false, false) = (site.place("upstream_tls"), encrypted, endpoints.is_empty())
-    {
+    let entries = site.entries("upstream", &raw::UPSTREAM);
+    let servers: Vec<Server> =
+        entries.into_iter().filter_map(|entry| server(entry, site, listeners)).collect();
+    let encrypted = servers.iter().any(|it| matches!(it.endpoint, Endpoint::Https(..)));
+    if let (Some(at), false, false) = (site.place("upstream_tls"), encrypted, servers.is_empty()) {
         let help = "write \"https://…\" in `upstream`, or remove the table";
         site.desk.error(at, "[site.upstream_tls] means nothing without TLS", help);
     }
-    Some(Upstreams { endpoints, connect_timeout, response_timeout, tls })
+    Some(Upstreams { servers, balance, connect_timeout, response_timeout, tls })
+}
+
+/// One server: its URL alone, or a table of it and its weight.
+fn server(
+    entry: Result<Word<'_>, Table<'_>>,
+    site: &Table<'_>,
+    listeners: &[SocketAddr],
+) -> Option<Server> {
+    let (word, weight) = match entry {
+        Ok(word) => (word, 1),
+        Err(table) => {
+            let weight = table.number("weight", 1, 1..=1_000);
+            (table.required("url")?, weight)
+        }
+    };
+    let endpoint = address::endpoint(site, &word)?;
+    address::not_ourselves(site, &word, &endpoint, listeners);
+    Some(Server { endpoint, weight })
 }
 
 /// Reads `[site.upstream_tls]`, with the files it names.
