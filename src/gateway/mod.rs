@@ -78,8 +78,8 @@ impl Worker {
     pub fn new(gateway: Arc<Gateway>, arena: Rc<Arena>) -> Self {
         let counters = gateway.metrics.thread();
         let desk = Rc::new(Desk::new(gateway.rules.load_full(), 0, &counters));
-        let metrics = Arc::clone(&gateway.metrics);
-        let upstream = Upstream::new(Arc::clone(&gateway.tls), (arena, metrics));
+        let backends = Arc::clone(&gateway.backends);
+        let upstream = Upstream::new(Arc::clone(&gateway.tls), (arena, backends));
         let lines = Lines::new(gateway.log.clone(), gateway.traces.clone());
         let post = Post::new(&gateway.feed);
         Self { gateway, desk: RefCell::new(desk), upstream, post, lines, counters }

@@ -10,10 +10,12 @@ use crate::{
 };
 
 pub mod broker;
+mod checkup;
 mod credentials;
 mod route;
 
 pub use broker::Broker;
+pub use checkup::{Checkup, Verdict};
 pub use credentials::{Credentials, Unusable};
 pub use route::{Access, Pattern, Prompt, Route, Routes, Scope};
 
@@ -105,10 +107,14 @@ pub struct Site {
 /// The servers behind a site and our patience with them.
 #[derive(Clone, Debug)]
 pub struct Upstreams {
-    /// One that cannot be reached is passed over.
+    /// One that is down is passed over.
     pub servers: Vec<Server>,
     /// Which of them is next.
     pub balance: Balance,
+    /// How long one that was down takes to have its share again.
+    pub slow_start: Duration,
+    /// How they are asked whether they are well, if they are.
+    pub checkup: Option<Checkup>,
     /// How long a connection may take to open.
     pub connect_timeout: Duration,
     /// How long an answer may take to begin.

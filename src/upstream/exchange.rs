@@ -80,13 +80,10 @@ impl Exchange {
                 Ok((answered, self))
             }
             Err(error) => {
-                // Only a connection that had served before fails so, and each is tried once.
                 let silent = matches!(error, Error::Broken(_)) && !self.lease.link.wire.has_more();
                 let harmless = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
-                let again = self.lease.is_used
-                    && silent
-                    && self.body.is_whole()
-                    && (harmless || self.sender.taken() == 0);
+                let unseen = self.lease.is_used && self.sender.taken() == 0;
+                let again = silent && self.body.is_whole() && (harmless || unseen);
                 Err(Failure { body: self.body, error, again })
             }
         }

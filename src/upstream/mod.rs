@@ -1,6 +1,7 @@
 //! The sites behind us: connections, whose turn it is, and one request across one of them.
 //!
-//! Everything here belongs to one thread; nothing is shared and nothing is locked.
+//! Connections belong to one thread, and nothing on the way of a request is locked. What threads find
+//! out about a server they share ([`Backend`]), with each other and with those who check it.
 
 use std::{cell::RefCell, collections::HashMap, io, rc::Rc, sync::Arc, time::Duration};
 
@@ -10,29 +11,37 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     http1::Arena,
-    metrics::{Metrics, Part},
-    site::{Credentials, Endpoint, Server, Upstreams},
+    site::{Credentials, Endpoint, Site, Upstreams},
     wire::BoxError,
 };
 
+mod backend;
+mod backends;
 mod balance;
 mod body;
+mod checks;
 mod connect;
 mod exchange;
 mod group;
 mod knock;
 mod pool;
+mod rest;
 pub mod tls;
 mod tunnel;
 
+pub use backend::Backend;
+pub use backends::Backends;
 pub use body::{Allowance, Outgoing, Streamed};
 pub use group::Group;
-pub use knock::knock;
+pub use knock::{Question, knock};
 pub use tunnel::Switched;
 
+use backend::Turn;
 use connect::Manner;
 use exchange::{Exchange, Failure};
+use group::Seat;
 use pool::{Lease, Pool};
+use rest::Trouble;
 
 /// A site did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +83,7 @@ pub struct Upstream {
     pools: RefCell<HashMap<Door, Rc<Pool>>>,
     tls: Arc<ClientConfig>,
     arena: Rc<Arena>,
-    metrics: Arc<Metrics>,
+    backends: Arc<Backends>,
 }
 
 /// What connections are shared by: the server, and who we are to it.
@@ -82,33 +91,56 @@ type Door = (Endpoint, Option<Credentials>);
 
 impl Upstream {
     /// No connections yet.
-    pub fn new(tls: Arc<ClientConfig>, (arena, metrics): (Rc<Arena>, Arc<Metrics>)) -> Self {
-        Self { pools: RefCell::default(), tls, arena, metrics }
+    pub fn new(tls: Arc<ClientConfig>, (arena, backends): (Rc<Arena>, Arc<Backends>)) -> Self {
+        Self { pools: RefCell::default(), tls, arena, backends }
     }
 
     /// The servers of a site. Sites that share a server share its connections, unless they have
     /// other credentials: then its answers are not the same either.
-    pub fn group(&self, site: &Upstreams) -> Group {
-        let pool =
-            |server: &Server| (self.pool(&server.endpoint, site.tls.as_ref()), server.weight);
-        Group::new(site.balance, site.servers.iter().map(pool))
+    pub fn group(&self, site: &Site) -> Group {
+        let own = site.upstream.tls.as_ref();
+        let server = |it| (self.pool(it, own), self.backends.of(&site.name, it));
+        Group::new(&site.upstream, site.upstream.endpoints().map(server))
     }
 
     /// Sends a request to the site's next server and brings back its answer, whose body streams.
+    ///
+    /// A connection that had served before and died before a byte of the answer is replaced. A new
+    /// one that did so is the server's failure: what does no harm twice is asked of the next server.
     pub async fn send<B>(
         &self,
         request: &Request<B>,
         body: Outgoing,
         (group, site): (&Group, &Upstreams),
     ) -> Result<Response<Streamed>, Error> {
-        let mut body = body;
+        let (mut body, mut asked) = (body, Vec::new());
+        let mut failure = None;
         loop {
-            let lease = self.connection(group, site).await?;
+            let ((place, seat), lease) = match self.connection((group, site), &mut asked).await {
+                Ok(found) => found,
+                // Nobody else could be asked: what the last one did is the answer.
+                Err(error) => return Err(failure.unwrap_or(error)),
+            };
+            let anew = !lease.is_used;
             let exchange = Exchange::begin(lease, request, body);
             match exchange.answer(request.method(), site.response_timeout).await {
-                Ok(answer) => return Ok(body::streamed(answer, site.response_timeout)),
-                Err(Failure { body: unsent, again: true, .. }) => body = unsent,
-                Err(Failure { error, .. }) => return Err(error),
+                Ok(answer) => {
+                    seat.backend.answered(anew);
+                    return Ok(body::streamed(answer, site.response_timeout));
+                }
+                Err(Failure { body: unsent, error, again }) => {
+                    if let (Error::Broken(why), true) = (&error, anew || !again) {
+                        seat.backend.failed(Trouble::BROKEN, &why.to_string());
+                    }
+                    if !again {
+                        return Err(error);
+                    }
+                    if anew {
+                        asked.push(place);
+                        failure = Some(error);
+                    }
+                    body = unsent;
+                }
             }
         }
     }
@@ -121,26 +153,26 @@ impl Upstream {
 
     /// A connection to the server that is next: an idle one, else a new one, else one to the
     /// server after it.
-    async fn connection(&self, group: &Group, site: &Upstreams) -> Result<Lease, Error> {
+    async fn connection<'a>(
+        &self,
+        (group, site): (&'a Group, &Upstreams),
+        asked: &mut Vec<usize>,
+    ) -> Result<((usize, &'a Seat), Lease), Error> {
         let mut last = io::Error::other("no server is configured");
-        let mut asked = Vec::new();
-        while let Some((place, pool)) = group.next(&asked) {
-            if let Some(lease) = pool.idle() {
-                return Ok(lease);
+        while let Some((place, seat, turn)) = group.next(asked) {
+            let Seat { pool, backend, .. } = seat;
+            if let (Turn::Usual, Some(lease)) = (turn, pool.idle()) {
+                return Ok(((place, seat), lease));
             }
             // In a box, because it is rare and would make every request carry its weight.
             let connecting = Box::pin(pool.connect(&self.arena));
             match timeout(site.connect_timeout, connecting).await {
-                Ok(Ok(lease)) => {
-                    self.metrics.health.well(Part::Upstream, &pool.name);
-                    return Ok(lease);
-                }
+                Ok(Ok(lease)) => return Ok(((place, seat), lease)),
                 Ok(Err(error)) => last = error,
                 Err(_) => last = io::ErrorKind::TimedOut.into(),
             }
             asked.push(place);
-            pool.mark_down();
-            self.metrics.health.ill(Part::Upstream, &pool.name, &last.to_string());
+            backend.failed(Trouble::REFUSED, &last.to_string());
             tracing::warn!(endpoint = %pool.endpoint, error = %last, "a server cannot be reached");
         }
         Err(Error::Unreachable(last))

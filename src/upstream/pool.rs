@@ -19,18 +19,13 @@ use crate::{
 const IDLE: Duration = Duration::from_mins(1);
 /// Idle connections kept per server and thread.
 const MOST_IDLE: usize = 512;
-/// How long a server that could not be reached is asked last.
-const DOWN: Duration = Duration::from_secs(2);
 
 /// The connections of one thread to one server.
 pub struct Pool {
     /// The server.
     pub endpoint: Endpoint,
-    /// The same in words.
-    pub name: String,
     tls: Manner,
     idle: RefCell<Vec<(Box<Link>, Instant)>>,
-    down_until: Cell<Option<Instant>>,
     load: Cell<u32>,
 }
 
@@ -44,29 +39,12 @@ pub struct Link {
 impl Pool {
     /// No connections yet.
     pub fn new(endpoint: Endpoint, tls: Manner) -> Self {
-        Self {
-            name: endpoint.to_string(),
-            endpoint,
-            tls,
-            idle: RefCell::default(),
-            down_until: Cell::new(None),
-            load: Cell::new(0),
-        }
+        Self { endpoint, tls, idle: RefCell::default(), load: Cell::new(0) }
     }
 
     /// Requests under way, those that wait for a connection included.
     pub fn load(&self) -> u32 {
         self.load.get()
-    }
-
-    /// Whether it could not be reached a moment ago.
-    pub fn is_down(&self) -> bool {
-        self.down_until.get().is_some_and(|until| Instant::now() < until)
-    }
-
-    /// Notes that it could not be reached.
-    pub fn mark_down(&self) {
-        self.down_until.set(Some(Instant::now() + DOWN));
     }
 
     /// A connection that is open and free.
@@ -83,7 +61,6 @@ impl Pool {
     pub async fn connect(self: &Rc<Self>, arena: &Rc<Arena>) -> io::Result<Lease> {
         let busy = Busy::new(self);
         let stream = connect::open(&self.endpoint, &self.tls).await?;
-        self.down_until.set(None);
         let link = Link { wire: Wire::new(stream, arena), clock: Patience::default() };
         Ok(Lease { link: Box::new(link), busy, is_used: false })
     }
@@ -93,7 +70,7 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         idle.retain_mut(|(link, since)| now.duration_since(*since) < IDLE && link.wire.is_idle());
         idle.shrink_to(8);
-        !idle.is_empty() || self.is_down()
+        !idle.is_empty()
     }
 }
 

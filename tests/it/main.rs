@@ -11,6 +11,7 @@
 )]
 
 mod echo;
+mod farm;
 mod fleet;
 mod harness;
 mod load;
@@ -27,6 +28,7 @@ mod forward;
 mod framing;
 mod h2;
 mod h2_table;
+mod health;
 mod hostile;
 mod hygiene;
 mod limits;

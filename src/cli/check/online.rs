@@ -15,7 +15,7 @@ use crate::{
     metrics::Metrics,
     site::{Account, Endpoint, Site},
     store::{self, Away, Mark, Store},
-    upstream,
+    upstream::{self, Question},
     wechat::{self, WeChat, Word},
 };
 
@@ -175,18 +175,24 @@ async fn ask_upstream(
     let mut heard = Heard { place, ..Heard::default() };
     let patience = site.upstream.connect_timeout + site.upstream.response_timeout.min(PATIENCE);
     let manner = (site.upstream.tls.as_ref(), &tls);
-    let asked =
-        timeout(patience, upstream::knock(&endpoint, site.public_url.host().as_str(), manner));
+    let question = Question::of(&site);
+    let asked = timeout(patience, upstream::knock(&endpoint, &question, manner));
     let of = format!("{} of {}", endpoint, site.name);
     let finding = match asked.await {
         Ok(Ok((status, date))) => {
             if let Some(date) = date {
                 heard.clocks.push((endpoint.to_string(), date, clock::system()));
             }
-            let says = format!("answers HEAD / with {status}");
-            match status.as_u16() {
-                500.. => Finding::note("upstream", of, says).remedy("look into the site's own log"),
-                _ => Finding::good("upstream", of, says),
+            let says = format!("answers {} {} with {status}", question.method, question.path);
+            let checkup = site.upstream.checkup.as_ref();
+            match checkup.map(|checkup| checkup.expects(status.as_u16())) {
+                Some(false) => Finding::bad("upstream", of, says).remedy(
+                    "its health check fails: mend that page, or `expect` this answer in [site.health]",
+                ),
+                None if status.is_server_error() => {
+                    Finding::note("upstream", of, says).remedy("look into the site's own log")
+                }
+                Some(true) | None => Finding::good("upstream", of, says),
             }
         }
         Ok(Err(error)) => {

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use rustls::pki_types::ServerName;
 use zeroize::Zeroizing;
 
-use super::{address, place};
+use super::{address, health, place};
 use crate::{
     config::{
         raw,
@@ -23,6 +23,8 @@ pub fn upstreams(site: &Table<'_>, listeners: &[SocketAddr]) -> Option<Upstreams
         site.duration("response_timeout", 60 * SECOND, MILLISECOND..=86_400 * SECOND);
     let balances = [("round_robin", Balance::RoundRobin), ("least_loaded", Balance::LeastLoaded)];
     let balance = site.one_of("balance", &balances).unwrap_or_default();
+    let slow_start = site.duration("slow_start", 10 * SECOND, Duration::ZERO..=3_600 * SECOND);
+    let checkup = health::checkup(&site.table("health", &raw::HEALTH));
     let tls = credentials(&site.table("upstream_tls", &raw::UPSTREAM_TLS));
     if site.value("upstream").is_none() || site.empty_array("upstream").is_some() {
         site.missing("upstream");
@@ -36,7 +38,15 @@ pub fn upstreams(site: &Table<'_>, listeners: &[SocketAddr]) -> Option<Upstreams
         let help = "write \"https://…\" in `upstream`, or remove the table";
         site.desk.error(at, "[site.upstream_tls] means nothing without TLS", help);
     }
-    Some(Upstreams { servers, balance, connect_timeout, response_timeout, tls })
+    Some(Upstreams {
+        servers,
+        balance,
+        slow_start,
+        checkup,
+        connect_timeout,
+        response_timeout,
+        tls,
+    })
 }
 
 /// One server: its URL alone, or a table of it and its weight.
