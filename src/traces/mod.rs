@@ -2,7 +2,6 @@
 //!
 //! A thread that serves hands a span over and goes on; a task of the control runtime gathers them
 //! and sends a batch each second. What the collector does not take in time is dropped and counted.
-//! What a login does on the way are spans under that of its request ([`call`], [`step`]).
 
 use std::sync::Arc;
 
@@ -13,11 +12,9 @@ use crate::{metrics::Metrics, wire::trace::Trace};
 
 #[cfg(feature = "otlp")]
 mod otlp;
-mod trail;
 
-pub use trail::{Step, call, carried, step};
-
-use trail::Taken;
+/// Spans that may wait for the collector.
+const WAITING: usize = 4_096;
 
 /// One request, as a trace tells it.
 #[derive(Clone, Debug)]
@@ -44,24 +41,10 @@ pub struct Span {
     pub site_took: Option<u64>,
 }
 
-/// What waits for the collector.
-#[derive(Debug)]
-#[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "of OTLP alone"))]
-enum Told {
-    Request(Span),
-    Step(Taken),
-}
-
-/// The span of a request whose call to the site is `trace.span`: that is what the site hears of, and
-/// the request around it needs an id of its own.
-fn around(trace: Trace) -> u64 {
-    (trace.span ^ u64::MAX).max(1)
-}
-
 /// Where spans go.
 #[derive(Clone, Default)]
 pub struct Traces {
-    queue: Option<mpsc::Sender<Told>>,
+    queue: Option<mpsc::Sender<Span>>,
     metrics: Option<Arc<Metrics>>,
 }
 
@@ -75,7 +58,7 @@ impl Traces {
     ) -> Result<Self, reqwest::Error> {
         #[cfg(feature = "otlp")]
         if let Some(url) = url {
-            let (queue, spans) = mpsc::channel(otlp::WAITING);
+            let (queue, spans) = mpsc::channel(WAITING);
             let exporter = otlp::Exporter::new(url, tls, Arc::clone(metrics))?;
             runtime.spawn(exporter.run(spans));
             return Ok(Self { queue: Some(queue), metrics: Some(Arc::clone(metrics)) });
@@ -85,14 +68,8 @@ impl Traces {
 
     /// Hands a span over, where anybody wants it.
     pub fn send(&self, trace: Trace, span: impl FnOnce() -> Span) {
-        if self.queue.is_some() && trace.sampled {
-            self.hand_over(Told::Request(span()));
-        }
-    }
-
-    fn hand_over(&self, told: Told) {
-        if let Some(queue) = &self.queue
-            && queue.try_send(told).is_err()
+        let Some(queue) = self.queue.as_ref().filter(|_| trace.sampled) else { return };
+        if queue.try_send(span()).is_err()
             && let Some(metrics) = &self.metrics
         {
             metrics.spans("dropped", 1);

@@ -9,21 +9,16 @@ use opentelemetry_proto::tonic::{
     common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value},
     resource::v1::Resource,
     trace::v1::{
-        ResourceSpans, ScopeSpans, Span as Record, Status, span::SpanKind, status::StatusCode,
+        ResourceSpans, ScopeSpans, Span as Told, Status, span::SpanKind, status::StatusCode,
     },
 };
 use prost::Message as _;
 use rustls::ClientConfig;
 use tokio::{sync::mpsc, time};
 
-use super::{
-    Span, Told, around,
-    trail::{Kind, Taken, Value as Said},
-};
+use super::Span;
 use crate::{causes, metrics::Metrics};
 
-/// Spans that may wait for the collector.
-pub const WAITING: usize = 4_096;
 /// Spans of one batch at most, and how long the first of it waits for the others.
 const BATCH: usize = 512;
 const GATHER: Duration = Duration::from_secs(1);
@@ -57,7 +52,7 @@ impl Exporter {
     }
 
     /// Sends what comes until nobody is left to send anything.
-    pub async fn run(self, mut spans: mpsc::Receiver<Told>) {
+    pub async fn run(self, mut spans: mpsc::Receiver<Span>) {
         let mut told = false;
         let mut batch = Vec::with_capacity(BATCH);
         while spans.recv_many(&mut batch, BATCH).await > 0 {
@@ -88,7 +83,7 @@ impl Exporter {
 }
 
 /// Waits until the batch is full, or nobody is left to send anything.
-async fn fill(batch: &mut Vec<Told>, spans: &mut mpsc::Receiver<Told>) {
+async fn fill(batch: &mut Vec<Span>, spans: &mut mpsc::Receiver<Span>) {
     while batch.len() < BATCH {
         let room = BATCH - batch.len();
         if spans.recv_many(batch, room).await == 0 {
@@ -97,21 +92,14 @@ async fn fill(batch: &mut Vec<Told>, spans: &mut mpsc::Receiver<Told>) {
     }
 }
 
-fn message(told: impl Iterator<Item = Told>) -> ExportTraceServiceRequest {
+fn message(spans: impl Iterator<Item = Span>) -> ExportTraceServiceRequest {
     let scope = InstrumentationScope {
         name: "wxgate".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..InstrumentationScope::default()
     };
-    let mut records = Vec::new();
-    for told in told {
-        match told {
-            Told::Request(span) => records.extend(tell(&span)),
-            Told::Step(taken) => records.push(tell_step(taken)),
-        }
-    }
-    let scope_spans =
-        vec![ScopeSpans { scope: Some(scope), spans: records, ..ScopeSpans::default() }];
+    let spans = spans.flat_map(|span| tell(&span)).collect();
+    let scope_spans = vec![ScopeSpans { scope: Some(scope), spans, ..ScopeSpans::default() }];
     let attributes = vec![text("service.name", "wxgate")];
     let resource = Some(Resource { attributes, ..Resource::default() });
     let resource_spans = vec![ResourceSpans { resource, scope_spans, ..ResourceSpans::default() }];
@@ -120,10 +108,11 @@ fn message(told: impl Iterator<Item = Told>) -> ExportTraceServiceRequest {
 
 /// The request as its visitor saw it and, inside, the call to the site, whose id is what the site
 /// was told in `traceparent`.
-fn tell(span: &Span) -> impl Iterator<Item = Record> + use<> {
+fn tell(span: &Span) -> impl Iterator<Item = Told> + use<> {
     let start = span.ended.saturating_sub(span.took);
     let id = span.trace.id.to_be_bytes().to_vec();
-    let (call, around) = (span.trace.span, around(span.trace));
+    // What the site hears of is the call; the request around it needs an id of its own.
+    let (call, around) = (span.trace.span, (span.trace.span ^ u64::MAX).max(1));
     let attributes = vec![
         text("http.request.method", &span.method),
         text("url.path", &span.path),
@@ -131,7 +120,12 @@ fn tell(span: &Span) -> impl Iterator<Item = Record> + use<> {
         text("wxgate.route", span.route),
         number("http.response.status_code", span.status.into()),
     ];
-    let request = Record {
+    let broken = span.status >= 500;
+    let status = Status {
+        code: if broken { StatusCode::Error } else { StatusCode::Unset }.into(),
+        message: String::new(),
+    };
+    let request = Told {
         trace_id: id.clone(),
         span_id: around.to_be_bytes().to_vec(),
         parent_span_id: match span.trace.parent {
@@ -143,10 +137,10 @@ fn tell(span: &Span) -> impl Iterator<Item = Record> + use<> {
         start_time_unix_nano: start,
         end_time_unix_nano: span.ended,
         attributes,
-        status: Some(status(span.status >= 500)),
-        ..Record::default()
+        status: Some(status),
+        ..Told::default()
     };
-    let asked = span.site_took.map(|took| Record {
+    let asked = span.site_took.map(|took| Told {
         trace_id: id,
         span_id: call.to_be_bytes().to_vec(),
         parent_span_id: around.to_be_bytes().to_vec(),
@@ -156,38 +150,9 @@ fn tell(span: &Span) -> impl Iterator<Item = Record> + use<> {
         start_time_unix_nano: start.saturating_add(span.head.saturating_sub(took)),
         end_time_unix_nano: start.saturating_add(span.head.max(took)).min(span.ended),
         attributes: vec![text("http.request.method", &span.method), text("url.path", &span.path)],
-        ..Record::default()
+        ..Told::default()
     });
     std::iter::once(request).chain(asked)
-}
-
-/// What was done for a request on the way.
-fn tell_step(taken: Taken) -> Record {
-    let attributes = taken.attributes.into_iter().map(|(key, value)| match value {
-        Said::Text(text) => pair(key, Value::StringValue(text)),
-        Said::Number(it) => number(key, it),
-    });
-    Record {
-        trace_id: taken.trace.to_be_bytes().to_vec(),
-        span_id: taken.span.to_be_bytes().to_vec(),
-        parent_span_id: taken.parent.to_be_bytes().to_vec(),
-        name: taken.name,
-        kind: match taken.kind {
-            Kind::Internal => SpanKind::Internal,
-            Kind::Client => SpanKind::Client,
-        }
-        .into(),
-        start_time_unix_nano: taken.ended.saturating_sub(taken.took),
-        end_time_unix_nano: taken.ended,
-        attributes: attributes.collect(),
-        status: Some(status(taken.failed)),
-        ..Record::default()
-    }
-}
-
-fn status(failed: bool) -> Status {
-    let code = if failed { StatusCode::Error } else { StatusCode::Unset };
-    Status { code: code.into(), message: String::new() }
 }
 
 fn text(key: &str, value: &str) -> KeyValue {

@@ -12,7 +12,6 @@ use crate::{
     metrics::{Metrics, Part},
     secret::Secret,
     site::{Account, Scope},
-    traces,
 };
 
 mod breaker;
@@ -86,27 +85,6 @@ impl Call {
     fn get(url: Secret) -> Self {
         Self { url, json: None }
     }
-
-    /// It begins: its span says where to, without the query, in which the secrets are.
-    fn begin(&self) -> Begun {
-        let url = self.url.expose();
-        let method = if self.json.is_some() { "POST" } else { "GET" };
-        let place = || url::Url::parse(url).ok();
-        let mut span = traces::call(|| {
-            place().map_or(method.to_owned(), |it| format!("{method} {}", it.path()))
-        });
-        span.say("http.request.method", || Some(method));
-        span.say("server.address", || place()?.host_str().map(str::to_owned));
-        span.say("server.port", || place()?.port_or_known_default());
-        span.say("url.path", || place().map(|it| it.path().to_owned()));
-        Begun { since: Instant::now(), span }
-    }
-}
-
-/// A call that has gone out.
-struct Begun {
-    since: Instant,
-    span: traces::Step,
 }
 
 /// The API client.
@@ -244,9 +222,8 @@ impl WeChat {
             if !self.breaker.allows(api, Instant::now()) {
                 continue;
             }
-            let call = call(api);
-            let (begun, mut asked) = (call.begin(), Asked { wechat: self, api, outcome: None });
-            let answer = match self.send(&call).await {
+            let (began, mut asked) = (Instant::now(), Asked { wechat: self, api, outcome: None });
+            let answer = match self.send(&call(api)).await {
                 Ok(body) => {
                     asked.outcome = Some(Ok(()));
                     read(&body).map_err(Error::Refused)
@@ -258,7 +235,7 @@ impl WeChat {
             };
             drop(asked);
             self.judge(account, &answer);
-            self.count(endpoint, &answer, begun);
+            self.count(endpoint, &answer, began);
             match answer {
                 Err(error @ Error::Unreachable(_)) => last = error,
                 answer => return answer.map(|it| (it, api.as_str())),
@@ -270,13 +247,13 @@ impl WeChat {
     /// What the visitor shows of themselves, if that is quickly said.
     async fn profile(&self, api: &str, grant: &protocol::Grant) -> Result<Profile, Error> {
         let call = Call::get(protocol::userinfo_url(api, grant));
-        let begun = call.begin();
+        let began = Instant::now();
         let profile = match tokio::time::timeout(PROFILE, self.send(&call)).await {
             Ok(Ok(body)) => protocol::read_profile(&body).map_err(Error::Refused),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(Error::Silent("deadline passed".to_owned())),
         };
-        self.count("userinfo", &profile, begun);
+        self.count("userinfo", &profile, began);
         profile
     }
 
@@ -292,25 +269,14 @@ impl WeChat {
         }
     }
 
-    /// Notes how a call ended.
-    fn count<T>(&self, endpoint: &'static str, answer: &Result<T, Error>, begun: Begun) {
+    fn count<T>(&self, endpoint: &'static str, answer: &Result<T, Error>, began: Instant) {
         let errcode = match answer {
             Ok(_) => "ok".to_owned(),
             Err(Error::Refused(refusal)) => refusal.label(),
             Err(Error::Unreachable(_)) => "unreachable".to_owned(),
             Err(Error::Silent(_)) => "silent".to_owned(),
         };
-        let Begun { since, mut span } = begun;
-        span.say("wechat.errcode", || match answer {
-            Ok(_) => Some(0),
-            Err(Error::Refused(refusal)) => refusal.code(),
-            Err(Error::Unreachable(_) | Error::Silent(_)) => None,
-        });
-        match answer {
-            Ok(_) => span.well(),
-            Err(_) => span.ill(&errcode),
-        }
-        self.metrics.call(endpoint, errcode, since.elapsed());
+        self.metrics.call(endpoint, errcode, began.elapsed());
     }
 
     /// One call, read to its end or to the limit.

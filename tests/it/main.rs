@@ -11,7 +11,6 @@
 )]
 
 mod echo;
-mod farm;
 mod fleet;
 mod harness;
 mod load;
@@ -27,8 +26,8 @@ mod decide;
 mod forward;
 mod framing;
 mod h2;
+mod h2_site;
 mod h2_table;
-mod health;
 mod hostile;
 mod hygiene;
 mod limits;
@@ -51,6 +50,9 @@ mod topologies;
 mod traces;
 mod trouble;
 mod twenty;
+mod upstream_h2;
+mod upstream_h2_hostile;
+mod upstream_h2_real;
 mod upstream_tls;
 mod upstreams;
 mod verify;

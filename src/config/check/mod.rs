@@ -17,7 +17,6 @@ mod account;
 mod address;
 mod broker;
 mod headers;
-mod health;
 mod listener;
 mod place;
 mod route;
