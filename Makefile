@@ -18,8 +18,10 @@ tools:
 format:
 	$(CARGO) fmt --check
 
+# With everything, and with nothing that can be left out.
 lint:
 	$(CARGO) clippy --locked --all-targets --features benching -- -D warnings
+	$(CARGO) clippy --locked --no-default-features -- -D warnings
 
 unit:
 	$(CARGO) test --locked

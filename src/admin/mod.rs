@@ -131,7 +131,8 @@ impl Desk {
     fn for_machines<B>(&self, request: &Request<B>) -> Response<Body> {
         let (standing, metrics) = (self.gateway.standing(), self.gateway.metrics());
         metrics.news(standing.age);
-        answer(request, self.board.is_ready().then_some(standing), metrics)
+        let ready = self.board.is_ready().then_some(standing);
+        answer(request, (ready, &snapshot::servers(&self.gateway)), metrics)
     }
 
     /// The page and what it asks for. A page of somebody else's, whose name they let point at this
@@ -179,7 +180,11 @@ fn is_ours(headers: &HeaderMap, hosts: &[Host]) -> bool {
     address.parse::<std::net::IpAddr>().is_ok() || name == "localhost" || hosts.contains(&host)
 }
 
-fn answer<B>(request: &Request<B>, ready: Option<Standing>, metrics: &Metrics) -> Response<Body> {
+fn answer<B>(
+    request: &Request<B>,
+    (ready, servers): (Option<Standing>, &str),
+    metrics: &Metrics,
+) -> Response<Body> {
     let get = matches!(*request.method(), Method::GET | Method::HEAD);
     if get && request.uri().path() == "/metrics" {
         let text = metrics.text().unwrap_or_default();
@@ -188,7 +193,10 @@ fn answer<B>(request: &Request<B>, ready: Option<Standing>, metrics: &Metrics) -
     }
     let (status, text) = match (request.uri().path(), get) {
         ("/healthz", true) => (StatusCode::OK, "ok\n".to_owned()),
-        ("/readyz", true) => say_ready(ready),
+        ("/readyz", true) => {
+            let (status, text) = say_ready(ready);
+            (status, text + servers)
+        }
         ("/healthz" | "/readyz" | "/metrics", false) => {
             (StatusCode::METHOD_NOT_ALLOWED, "GET only\n".to_owned())
         }
@@ -250,7 +258,7 @@ mod tests {
         for (method, path, expected) in cases {
             let request = Request::builder().method(&method).uri(path).body(()).unwrap();
             assert_eq!(
-                answer(&request, None, &Metrics::default()).status(),
+                answer(&request, (None, ""), &Metrics::default()).status(),
                 expected,
                 "{method} {path}"
             );

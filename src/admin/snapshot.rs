@@ -1,6 +1,6 @@
 //! Everything the status page shows at one moment, as JSON.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Value, json};
 
@@ -35,13 +35,12 @@ impl Look<'_> {
     pub fn findings(&self) -> Vec<Finding> {
         let health = &self.gateway.metrics().health;
         let (sites, file) = (self.gateway.sites(), self.board.file());
-        let sites: Vec<SiteFacts> = sites.iter().map(|site| site_facts(site)).collect();
-        let (upstreams, wechat, accounts) =
-            (health.of(Part::Upstream), health.of(Part::WeChat), health.of(Part::Account));
+        let facts = |site: &Arc<Site>| site_facts(site, health.servers(&site.name));
+        let sites: Vec<SiteFacts> = sites.iter().map(facts).collect();
+        let (wechat, accounts) = (health.of(Part::WeChat), health.of(Part::Account));
         diagnosis::diagnose(&Facts {
             now: clock::system(),
             sites: &sites,
-            upstreams: &upstreams,
             wechat: &wechat,
             accounts: &accounts,
             store: health.of(Part::Store).values().next(),
@@ -84,21 +83,21 @@ impl Look<'_> {
     }
 
     fn sites(&self, lately: &Lately) -> Vec<Value> {
-        let upstreams = self.gateway.metrics().health.of(Part::Upstream);
+        let health = &self.gateway.metrics().health;
         let configured = self.gateway.sites();
         let nothing = Sum::default();
         let stray = self.mark.sites.contains_key("-").then_some(("-", None));
         let names = configured.iter().map(|site| (site.name.as_str(), Some(site))).chain(stray);
-        let tell = |(name, site): (&str, Option<&std::sync::Arc<Site>>)| {
+        let tell = |(name, site): (&str, Option<&Arc<Site>>)| {
+            let vitals = health.servers(name);
             let minute = self.minute.sites.get(name).unwrap_or(&nothing);
             let servers = site.iter().flat_map(|site| site.upstream.endpoints());
-            let servers = servers.map(|it| vital(&it.to_string(), &upstreams));
+            let servers = servers.map(|it| vital(&it.to_string(), &vitals));
             json!({
                 "name": name,
                 "url": site.map(|site| site.public_url.as_str()),
                 "account": site.map(|site| site.account.name.as_str()),
                 "servers": servers.collect::<Vec<_>>(),
-                "protocol": site.map(|site| site.upstream.protocol.to_string()),
                 "rate": lately.rate(name),
                 "minute": minute_of(minute),
                 "series": lately.curves.get(name),
@@ -168,10 +167,27 @@ impl Look<'_> {
     }
 }
 
-fn site_facts(site: &Site) -> SiteFacts {
+/// The sites with servers that are not well, a line each. Such a replica is as ready as another: they
+/// all have the same servers.
+pub fn servers(gateway: &Gateway) -> String {
+    let health = &gateway.metrics().health;
+    let tell = |site: &Arc<Site>| {
+        let (vitals, all) = (health.servers(&site.name), site.upstream.servers.len());
+        let ill: Vec<_> = vitals.iter().filter(|(_, vital)| !vital.well).collect();
+        let names = ill.iter().map(|(name, vital)| format!("{name}: {}", vital.why));
+        let names = names.collect::<Vec<_>>().join("; ");
+        let well = all.saturating_sub(ill.len());
+        (!ill.is_empty())
+            .then(|| format!("{}: {well} of {all} servers well ({names})\n", site.name))
+    };
+    gateway.sites().iter().filter_map(tell).collect()
+}
+
+fn site_facts(site: &Site, vitals: BTreeMap<String, Vital>) -> SiteFacts {
     SiteFacts {
         name: site.name.clone(),
         servers: site.upstream.endpoints().map(ToString::to_string).collect(),
+        vitals,
         staleness: site.revocation,
     }
 }

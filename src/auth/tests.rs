@@ -31,10 +31,11 @@ pub fn site() -> Site {
         upstream: Upstreams {
             servers: Vec::new(),
             balance: crate::site::Balance::default(),
+            slow_start: Duration::ZERO,
+            checkup: None,
             connect_timeout: Duration::ZERO,
             response_timeout: Duration::ZERO,
             tls: None,
-            protocol: crate::site::Protocol::default(),
         },
         outside_wechat: Outside::Page,
         snapshot: Snapshot::Page,

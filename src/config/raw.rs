@@ -173,13 +173,14 @@ pub const SITE: Section = Section {
         ("account", r#"account = "main""#),
         ("upstream", r#"upstream = ["http://127.0.0.1:8000"]"#),
         ("balance", r#"balance = "round_robin""#),
+        ("slow_start", r#"slow_start = "10s""#),
+        ("health", "[site.health]"),
         ("scope", r#"scope = "snsapi_base""#),
         ("outside_wechat", r#"outside_wechat = "page""#),
         ("snapshot", r#"snapshot = "page""#),
         ("fragment", r#"fragment = "drop""#),
         ("connect_timeout", r#"connect_timeout = "3s""#),
         ("response_timeout", r#"response_timeout = "60s""#),
-        ("upstream_http", r#"upstream_http = "2""#),
         ("upstream_tls", "[site.upstream_tls]"),
         ("ambiguous_paths", r#"ambiguous_paths = "refuse""#),
         ("underscores", r#"underscores = "drop""#),
@@ -196,6 +197,20 @@ pub const SITE: Section = Section {
 pub const UPSTREAM: Section = Section {
     title: "a server of `upstream`",
     keys: &[("url", r#"url = "http://10.0.0.5:8000""#), ("weight", "weight = 3")],
+};
+
+/// How they are asked whether they are well.
+pub const HEALTH: Section = Section {
+    title: "[site.health]",
+    keys: &[
+        ("path", r#"path = "/healthz""#),
+        ("host", r#"host = "h5.example.com""#),
+        ("interval", r#"interval = "5s""#),
+        ("timeout", r#"timeout = "2s""#),
+        ("expect", r#"expect = ["200-399"]"#),
+        ("rise", "rise = 2"),
+        ("fall", "fall = 3"),
+    ],
 };
 
 /// Whom we believe and who we are towards the servers of a site.
@@ -269,7 +284,7 @@ pub const SECRET: Section = Section {
 };
 
 /// Every kind of table.
-pub const ALL: [&Section; 22] = [
+pub const ALL: [&Section; 23] = [
     &FILE,
     &SERVER,
     &TLS,
@@ -285,6 +300,7 @@ pub const ALL: [&Section; 22] = [
     &ACCOUNT,
     &SITE,
     &UPSTREAM,
+    &HEALTH,
     &UPSTREAM_TLS,
     &HEADERS,
     &CORS,

@@ -71,11 +71,11 @@ fn the_file_at_the_root_loads_and_explains_every_key() {
             assert!(explained, "config.toml says nothing of `{key}` in {}", section.title);
         }
     }
-    assert_eq!(seen, 117, "the count in this test is out of date");
+    assert_eq!(seen, 125, "the count in this test is out of date");
 }
 
 /// Keys that `config.toml` shows an example of, commented out, and no default.
-const EXAMPLES: [&str; 23] = [
+const EXAMPLES: [&str; 29] = [
     "dir",
     "extra",
     "aliases",
@@ -99,6 +99,12 @@ const EXAMPLES: [&str; 23] = [
     "cert",
     "key",
     "server_name",
+    "host",
+    "interval",
+    "timeout",
+    "expect",
+    "rise",
+    "fall",
 ];
 
 #[test]
@@ -164,6 +170,28 @@ fn the_broker_it_shows_loads_and_shows_the_defaults() {
 }
 
 #[test]
+fn the_health_check_it_shows_loads_and_shows_the_defaults() {
+    let text = include_str!("../../config.toml");
+    let (_, rest) = text.split_once("# [site.health]\n").unwrap();
+    let (table, _) = rest.split_once("\n\n").unwrap();
+    let lines = table.lines().filter_map(|line| line.strip_prefix("# "));
+    let lines: Vec<&str> = lines
+        .filter(|line| {
+            line.split_once(" = ").is_some_and(|(key, _)| raw::HEALTH.example(key).is_some())
+        })
+        .collect();
+    assert_eq!(lines.len(), raw::HEALTH.keys.len(), "{lines:?}");
+    let shown = |lines: &[&str]| {
+        let config = parse(&format!("{MINIMAL}[site.health]\n{}\n", lines.join("\n")));
+        format!("{:?}", config.gateway.sites.all()[0].upstream.checkup)
+    };
+    let path: Vec<&str> = lines.iter().copied().filter(|line| line.starts_with("path")).collect();
+    let all = shown(&lines).replace("Some(\"h5.example.com\")", "None");
+    assert_eq!(all, shown(&path));
+    assert!(all.contains("expect: [200..=399], rise: 2, fall: 3"), "{all}");
+}
+
+#[test]
 fn every_key_is_read() {
     let headers = [
         (&raw::FILE, ""),
@@ -181,6 +209,7 @@ fn every_key_is_read() {
         (&raw::ACCOUNT, "[[account]]"),
         (&raw::SITE, "[[site]]"),
         (&raw::UPSTREAM, "[[site]]\n[[site.upstream]]"),
+        (&raw::HEALTH, "[[site]]\n[site.health]"),
         (&raw::UPSTREAM_TLS, "[[site]]\n[site.upstream_tls]"),
         (&raw::HEADERS, "[[site]]\n[site.headers]"),
         (&raw::CORS, "[[site]]\n[site.cors]"),

@@ -17,6 +17,7 @@ use super::rules::Rules;
 use crate::{
     site::Account,
     store::Store,
+    traces,
     wechat::{Error, Person, WeChat},
 };
 
@@ -93,7 +94,7 @@ impl Exchanges {
         let (wechat, account) = (self.wechat.clone(), Arc::clone(account));
         let code = code.to_owned();
         let claim = self.store.is_shared().then(|| Claim::new(&key, &self.store, rules));
-        let exchange = self.runtime.spawn(async move {
+        let exchange = self.runtime.spawn(traces::carried(async move {
             let answer = cell.get_or_init(|| async {
                 let ask = wechat.identify(&account, &code);
                 match claim {
@@ -102,7 +103,7 @@ impl Exchanges {
                 }
             });
             answer.await.clone()
-        });
+        }));
         let answer =
             exchange.await.unwrap_or_else(|_| Err(Error::Silent("the call died".to_owned())));
         // The code never left: the next callback may send it.

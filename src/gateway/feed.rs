@@ -34,6 +34,7 @@ use crate::{
     metrics::{Metrics, Part},
     site::Staleness,
     store::{Away, Heard, Mark, Store},
+    traces,
 };
 
 /// How often the store is asked. An order is known everywhere after twice this and two trips.
@@ -180,13 +181,13 @@ impl Feed {
             this.given().insert(order.clone(), Instant::now());
         }
         // Not on the visitor's thread: a connection belongs to the runtime that made it.
-        let handed = self.runtime.spawn(async move {
+        let handed = self.runtime.spawn(traces::carried(async move {
             let handed = this.store.revoke(&[order], this.log_age()).await;
             if handed.is_err() {
                 this.owes.store(true, Ordering::Release);
             }
             handed
-        });
+        }));
         handed.await.unwrap_or_else(|_| Err(Away("the call died".to_owned())))
     }
 

@@ -9,14 +9,13 @@ use super::{Arrival, Body, Desk, Error, Tunnel, Worker, vigil::Vigil};
 use crate::{
     auth::Known,
     http1::Incoming,
-    site::{ASSERTION, Protocol},
+    site::ASSERTION,
     upstream::{self, Outgoing},
     wire::{Scheme, forwarded, headers, trace},
 };
 
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
-const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 const HTTP: HeaderValue = HeaderValue::from_static("http");
 const HTTPS: HeaderValue = HeaderValue::from_static("https");
 
@@ -34,8 +33,6 @@ impl Worker {
             return Err(upstream::Error::TooLarge.into());
         }
         let tunnel = wants_websocket(request);
-        let multiplexed = site.upstream.protocol == Protocol::Http2;
-        let trailers = multiplexed && takes_trailers(request);
         edit(request.headers_mut(), arrival)?;
         if let Some(known) = known.as_deref() {
             introduce(request.headers_mut(), desk, arrival, known)?;
@@ -44,13 +41,7 @@ impl Worker {
             request.headers_mut().insert(header::CONNECTION, UPGRADE);
             request.headers_mut().insert(header::UPGRADE, WEBSOCKET);
         }
-        let mut body = Outgoing::new(std::mem::take(request.body_mut()), desk.rules.body);
-        if trailers {
-            request.headers_mut().insert(header::TE, TRAILERS);
-        }
-        if multiplexed {
-            body.with_trailers(site);
-        }
+        let body = Outgoing::new(std::mem::take(request.body_mut()), desk.rules.body);
         let group = desk.group(site, &self.upstream).ok_or(Error::UnknownHost)?;
         let began = Instant::now();
         let answer = self.upstream.send(request, body, (group, &site.upstream)).await;
@@ -163,13 +154,6 @@ fn keep_private(headers: &mut HeaderMap) {
 /// How long the body says it is.
 fn announced(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-/// Whether the visitor takes what comes behind an answer (RFC 9110, section 10.1.4), which we pass
-/// on from HTTP/2 to HTTP/2. `TE` is about one hop; this is what we say of ours.
-fn takes_trailers(request: &Request<Incoming>) -> bool {
-    request.version() == Version::HTTP_2
-        && request.headers().get(header::TE).is_some_and(|it| it.as_bytes() == b"trailers")
 }
 
 /// Only WebSocket opens a tunnel (RFC 6455, section 4.1); any other upgrade is simply not passed.

@@ -78,8 +78,8 @@ impl Worker {
     pub fn new(gateway: Arc<Gateway>, arena: Rc<Arena>) -> Self {
         let counters = gateway.metrics.thread();
         let desk = Rc::new(Desk::new(gateway.rules.load_full(), 0, &counters));
-        let metrics = Arc::clone(&gateway.metrics);
-        let upstream = Upstream::new(Arc::clone(&gateway.tls), (arena, metrics));
+        let backends = Arc::clone(&gateway.backends);
+        let upstream = Upstream::new(Arc::clone(&gateway.tls), (arena, backends));
         let lines = Lines::new(gateway.log.clone(), gateway.traces.clone());
         let post = Post::new(&gateway.feed);
         Self { gateway, desk: RefCell::new(desk), upstream, post, lines, counters }
@@ -155,7 +155,9 @@ impl Worker {
             return Ok(reply::text(content));
         }
         if let Some(asked) = broker::asked(rules, request) {
-            return Box::pin(self.broker(desk, (asked, request), (peer, now), entry)).await;
+            let trace = entry.trace();
+            let answer = self.broker(desk, (asked, request), (peer, now), entry);
+            return self.gateway.traces.follow(trace, answer).await;
         }
         if self.gateway.feed.has_dozed() {
             Box::pin(self.gateway.feed.catch_up()).await;
@@ -170,8 +172,11 @@ impl Worker {
         }
         let arrival = receive::receive(rules, request, peer, entry, now)?;
         let answer = match arrival.landing {
-            // In boxes, as all that is rare: every request would carry its weight.
-            Landing::Door(door) => Box::pin(self.open(door, desk, request, &arrival)).await,
+            // In a box, as all that is rare: every request would carry its weight.
+            Landing::Door(door) => {
+                let answer = self.open(door, desk, request, &arrival);
+                self.gateway.traces.follow(arrival.origin.trace, answer).await
+            }
             Landing::Route(access) => {
                 entry.routed(access);
                 self.visit(access, desk, request, &arrival).await

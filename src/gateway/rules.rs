@@ -68,12 +68,6 @@ impl Rules {
         })
     }
 
-    /// Whether a server stands behind one of the sites.
-    pub fn has_server(&self, name: &str) -> bool {
-        let mut servers = self.sites.all().iter().flat_map(|site| site.upstream.endpoints());
-        servers.any(|endpoint| endpoint.to_string() == name)
-    }
-
     /// The content of a domain proof file, if that is what is asked for: by whomever, on whatever
     /// host, because WeChat's checker announces neither.
     pub fn verify_file<B>(&self, request: &Request<B>) -> Option<&str> {
@@ -183,7 +177,7 @@ impl Desk {
     /// The servers of a site of these rules.
     pub fn group(&self, site: &Site, upstream: &Upstream) -> Option<&Group> {
         let group = self.groups.get(site.number)?;
-        Some(group.get_or_init(|| upstream.group(&site.upstream)))
+        Some(group.get_or_init(|| upstream.group(site)))
     }
 }
 

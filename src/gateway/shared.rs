@@ -24,11 +24,11 @@ use crate::{
     auth,
     clock::Clock,
     logs::{Audit, Openids},
-    metrics::{Metrics, Part},
+    metrics::Metrics,
     site::{Broker, Site, Sites},
     store::{self, Store},
     traces::Traces,
-    upstream,
+    upstream::{self, Backends},
     wechat::WeChat,
     wire::forwarded::Trusted,
 };
@@ -69,6 +69,7 @@ pub struct Gateway {
     pub(super) edition: AtomicU64,
     pub(super) feed: Arc<Feed>,
     pub(super) tls: Arc<rustls::ClientConfig>,
+    pub(super) backends: Arc<Backends>,
     pub(super) exchanges: Exchanges,
     pub(super) refreshes: Arc<Refreshes>,
     pub(super) errands: Errands,
@@ -116,11 +117,14 @@ impl Gateway {
         let traces = Traces::start(settings.collector.as_deref(), (&tls, &runtime), &metrics)?;
         let (audit, kept) = (Audit::default(), settings.store.to_string());
         audit.say_openids(settings.openids);
+        let (rules, backends) = (Rules::new(settings)?, Arc::new(Backends::new(&tls, &metrics)));
+        backends.follow(&rules.sites);
         Ok(Self {
-            rules: arc_swap::ArcSwap::from_pointee(Rules::new(settings)?),
+            rules: arc_swap::ArcSwap::from_pointee(rules),
             edition: AtomicU64::new(0),
             feed,
             tls,
+            backends,
             exchanges: Exchanges::new(wechat.clone(), Arc::clone(&store), runtime.clone()),
             errands: Errands::new(Arc::clone(&store), runtime.clone()),
             signers: Signers::new(wechat.clone(), Arc::clone(&store), runtime.clone()),
@@ -141,7 +145,7 @@ impl Gateway {
         let openids = settings.openids;
         let rules = Arc::new(Rules::new(settings)?);
         self.audit.say_openids(openids);
-        self.metrics.health.keep(Part::Upstream, |server| rules.has_server(server));
+        self.backends.follow(&rules.sites);
         self.rules.store(rules);
         self.edition.fetch_add(1, Ordering::Release);
         Ok(())

@@ -35,7 +35,7 @@ impl Part {
             Self::Upstream,
             "upstream_up",
             "server",
-            "Whether a server of a site took its last connection",
+            "Whether a server of a site is well, as far as requests and health checks can tell",
         ),
         (Self::WeChat, "wechat_up", "host", "Whether an API host of WeChat's answers"),
         (Self::Account, "account_up", "account", "Whether WeChat takes the app_id and secret"),
@@ -56,25 +56,37 @@ pub struct Vital {
     pub failures: u64,
 }
 
-/// All of them, by what they are and how we call them.
+/// All of them, by what they are and how we call them; a server behind a site also by the site.
 #[derive(Debug, Default)]
-pub struct Health(Mutex<BTreeMap<(Part, String), Vital>>);
+pub struct Health(Mutex<BTreeMap<Key, Vital>>);
+
+type Key = (Part, String, String);
 
 impl Health {
     /// It did what we asked.
     pub fn well(&self, part: Part, name: &str) {
-        self.note(part, name, None);
+        self.note((part, "", name), None);
     }
 
     /// It did not, and why.
     pub fn ill(&self, part: Part, name: &str, why: &str) {
-        self.note(part, name, Some(why));
+        self.note((part, "", name), Some(why));
     }
 
-    fn note(&self, part: Part, name: &str, trouble: Option<&str>) {
+    /// A server of a site is well.
+    pub fn server_is_well(&self, site: &str, name: &str) {
+        self.note((Part::Upstream, site, name), None);
+    }
+
+    /// A server of a site is not, and why.
+    pub fn server_is_ill(&self, site: &str, name: &str, why: &str) {
+        self.note((Part::Upstream, site, name), Some(why));
+    }
+
+    fn note(&self, (part, site, name): (Part, &str, &str), trouble: Option<&str>) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let well = trouble.is_none();
-        let vital = all.entry((part, name.to_owned())).or_insert_with(|| Vital {
+        let vital = all.entry((part, site.to_owned(), name.to_owned())).or_insert_with(|| Vital {
             well,
             since: clock::system(),
             why: String::new(),
@@ -91,15 +103,25 @@ impl Health {
 
     /// How those of one kind are, by name.
     pub fn of(&self, part: Part) -> BTreeMap<String, Vital> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_kind = all.iter().filter(|((kind, _), _)| *kind == part);
-        of_kind.map(|((_, name), vital)| (name.clone(), vital.clone())).collect()
+        self.all(part).into_iter().map(|(_, name, vital)| (name, vital)).collect()
     }
 
-    /// Forgets those of one kind that are no longer configured.
-    pub fn keep(&self, part: Part, wanted: impl Fn(&str) -> bool) {
+    /// How the servers of a site are, by name.
+    pub fn servers(&self, site: &str) -> BTreeMap<String, Vital> {
+        let all = self.all(Part::Upstream).into_iter();
+        all.filter(|(of, ..)| of == site).map(|(_, name, vital)| (name, vital)).collect()
+    }
+
+    /// Forgets the servers of sites that are no longer configured.
+    pub fn keep_servers(&self, wanted: impl Fn(&str, &str) -> bool) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|(kind, name), _| *kind != part || wanted(name));
+        all.retain(|(part, site, name), _| *part != Part::Upstream || wanted(site, name));
+    }
+
+    fn all(&self, part: Part) -> Vec<(String, String, Vital)> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_kind = all.iter().filter(|((kind, ..), _)| *kind == part);
+        of_kind.map(|((_, site, name), it)| (site.clone(), name.clone(), it.clone())).collect()
     }
 }
 
@@ -107,22 +129,28 @@ impl Collector for Health {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         for (part, name, label, help) in Part::ALL {
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            for (server, vital) in self.of(part) {
+            for (site, name, vital) in self.all(part) {
                 metric
-                    .encode_family(&[(label, server.as_str())])?
+                    .encode_family(&labels(label, &name, &site).as_slice())?
                     .encode_gauge(&i64::from(vital.well))?;
             }
         }
-        let help = "Times that a server behind a site took no connection";
+        let help = "Times that a server of a site took no connection or failed its health check";
         let mut metric =
             encoder.encode_descriptor("upstream_failures", help, None, MetricType::Counter)?;
-        for (server, vital) in self.of(Part::Upstream) {
+        for (site, name, vital) in self.all(Part::Upstream) {
             metric
-                .encode_family(&[("server", server.as_str())])?
+                .encode_family(&labels("server", &name, &site).as_slice())?
                 .encode_counter::<NoLabelSet, u64, u64>(&vital.failures, None)?;
         }
         Ok(())
     }
+}
+
+/// What tells one from the others.
+fn labels<'a>(label: &'a str, name: &'a str, site: &'a str) -> Vec<(&'a str, &'a str)> {
+    let site = Some(("site", site)).filter(|(_, site)| !site.is_empty());
+    [(label, name)].into_iter().chain(site).collect()
 }
 
 #[cfg(test)]
@@ -131,19 +159,21 @@ mod tests {
 
     #[test]
     fn a_change_is_dated_and_a_failure_counted() {
-        let health = Health::default();
-        health.well(Part::Upstream, "http://a:1");
-        health.ill(Part::Upstream, "http://a:1", "connection refused");
-        health.ill(Part::Upstream, "http://a:1", "timed out");
+        let (health, site, a) = (Health::default(), "h5.example.com", "http://a:1");
+        health.server_is_well(site, a);
+        health.server_is_ill(site, a, "connection refused");
+        health.server_is_ill(site, a, "timed out");
+        health.server_is_well("another.example.com", a);
         health.ill(Part::Store, "Redis", "gone");
-        let found = health.of(Part::Upstream);
-        let vital = &found["http://a:1"];
+        let found = health.servers(site);
+        let vital = &found[a];
         assert_eq!((vital.well, vital.failures, &*vital.why), (false, 2, "timed out"));
-        health.well(Part::Upstream, "http://a:1");
-        let vital = &health.of(Part::Upstream)["http://a:1"];
+        health.server_is_well(site, a);
+        let vital = &health.servers(site)[a];
         assert_eq!((vital.well, vital.failures, &*vital.why), (true, 2, "timed out"));
-        health.keep(Part::Upstream, |_| false);
-        assert!(health.of(Part::Upstream).is_empty());
+        health.keep_servers(|of, _| of != site);
+        assert!(health.servers(site).is_empty());
+        assert_eq!(health.servers("another.example.com").len(), 1, "of another site");
         assert_eq!(health.of(Part::Store).len(), 1, "of another kind");
     }
 }

@@ -21,7 +21,7 @@ fn threads_are_summed_and_names_begin_with_wxgate() {
     metrics.limit("body_time");
     metrics.upstream_error("h5.example.com", "slow");
     metrics.handshake("full", "1.3");
-    metrics.health.ill(Part::Upstream, "http://10.0.0.5:80", "connection refused");
+    metrics.health.server_is_ill("h5.example.com", "http://10.0.0.5:80", "connection refused");
     metrics.certificates(&[("h5.example.com".to_owned(), Timestamp(1_800_000_000))]);
     metrics.problems([("upstream_down", "critical")].into_iter());
     let one = metrics.connection();
@@ -52,8 +52,8 @@ const LINES: [&str; 22] = [
     "wxgate_config_reloads_total{result=\"refused\"} 1",
     "wxgate_limits_total{limit=\"body_time\"} 1",
     "wxgate_upstream_errors_total{site=\"h5.example.com\",reason=\"slow\"} 1",
-    "wxgate_upstream_up{server=\"http://10.0.0.5:80\"} 0",
-    "wxgate_upstream_failures_total{server=\"http://10.0.0.5:80\"} 1",
+    "wxgate_upstream_up{server=\"http://10.0.0.5:80\",site=\"h5.example.com\"} 0",
+    "wxgate_upstream_failures_total{server=\"http://10.0.0.5:80\",site=\"h5.example.com\"} 1",
     "wxgate_tls_handshakes_total{result=\"full\",version=\"1.3\"} 1",
     "wxgate_certificate_expiry_timestamp_seconds{name=\"h5.example.com\"} 1800000000",
     "wxgate_problem{cause=\"upstream_down\",severity=\"critical\"} 1",

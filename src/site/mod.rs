@@ -1,6 +1,6 @@
 //! Which site a host belongs to, which route a path falls on, and what it asks. Pure.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use http::{HeaderName, Method};
 
@@ -10,10 +10,12 @@ use crate::{
 };
 
 pub mod broker;
+mod checkup;
 mod credentials;
 mod route;
 
 pub use broker::Broker;
+pub use checkup::{Checkup, Verdict};
 pub use credentials::{Credentials, Unusable};
 pub use route::{Access, Pattern, Prompt, Route, Routes, Scope};
 
@@ -105,38 +107,20 @@ pub struct Site {
 /// The servers behind a site and our patience with them.
 #[derive(Clone, Debug)]
 pub struct Upstreams {
-    /// One that cannot be reached is passed over.
+    /// One that is down is passed over.
     pub servers: Vec<Server>,
     /// Which of them is next.
     pub balance: Balance,
+    /// How long one that was down takes to have its share again.
+    pub slow_start: Duration,
+    /// How they are asked whether they are well, if they are.
+    pub checkup: Option<Checkup>,
     /// How long a connection may take to open.
     pub connect_timeout: Duration,
     /// How long an answer may take to begin.
     pub response_timeout: Duration,
     /// Whom we believe and who we are, over TLS; like any other client where there is nothing.
     pub tls: Option<Credentials>,
-    /// What they are spoken to in.
-    pub protocol: Protocol,
-}
-
-/// A version of HTTP.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Protocol {
-    /// HTTP/1.1: a connection for each request under way.
-    #[default]
-    Http1,
-    /// HTTP/2, which many requests share a connection with. Over TLS the server is asked, and may
-    /// choose HTTP/1.1.
-    Http2,
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Http1 => "HTTP/1.1",
-            Self::Http2 => "HTTP/2",
-        })
-    }
 }
 
 impl Upstreams {

@@ -10,17 +10,15 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-use crate::{auth::Revocation, causes, secret::Secret};
+use crate::{auth::Revocation, secret::Secret, traces};
 
 mod file;
+mod keeper;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
 
-use file::File;
-use memory::Memory;
-#[cfg(feature = "redis")]
-use redis::Redis;
+use keeper::Keeper;
 
 /// Who keeps it.
 #[derive(Clone, Debug, Default)]
@@ -69,6 +67,15 @@ pub enum Place {
     Cluster(Vec<(String, u16)>),
 }
 
+impl Place {
+    /// Host and port of the one server, where there is one: the rest of its URL may be a password.
+    fn server(&self) -> Option<(String, u16)> {
+        let Self::Url(url) = self else { return None };
+        let url = url::Url::parse(url.expose()).ok()?;
+        Some((url.host_str()?.to_owned(), url.port().unwrap_or(6_379)))
+    }
+}
+
 impl Settings {
     /// Whether other replicas can see what is kept.
     pub fn is_shared(&self) -> bool {
@@ -86,16 +93,10 @@ impl fmt::Display for Settings {
             Self::Memory => f.write_str("in memory: for a gateway that is alone"),
             Self::File(path) => write!(f, "{}: for a gateway that is alone", path.display()),
             Self::Redis(remote) => match &remote.place {
-                Place::Url(url) => {
-                    // Host and port alone: the rest of it may be a password.
-                    let url = url::Url::parse(url.expose()).ok();
-                    let host = url.as_ref().and_then(url::Url::host_str);
-                    let port = url.as_ref().and_then(url::Url::port).unwrap_or(6_379);
-                    match host {
-                        Some(host) => write!(f, "Redis at {host}:{port}"),
-                        None => f.write_str("Redis at a unix socket"),
-                    }
-                }
+                Place::Url(_) => match remote.place.server() {
+                    Some((host, port)) => write!(f, "Redis at {host}:{port}"),
+                    None => f.write_str("Redis at a unix socket"),
+                },
                 Place::Sentinels { addresses, master, .. } => {
                     write!(f, "Redis, {master} as named by {}", list(addresses))
                 }
@@ -135,132 +136,106 @@ pub enum Heard {
     Another,
 }
 
-/// One of the keepers.
+/// What outlives a request.
 #[derive(Debug)]
-pub enum Store {
-    /// This process.
-    Memory(Memory),
-    /// A file of this process.
-    File(File),
-    /// Redis.
-    #[cfg(feature = "redis")]
-    Redis(Box<Redis>),
+pub struct Store {
+    keeper: Keeper,
+    /// Who is asked, for the span of a call; nobody where a call is none.
+    asked: Option<Asked>,
+}
+
+/// Whom a span names.
+#[derive(Debug)]
+struct Asked {
+    system: &'static str,
+    server: Option<(String, u16)>,
 }
 
 impl Store {
     /// Prepares a keeper. A file is opened now, a connection when it is needed.
     pub fn new(settings: &Settings) -> Result<Self, Unusable> {
-        match settings {
-            Settings::Memory => Ok(Self::Memory(Memory::default())),
-            Settings::File(path) => {
-                let file = File::open(path).map_err(|error| Unusable(causes::line(&error)))?;
-                Ok(Self::File(file))
-            }
-            #[cfg(feature = "redis")]
+        let asked = match settings {
+            Settings::Memory => None,
+            Settings::File(_) => Some(Asked { system: "redb", server: None }),
             Settings::Redis(remote) => {
-                let redis = Redis::new(remote).map_err(|error| Unusable(error.to_string()))?;
-                Ok(Self::Redis(Box::new(redis)))
+                Some(Asked { system: "redis", server: remote.place.server() })
             }
-            #[cfg(not(feature = "redis"))]
-            Settings::Redis(_) => {
-                Err(Unusable("this wxgate was built without the feature `redis`".to_owned()))
-            }
-        }
+        };
+        Ok(Self { keeper: Keeper::new(settings)?, asked })
     }
 
     /// Whether other replicas can see what is kept.
     pub fn is_shared(&self) -> bool {
-        !matches!(self, Self::Memory(_) | Self::File(_))
+        !matches!(self.keeper, Keeper::Memory(_) | Keeper::File(_))
     }
 
     /// Whether there may be something in it that another process put there.
     pub fn is_lasting(&self) -> bool {
-        !matches!(self, Self::Memory(_))
+        !matches!(self.keeper, Keeper::Memory(_))
     }
 
     /// Keeps a value for `age`.
     pub async fn put(&self, key: &str, value: Vec<u8>, age: Duration) -> Result<(), Away> {
-        match self {
-            Self::Memory(memory) => {
-                memory.put(key, value, age);
-                Ok(())
-            }
-            Self::File(file) => file.put(key, value, age).await,
-            #[cfg(feature = "redis")]
-            Self::Redis(redis) => redis.put(key, value, age).await,
-        }
+        self.told("put", key, self.keeper.put(key, value, age)).await
     }
 
     /// Keeps a value for `age` unless there is one of that name already; whether it was kept.
     pub async fn put_new(&self, key: &str, value: Vec<u8>, age: Duration) -> Result<bool, Away> {
-        match self {
-            Self::Memory(memory) => Ok(memory.put_new(key, value, age)),
-            Self::File(file) => file.put_new(key, value, age).await,
-            #[cfg(feature = "redis")]
-            Self::Redis(redis) => redis.put_new(key, value, age).await,
-        }
+        self.told("put_new", key, self.keeper.put_new(key, value, age)).await
     }
 
     /// The value, if it has not expired.
     pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Away> {
-        match self {
-            Self::Memory(memory) => Ok(memory.get(key)),
-            Self::File(file) => file.get(key).await,
-            #[cfg(feature = "redis")]
-            Self::Redis(redis) => redis.get(key).await,
-        }
+        self.told("get", key, self.keeper.get(key)).await
     }
 
     /// The value, which is then gone: of two who ask, one gets it.
     pub async fn take(&self, key: &str) -> Result<Option<Vec<u8>>, Away> {
-        match self {
-            Self::Memory(memory) => Ok(memory.take(key)),
-            Self::File(file) => file.take(key).await,
-            #[cfg(feature = "redis")]
-            Self::Redis(redis) => redis.take(key).await,
-        }
+        self.told("take", key, self.keeper.take(key)).await
     }
 
     /// Adds to the log. Orders are forgotten once the last of them is older than `age`.
     pub async fn revoke(&self, orders: &[Revocation], age: Duration) -> Result<(), Away> {
-        match self {
-            Self::Memory(_) => Ok(()),
-            Self::File(file) => file.revoke(orders).await,
-            #[cfg(feature = "redis")]
-            Self::Redis(redis) => redis.revoke(orders, age).await,
-        }
+        self.told("revoke", "revocations", self.keeper.revoke(orders, age)).await
     }
 
     /// Makes sure that orders would be taken. A server that only answers may be one that nobody else
     /// asks any more.
     pub async fn pulse(&self) -> Result<(), Away> {
-        match self {
-            Self::Memory(_) | Self::File(_) => Ok(()),
-            #[cfg(feature = "redis")]
-            Self::Redis(redis) => redis.pulse().await,
-        }
+        self.keeper.pulse().await
     }
 
     /// Makes sure that the server is still the one to ask. That may take a while.
     pub async fn look_round(&self) {
-        match self {
-            Self::Memory(_) | Self::File(_) => (),
-            #[cfg(feature = "redis")]
-            Self::Redis(redis) => redis.look_round().await,
-        }
+        self.keeper.look_round().await;
     }
 
     /// Reads on in the log. Every answer, an empty one too, says that the keeper is there and that
     /// nothing else has been added.
     pub async fn follow(&self, mark: &Mark) -> Result<Heard, Away> {
-        match self {
-            Self::Memory(_) => {
-                Ok(Heard::Next { orders: Vec::new(), mark: Mark::default(), more: false })
-            }
-            Self::File(file) => file.follow(mark).await,
-            #[cfg(feature = "redis")]
-            Self::Redis(redis) => redis.follow(mark).await,
+        self.keeper.follow(mark).await
+    }
+
+    /// A call, as a trace tells it. Of the key it tells what it is for: the rest may be an openid.
+    async fn told<T>(
+        &self,
+        operation: &'static str,
+        key: &str,
+        work: impl Future<Output = Result<T, Away>>,
+    ) -> Result<T, Away> {
+        let Some(Asked { system, server }) = &self.asked else { return work.await };
+        let mut span = traces::call(|| format!("store {operation}"));
+        span.say("db.system.name", || Some(*system));
+        span.say("db.operation.name", || Some(operation));
+        span.say("db.collection.name", || key.split('/').next());
+        span.say("server.address", || server.as_ref().map(|(host, _)| host.as_str()));
+        span.say("server.port", || server.as_ref().map(|(_, port)| *port));
+        let answer = work.await;
+        match &answer {
+            Ok(_) => span.well(),
+            Err(_) => span.ill("unreachable"),
         }
+        answer
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! A thread that serves hands a span over and goes on; a task of the control runtime gathers them
 //! and sends a batch each second. What the collector does not take in time is dropped and counted.
+//! What a login does on the way are spans under that of its request ([`call`], [`step`]).
 
 use std::sync::Arc;
 
@@ -12,9 +13,11 @@ use crate::{metrics::Metrics, wire::trace::Trace};
 
 #[cfg(feature = "otlp")]
 mod otlp;
+mod trail;
 
-/// Spans that may wait for the collector.
-const WAITING: usize = 4_096;
+pub use trail::{Step, call, carried, step};
+
+use trail::Taken;
 
 /// One request, as a trace tells it.
 #[derive(Clone, Debug)]
@@ -41,10 +44,24 @@ pub struct Span {
     pub site_took: Option<u64>,
 }
 
+/// What waits for the collector.
+#[derive(Debug)]
+#[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "of OTLP alone"))]
+enum Told {
+    Request(Span),
+    Step(Taken),
+}
+
+/// The span of a request whose call to the site is `trace.span`: that is what the site hears of, and
+/// the request around it needs an id of its own.
+fn around(trace: Trace) -> u64 {
+    (trace.span ^ u64::MAX).max(1)
+}
+
 /// Where spans go.
 #[derive(Clone, Default)]
 pub struct Traces {
-    queue: Option<mpsc::Sender<Span>>,
+    queue: Option<mpsc::Sender<Told>>,
     metrics: Option<Arc<Metrics>>,
 }
 
@@ -58,7 +75,7 @@ impl Traces {
     ) -> Result<Self, reqwest::Error> {
         #[cfg(feature = "otlp")]
         if let Some(url) = url {
-            let (queue, spans) = mpsc::channel(WAITING);
+            let (queue, spans) = mpsc::channel(otlp::WAITING);
             let exporter = otlp::Exporter::new(url, tls, Arc::clone(metrics))?;
             runtime.spawn(exporter.run(spans));
             return Ok(Self { queue: Some(queue), metrics: Some(Arc::clone(metrics)) });
@@ -68,8 +85,14 @@ impl Traces {
 
     /// Hands a span over, where anybody wants it.
     pub fn send(&self, trace: Trace, span: impl FnOnce() -> Span) {
-        let Some(queue) = self.queue.as_ref().filter(|_| trace.sampled) else { return };
-        if queue.try_send(span()).is_err()
+        if self.queue.is_some() && trace.sampled {
+            self.hand_over(Told::Request(span()));
+        }
+    }
+
+    fn hand_over(&self, told: Told) {
+        if let Some(queue) = &self.queue
+            && queue.try_send(told).is_err()
             && let Some(metrics) = &self.metrics
         {
             metrics.spans("dropped", 1);

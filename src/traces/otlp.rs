@@ -9,16 +9,21 @@ use opentelemetry_proto::tonic::{
     common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value},
     resource::v1::Resource,
     trace::v1::{
-        ResourceSpans, ScopeSpans, Span as Told, Status, span::SpanKind, status::StatusCode,
+        ResourceSpans, ScopeSpans, Span as Record, Status, span::SpanKind, status::StatusCode,
     },
 };
 use prost::Message as _;
 use rustls::ClientConfig;
 use tokio::{sync::mpsc, time};
 
-use super::Span;
+use super::{
+    Span, Told, around,
+    trail::{Kind, Taken, Value as Said},
+};
 use crate::{causes, metrics::Metrics};
 
+/// Spans that may wait for the collector.
+pub const WAITING: usize = 4_096;
 /// Spans of one batch at most, and how long the first of it waits for the others.
 const BATCH: usize = 512;
 const GATHER: Duration = Duration::from_secs(1);
@@ -52,7 +57,7 @@ impl Exporter {
     }
 
     /// Sends what comes until nobody is left to send anything.
-    pub async fn run(self, mut spans: mpsc::Receiver<Span>) {
+    pub async fn run(self, mut spans: mpsc::Receiver<Told>) {
         let mut told = false;
         let mut batch = Vec::with_capacity(BATCH);
         while spans.recv_many(&mut batch, BATCH).await > 0 {
@@ -83,7 +88,7 @@ impl Exporter {
 }
 
 /// Waits until the batch is full, or nobody is left to send anything.
-async fn fill(batch: &mut Vec<Span>, spans: &mut mpsc::Receiver<Span>) {
+async fn fill(batch: &mut Vec<Told>, spans: &mut mpsc::Receiver<Told>) {
     while batch.len() < BATCH {
         let room = BATCH - batch.len();
         if spans.recv_many(batch, room).await == 0 {
@@ -92,14 +97,21 @@ async fn fill(batch: &mut Vec<Span>, spans: &mut mpsc::Receiver<Span>) {
     }
 }
 
-fn message(spans: impl Iterator<Item = Span>) -> ExportTraceServiceRequest {
+fn message(told: impl Iterator<Item = Told>) -> ExportTraceServiceRequest {
     let scope = InstrumentationScope {
         name: "wxgate".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..InstrumentationScope::default()
     };
-    let spans = spans.flat_map(|span| tell(&span)).collect();
-    let scope_spans = vec![ScopeSpans { scope: Some(scope), spans, ..ScopeSpans::default() }];
+    let mut records = Vec::new();
+    for told in told {
+        match told {
+            Told::Request(span) => records.extend(tell(&span)),
+            Told::Step(taken) => records.push(tell_step(taken)),
+        }
+    }
+    let scope_spans =
+        vec![ScopeSpans { scope: Some(scope), spans: records, ..ScopeSpans::default() }];
     let attributes = vec![text("service.name", "wxgate")];
     let resource = Some(Resource { attributes, ..Resource::default() });
     let resource_spans = vec![ResourceSpans { resource, scope_spans, ..ResourceSpans::default() }];
@@ -108,11 +120,10 @@ fn message(spans: impl Iterator<Item = Span>) -> ExportTraceServiceRequest {
 
 /// The request as its visitor saw it and, inside, the call to the site, whose id is what the site
 /// was told in `traceparent`.
-fn tell(span: &Span) -> impl Iterator<Item = Told> + use<> {
+fn tell(span: &Span) -> impl Iterator<Item = Record> + use<> {
     let start = span.ended.saturating_sub(span.took);
     let id = span.trace.id.to_be_bytes().to_vec();
-    // What the site hears of is the call; the request around it needs an id of its own.
-    let (call, around) = (span.trace.span, (span.trace.span ^ u64::MAX).max(1));
+    let (call, around) = (span.trace.span, around(span.trace));
     let attributes = vec![
         text("http.request.method", &span.method),
         text("url.path", &span.path),
@@ -120,12 +131,7 @@ fn tell(span: &Span) -> impl Iterator<Item = Told> + use<> {
         text("wxgate.route", span.route),
         number("http.response.status_code", span.status.into()),
     ];
-    let broken = span.status >= 500;
-    let status = Status {
-        code: if broken { StatusCode::Error } else { StatusCode::Unset }.into(),
-        message: String::new(),
-    };
-    let request = Told {
+    let request = Record {
         trace_id: id.clone(),
         span_id: around.to_be_bytes().to_vec(),
         parent_span_id: match span.trace.parent {
@@ -137,10 +143,10 @@ fn tell(span: &Span) -> impl Iterator<Item = Told> + use<> {
         start_time_unix_nano: start,
         end_time_unix_nano: span.ended,
         attributes,
-        status: Some(status),
-        ..Told::default()
+        status: Some(status(span.status >= 500)),
+        ..Record::default()
     };
-    let asked = span.site_took.map(|took| Told {
+    let asked = span.site_took.map(|took| Record {
         trace_id: id,
         span_id: call.to_be_bytes().to_vec(),
         parent_span_id: around.to_be_bytes().to_vec(),
@@ -150,9 +156,38 @@ fn tell(span: &Span) -> impl Iterator<Item = Told> + use<> {
         start_time_unix_nano: start.saturating_add(span.head.saturating_sub(took)),
         end_time_unix_nano: start.saturating_add(span.head.max(took)).min(span.ended),
         attributes: vec![text("http.request.method", &span.method), text("url.path", &span.path)],
-        ..Told::default()
+        ..Record::default()
     });
     std::iter::once(request).chain(asked)
+}
+
+/// What was done for a request on the way.
+fn tell_step(taken: Taken) -> Record {
+    let attributes = taken.attributes.into_iter().map(|(key, value)| match value {
+        Said::Text(text) => pair(key, Value::StringValue(text)),
+        Said::Number(it) => number(key, it),
+    });
+    Record {
+        trace_id: taken.trace.to_be_bytes().to_vec(),
+        span_id: taken.span.to_be_bytes().to_vec(),
+        parent_span_id: taken.parent.to_be_bytes().to_vec(),
+        name: taken.name,
+        kind: match taken.kind {
+            Kind::Internal => SpanKind::Internal,
+            Kind::Client => SpanKind::Client,
+        }
+        .into(),
+        start_time_unix_nano: taken.ended.saturating_sub(taken.took),
+        end_time_unix_nano: taken.ended,
+        attributes: attributes.collect(),
+        status: Some(status(taken.failed)),
+        ..Record::default()
+    }
+}
+
+fn status(failed: bool) -> Status {
+    let code = if failed { StatusCode::Error } else { StatusCode::Unset };
+    Status { code: code.into(), message: String::new() }
 }
 
 fn text(key: &str, value: &str) -> KeyValue {

@@ -19,22 +19,10 @@ pub struct Manner {
     pub name: Option<ServerName<'static>>,
 }
 
-/// A new connection, and the protocol that was chosen for it, if there was a choice.
-pub struct Opened {
-    pub stream: Stream,
-    pub protocol: Option<Vec<u8>>,
-}
-
-impl From<Socket> for Opened {
-    fn from(socket: Socket) -> Self {
-        Self { stream: Stream::Plain(socket), protocol: None }
-    }
-}
-
 /// Opens a connection.
-pub async fn open(endpoint: &Endpoint, tls: &Manner) -> io::Result<Opened> {
+pub async fn open(endpoint: &Endpoint, tls: &Manner) -> io::Result<Stream> {
     match endpoint {
-        Endpoint::Http(host, port) => Ok(tcp(host, *port).await?.into()),
+        Endpoint::Http(host, port) => Ok(Stream::Plain(tcp(host, *port).await?)),
         Endpoint::Https(host, port) => {
             let name = match &tls.name {
                 Some(name) => name.clone(),
@@ -42,10 +30,9 @@ pub async fn open(endpoint: &Endpoint, tls: &Manner) -> io::Result<Opened> {
             };
             let socket = tcp(host, *port).await?;
             let stream = TlsConnector::from(Arc::clone(&tls.config)).connect(name, socket).await?;
-            let protocol = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
-            Ok(Opened { stream: Stream::Tls(Box::new(stream.into())), protocol })
+            Ok(Stream::Tls(Box::new(stream.into())))
         }
-        Endpoint::Unix(path) => Ok(Socket::Unix(UnixStream::connect(path).await?).into()),
+        Endpoint::Unix(path) => Ok(Stream::Plain(Socket::Unix(UnixStream::connect(path).await?))),
     }
 }
 

@@ -1,182 +1,222 @@
-//! One request and its answer, over whatever a server speaks: the few things that can be done with
-//! either kind. Nothing here costs the one kind anything for the sake of the other.
+//! One request and its answer over one connection, both ways at once: a site may answer before it
+//! has the whole request.
 
 use std::{
-    task::{Context, Poll},
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
-use http::{Request, Response, header};
-use http_body::Frame;
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use tokio::time::Instant;
 
 use super::{
     Error,
     body::{Outgoing, Spoilt},
-    http1,
-    http2::{self, Place},
     pool::{Busy, Lease},
 };
-use crate::{http1::Stream, wire::BoxError};
+use crate::http1::{
+    Broken, Fault, Sender, Stream,
+    head::{self, Answered, Length},
+};
 
-/// A way to a server that is free for one request.
-pub enum Way {
-    /// A connection of its own.
-    Http1(Lease),
-    /// A place on a connection that others share, and what says that it is in use.
-    Http2(Place, Busy),
-}
+/// The longest head of a response, in bytes.
+const HEAD: usize = 64 * 1024;
 
-/// A request on its way, or its answer.
-pub enum Exchange {
-    /// Over a connection of its own.
-    Http1(Box<http1::Exchange>),
-    /// Over a stream among others.
-    Http2 {
-        /// The stream.
-        stream: Box<http2::Exchange>,
-        /// While it lasts, the server has something to do.
-        _busy: Busy,
-    },
+/// A request on its way over a connection, or its answer.
+pub struct Exchange {
+    lease: Lease,
+    sender: Sender,
+    body: Outgoing,
+    /// Since when nothing has moved, once we have begun to wait, and what had gone out by then.
+    since: Option<(Instant, u64)>,
+    /// Whether the connection is good for another request when this one is through.
+    keeps: bool,
+    /// Whether the answer was to switch to another protocol.
+    switched: bool,
+    /// The site takes no more of the request; it may have answered before.
+    refused: Option<io::Error>,
 }
 
 /// An exchange that brought no answer.
 pub struct Failure {
-    /// The body, whole if the request may be sent again.
+    /// The body, which nothing was taken from if `again`.
     pub body: Outgoing,
     /// Why.
     pub error: Error,
-    /// Whether it may.
-    pub again: Again,
+    /// Whether the site cannot have acted on the request, or acting on it twice does no harm.
+    pub again: bool,
 }
-
-/// Whether a request that brought no answer may be sent again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Again {
-    /// No: the site may have acted on it.
-    No,
-    /// Yes: the connection had served before and is gone. There is an end to those.
-    Stale,
-    /// Once: the server said that it has not acted on it (RFC 9113, section 8.7).
-    Once,
-}
-
-/// What comes of an exchange.
-pub type Answer = Result<(Response<()>, Exchange), Failure>;
 
 impl Exchange {
-    /// Sends a request and brings the head of its answer.
-    pub async fn ask<B>(
-        way: Way,
-        request: &Request<B>,
-        body: Outgoing,
-        patience: Duration,
-    ) -> Answer {
-        match way {
-            Way::Http1(lease) => {
-                let exchange = if lease.falls_back() && request.headers().contains_key(header::TE) {
-                    http1::Exchange::begin(lease, &without_te(request), body)
-                } else {
-                    http1::Exchange::begin(lease, request, body)
-                };
-                let answer = exchange.answer(request.method(), patience).await;
-                answer.map(|(response, exchange)| (response, Self::Http1(exchange)))
+    /// Begins to send a request over this connection.
+    pub fn begin<B>(lease: Lease, request: &Request<B>, body: Outgoing) -> Box<Self> {
+        let length = length(request, &body);
+        let mut buffer = lease.link.wire.arena().buffer();
+        head::write_request(&mut buffer, request, length);
+        let sender = Sender::new(buffer, length);
+        Box::new(Self {
+            lease,
+            sender,
+            body,
+            since: None,
+            keeps: true,
+            switched: false,
+            refused: None,
+        })
+    }
+
+    /// Brings the head of the answer.
+    pub async fn answer(mut self: Box<Self>, method: &Method, patience: Duration) -> Answer {
+        let answered = std::future::poll_fn(|cx| self.poll_answer(cx, method, patience)).await;
+        match answered {
+            Ok(answered) => {
+                self.switched = answered.response.status() == StatusCode::SWITCHING_PROTOCOLS;
+                self.keeps = answered.keeps && !self.switched;
+                self.since = None;
+                self.lease.link.wire.receive(answered.framing, false);
+                Ok((answered, self))
             }
-            Way::Http2(place, busy) => {
-                let exchange = http2::Exchange::begin(place, request, body)?;
-                // In a box, which requests of the other kind do not have to keep room for.
-                let answer = Box::pin(exchange.answer(request.method(), patience)).await;
-                answer.map(|(response, stream)| (response, Self::Http2 { stream, _busy: busy }))
+            Err(error) => {
+                let silent = matches!(error, Error::Broken(_)) && !self.lease.link.wire.has_more();
+                let harmless = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+                let unseen = self.lease.is_used && self.sender.taken() == 0;
+                let again = silent && self.body.is_whole() && (harmless || unseen);
+                Err(Failure { body: self.body, error, again })
             }
         }
     }
 
-    /// The next piece of the answer's body, or its trailers; nothing at its end.
-    pub fn poll_frame(
+    fn poll_answer(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match self {
-            Self::Http1(it) => it
-                .poll_data(cx)
-                .map(|piece| piece.map(|it| it.map(Frame::data).map_err(Into::into))),
-            Self::Http2 { stream: it, .. } => {
-                it.poll_frame(cx).map(|frame| frame.map(|it| it.map_err(Into::into)))
+        method: &Method,
+        patience: Duration,
+    ) -> Poll<Result<Answered, Error>> {
+        self.poll_send(cx)?;
+        loop {
+            let Poll::Ready(head) = self.lease.link.wire.poll_head(cx, HEAD) else {
+                return self.poll_patience(cx, patience);
+            };
+            let Some(head) = head.map_err(Error::unreadable)? else {
+                let closed = io::ErrorKind::UnexpectedEof.into();
+                return Poll::Ready(Err(Error::Broken(self.refused.take().unwrap_or(closed))));
+            };
+            let answered = head::response(&head, method).map_err(Error::unreadable)?;
+            // An interim answer is not the answer (RFC 9110, section 15.2).
+            let status = answered.response.status();
+            if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
+                return Poll::Ready(Ok(answered));
             }
         }
+    }
+
+    /// The clock runs from the moment the last byte went out, and not while the visitor owes us
+    /// the next.
+    fn poll_patience(
+        &mut self,
+        cx: &mut Context<'_>,
+        patience: Duration,
+    ) -> Poll<Result<Answered, Error>> {
+        if self.sender.is_waiting() && self.refused.is_none() {
+            self.since = None;
+            return Poll::Pending;
+        }
+        ready!(self.poll_stalled(cx, patience));
+        Poll::Ready(Err(Error::Slow(patience)))
+    }
+
+    /// Sends on. A connection that takes no more is not yet a failure.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        if self.refused.is_some() || self.sender.is_sent() {
+            return Ok(());
+        }
+        let Self { lease, sender, body, .. } = self;
+        match sender.poll(cx, Pin::new(body), &mut lease.link.wire) {
+            Poll::Pending => (),
+            Poll::Ready(Ok(())) => {
+                self.since = None;
+                let buffer = self.sender.take_buffer();
+                self.lease.link.wire.arena().give_back(buffer);
+            }
+            Poll::Ready(Err(Broken::Io(error))) => self.refused = Some(error),
+            Poll::Ready(Err(Broken::Body(spoilt))) => {
+                self.refused = Some(io::ErrorKind::BrokenPipe.into());
+                return Err(match spoilt {
+                    Spoilt::TooLarge => Error::TooLarge,
+                    Spoilt::Stalled => Error::Stalled,
+                    Spoilt::Garbled => Error::Garbled,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The next piece of the answer's body; nothing at its end.
+    pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Fault>>> {
+        // What the visitor still sends concerns the site alone: it has begun to answer.
+        let _ = self.poll_send(cx);
+        let piece = self.lease.link.wire.poll_data(cx);
+        if piece.is_ready() {
+            self.since = None;
+        }
+        piece
     }
 
     /// Nothing is there. Ready when that has been so for too long.
     pub fn poll_stalled(&mut self, cx: &mut Context<'_>, patience: Duration) -> Poll<()> {
-        match self {
-            Self::Http1(it) => it.poll_stalled(cx, patience),
-            Self::Http2 { stream: it, .. } => it.poll_stalled(cx, patience),
-        }
+        let taken = self.sender.taken();
+        let since = self.since.filter(|(_, before)| *before == taken);
+        let (since, _) = *self.since.insert(since.unwrap_or_else(|| (Instant::now(), taken)));
+        self.lease.link.clock.poll_until(cx, since + patience)
     }
 
     /// The length of what is still to come, if anybody can know.
     pub fn left(&self) -> Option<u64> {
-        match self {
-            Self::Http1(it) => it.left(),
-            Self::Http2 { stream: it, .. } => it.left(),
-        }
+        self.lease.link.wire.framing().exact()
     }
 
     /// Whether the answer has been read to its end.
     pub fn is_over(&self) -> bool {
-        match self {
-            Self::Http1(it) => it.is_over(),
-            Self::Http2 { stream: it, .. } => it.is_over(),
-        }
+        self.lease.link.wire.framing().is_ended()
     }
 
-    /// Ends it, and gives back what can be of use to others.
-    pub fn end(self) {
-        match self {
-            Self::Http1(it) => it.end(),
-            Self::Http2 { .. } => (),
+    /// Ends it. The connection is kept only if both ways have come to their ends: a site may answer
+    /// before it has the whole request, and then the next visitor would wait for the body of this
+    /// one, for as long as this one likes.
+    pub fn end(self: Box<Self>) {
+        let through = self.is_over() && self.sender.is_sent() && self.refused.is_none();
+        if through && self.keeps && !self.lease.link.wire.has_more() {
+            self.lease.give_back();
         }
-    }
-
-    /// Whether it comes over a connection that others share.
-    pub fn is_shared(&self) -> bool {
-        matches!(self, Self::Http2 { .. })
     }
 
     /// Whether the answer was to switch to another protocol.
     pub fn is_switched(&self) -> bool {
-        match self {
-            Self::Http1(it) => it.is_switched(),
-            Self::Http2 { .. } => false,
-        }
+        self.switched
     }
 
     /// The connection itself, over which something else than HTTP now comes, and what says that it
     /// is in use.
-    pub fn into_parts(self) -> Option<((Stream, BytesMut), Busy)> {
-        match self {
-            Self::Http1(it) => Some(it.into_parts()),
-            Self::Http2 { .. } => None,
-        }
+    pub fn into_parts(self) -> ((Stream, bytes::BytesMut), Busy) {
+        let (link, busy) = self.lease.into_parts();
+        (link.wire.into_parts(), busy)
     }
 }
 
-/// A request that was meant for HTTP/2 and goes over HTTP/1, where we pass no trailers on.
-fn without_te<B>(request: &Request<B>) -> Request<()> {
-    let mut other = Request::new(());
-    other.method_mut().clone_from(request.method());
-    other.uri_mut().clone_from(request.uri());
-    other.headers_mut().clone_from(request.headers());
-    other.headers_mut().remove(header::TE);
-    other
-}
+/// What comes of an exchange.
+pub type Answer = Result<(Answered, Box<Exchange>), Failure>;
 
-impl From<Spoilt> for Error {
-    fn from(spoilt: Spoilt) -> Self {
-        match spoilt {
-            Spoilt::TooLarge => Self::TooLarge,
-            Spoilt::Stalled => Self::Stalled,
-            Spoilt::Garbled => Self::Garbled,
-        }
+/// A body of unknown length needs chunks, also under a method that has none as a rule; none at all
+/// needs a length where one is expected (RFC 9110, section 8.6).
+fn length<B>(request: &Request<B>, body: &Outgoing) -> Length {
+    let said = request.headers().contains_key(http::header::CONTENT_LENGTH);
+    let expected = said || matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
+    match http_body::Body::size_hint(body).exact() {
+        Some(0) if !expected => Length::Unsaid,
+        Some(bytes) => Length::Exactly(bytes),
+        None => Length::Chunked,
     }
 }

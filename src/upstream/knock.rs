@@ -1,45 +1,57 @@
-//! Whether a server answers at all, asked by the operator and not by a visitor.
+//! Whether a server answers at all: asked by the operator or by a health check, not by a visitor.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, rc::Rc, sync::Arc, time::Duration};
 
-use http::{Request, StatusCode, header};
+use http::{Method, Request, StatusCode, header};
 use rustls::ClientConfig;
 
-use super::{Exchange, Outgoing, pool};
+use super::{Exchange, Outgoing, Pool, manner};
 use crate::{
     http1::Arena,
-    site::{Credentials, Endpoint, Protocol},
+    site::{Credentials, Endpoint, Site},
 };
 
 /// How long it may take to begin its answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What a server answered.
-pub struct Heard {
-    /// The status of its answer.
-    pub status: StatusCode,
-    /// Its clock.
-    pub date: Option<String>,
-    /// What it was spoken to.
-    pub protocol: Protocol,
+/// What it is asked.
+#[derive(Clone, Debug)]
+pub struct Question<'a> {
+    /// How.
+    pub method: Method,
+    /// For which page.
+    pub path: &'a str,
+    /// Of which site.
+    pub host: &'a str,
 }
 
-/// What a server answers to `HEAD /` for a host.
+impl<'a> Question<'a> {
+    /// What a server of this site is asked: what its health check asks, or for the front page.
+    pub fn of(site: &'a Site) -> Self {
+        let host = site.public_url.host().as_str();
+        let Some(checkup) = &site.upstream.checkup else {
+            return Self { method: Method::HEAD, path: "/", host };
+        };
+        let host = checkup.host.as_deref().unwrap_or(host);
+        Self { method: Method::GET, path: &checkup.path, host }
+    }
+}
+
+/// The status with which a server answers, and its clock.
 pub async fn knock(
     endpoint: &Endpoint,
-    (host, protocol): (&str, Protocol),
-    tls: (Option<&Credentials>, &Arc<ClientConfig>),
-) -> io::Result<Heard> {
-    let way = pool(endpoint, tls, protocol).connect(&Arena::new(), false).await?;
-    let request = Request::head("/").header(header::HOST, host);
+    Question { method, path, host }: &Question<'_>,
+    (own, usual): (Option<&Credentials>, &Arc<ClientConfig>),
+) -> io::Result<(StatusCode, Option<String>)> {
+    let pool = Rc::new(Pool::new(endpoint.clone(), manner(own, usual)));
+    let lease = pool.connect(&Arena::new()).await?;
+    let request = Request::builder().method(method).uri(*path).header(header::HOST, *host);
     let request = request.header(header::USER_AGENT, concat!("wxgate/", env!("CARGO_PKG_VERSION")));
     let request = request.body(()).map_err(io::Error::other)?;
-    let answer = Exchange::ask(way, &request, Outgoing::empty(), PATIENCE).await;
-    let (response, exchange) = answer.map_err(|failure| io::Error::other(failure.error))?;
-    let protocol = match exchange {
-        Exchange::Http1(_) => Protocol::Http1,
-        Exchange::Http2 { .. } => Protocol::Http2,
-    };
+    let exchange = Exchange::begin(lease, &request, Outgoing::empty());
+    let answer = exchange.answer(request.method(), PATIENCE).await;
+    let (answered, _) = answer.map_err(|failure| io::Error::other(failure.error))?;
+    let response = answered.response;
     let date = response.headers().get(header::DATE).and_then(|date| date.to_str().ok());
-    Ok(Heard { status: response.status(), date: date.map(str::to_owned), protocol })
+    Ok((response.status(), date.map(str::to_owned)))
 }

@@ -1,41 +1,47 @@
 //! The sites behind us: connections, whose turn it is, and one request across one of them.
 //!
-//! Everything here belongs to one thread; nothing is shared and nothing is locked.
+//! Connections belong to one thread, and nothing on the way of a request is locked. What threads find
+//! out about a server they share ([`Backend`]), with each other and with those who check it.
 
 use std::{cell::RefCell, collections::HashMap, io, rc::Rc, sync::Arc, time::Duration};
 
-use http::{Request, Response, header};
+use http::{Request, Response};
 use rustls::ClientConfig;
 use tokio::time::{Instant, timeout};
 
 use crate::{
     http1::Arena,
-    metrics::{Metrics, Part},
-    site::{Credentials, Endpoint, Protocol, Server, Upstreams},
+    site::{Credentials, Endpoint, Site, Upstreams},
     wire::BoxError,
 };
 
+mod backend;
+mod backends;
 mod balance;
 mod body;
+mod checks;
 mod connect;
 mod exchange;
 mod group;
-mod http1;
-mod http2;
 mod knock;
 mod pool;
+mod rest;
 pub mod tls;
 mod tunnel;
 
+pub use backend::Backend;
+pub use backends::Backends;
 pub use body::{Allowance, Outgoing, Streamed};
 pub use group::Group;
-pub use knock::{Heard, knock};
+pub use knock::{Question, knock};
 pub use tunnel::Switched;
 
+use backend::Turn;
 use connect::Manner;
-use exchange::{Again, Exchange, Failure, Way};
-use http2::Sessions;
-use pool::Pool;
+use exchange::{Exchange, Failure};
+use group::Seat;
+use pool::{Lease, Pool};
+use rest::Trouble;
 
 /// A site did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -77,44 +83,64 @@ pub struct Upstream {
     pools: RefCell<HashMap<Door, Rc<Pool>>>,
     tls: Arc<ClientConfig>,
     arena: Rc<Arena>,
-    metrics: Arc<Metrics>,
+    backends: Arc<Backends>,
 }
 
-/// What connections are shared by: the server, who we are to it, and what we speak.
-type Door = (Endpoint, Option<Credentials>, Protocol);
+/// What connections are shared by: the server, and who we are to it.
+type Door = (Endpoint, Option<Credentials>);
 
 impl Upstream {
     /// No connections yet.
-    pub fn new(tls: Arc<ClientConfig>, (arena, metrics): (Rc<Arena>, Arc<Metrics>)) -> Self {
-        Self { pools: RefCell::default(), tls, arena, metrics }
+    pub fn new(tls: Arc<ClientConfig>, (arena, backends): (Rc<Arena>, Arc<Backends>)) -> Self {
+        Self { pools: RefCell::default(), tls, arena, backends }
     }
 
     /// The servers of a site. Sites that share a server share its connections, unless they have
     /// other credentials: then its answers are not the same either.
-    pub fn group(&self, site: &Upstreams) -> Group {
-        let own = (site.tls.as_ref(), site.protocol);
-        let pool = |server: &Server| (self.pool(&server.endpoint, own), server.weight);
-        Group::new(site.balance, site.servers.iter().map(pool))
+    pub fn group(&self, site: &Site) -> Group {
+        let own = site.upstream.tls.as_ref();
+        let server = |it| (self.pool(it, own), self.backends.of(&site.name, it));
+        Group::new(&site.upstream, site.upstream.endpoints().map(server))
     }
 
     /// Sends a request to the site's next server and brings back its answer, whose body streams.
+    ///
+    /// A connection that had served before and died before a byte of the answer is replaced. A new
+    /// one that did so is the server's failure: what does no harm twice is asked of the next server.
     pub async fn send<B>(
         &self,
         request: &Request<B>,
         body: Outgoing,
         (group, site): (&Group, &Upstreams),
     ) -> Result<Response<Streamed>, Error> {
-        let (mut body, mut refused) = (body, false);
-        let switches = || request.headers().contains_key(header::UPGRADE);
+        let (mut body, mut asked) = (body, Vec::new());
+        let mut failure = None;
         loop {
-            let way = self.way((group, site), switches).await?;
-            match Exchange::ask(way, request, body, site.response_timeout).await {
-                Ok(answer) => return Ok(body::streamed(answer, site.response_timeout)),
-                Err(Failure { body: unsent, again: Again::Stale, .. }) => body = unsent,
-                Err(Failure { body: unsent, again: Again::Once, .. }) if !refused => {
-                    (body, refused) = (unsent, true);
+            let ((place, seat), lease) = match self.connection((group, site), &mut asked).await {
+                Ok(found) => found,
+                // Nobody else could be asked: what the last one did is the answer.
+                Err(error) => return Err(failure.unwrap_or(error)),
+            };
+            let anew = !lease.is_used;
+            let exchange = Exchange::begin(lease, request, body);
+            match exchange.answer(request.method(), site.response_timeout).await {
+                Ok(answer) => {
+                    seat.backend.answered(anew);
+                    return Ok(body::streamed(answer, site.response_timeout));
                 }
-                Err(Failure { error, .. }) => return Err(error),
+                Err(Failure { body: unsent, error, again }) => {
+                    if let (Error::Broken(why), true) = (&error, anew || !again) {
+                        seat.backend.failed(Trouble::BROKEN, &why.to_string());
+                    }
+                    if !again {
+                        return Err(error);
+                    }
+                    if anew {
+                        asked.push(place);
+                        failure = Some(error);
+                    }
+                    body = unsent;
+                }
             }
         }
     }
@@ -125,66 +151,46 @@ impl Upstream {
         self.pools.borrow_mut().retain(|_, pool| pool.sweep(now) || Rc::strong_count(pool) > 1);
     }
 
-    /// A way to the server that is next: a free one, else a new one, else one to the server after
-    /// it.
-    async fn way(
+    /// A connection to the server that is next: an idle one, else a new one, else one to the
+    /// server after it.
+    async fn connection<'a>(
         &self,
-        (group, site): (&Group, &Upstreams),
-        switches: impl Fn() -> bool,
-    ) -> Result<Way, Error> {
+        (group, site): (&'a Group, &Upstreams),
+        asked: &mut Vec<usize>,
+    ) -> Result<((usize, &'a Seat), Lease), Error> {
         let mut last = io::Error::other("no server is configured");
-        let mut asked = Vec::new();
-        while let Some((place, pool)) = group.next(&asked) {
-            if let Some(way) = pool.free(&switches) {
-                return Ok(way);
+        while let Some((place, seat, turn)) = group.next(asked) {
+            let Seat { pool, backend, .. } = seat;
+            if let (Turn::Usual, Some(lease)) = (turn, pool.idle()) {
+                return Ok(((place, seat), lease));
             }
             // In a box, because it is rare and would make every request carry its weight.
-            let connecting = Box::pin(pool.connect(&self.arena, switches()));
+            let connecting = Box::pin(pool.connect(&self.arena));
             match timeout(site.connect_timeout, connecting).await {
-                Ok(Ok(way)) => {
-                    self.metrics.health.well(Part::Upstream, &pool.name);
-                    return Ok(way);
-                }
+                Ok(Ok(lease)) => return Ok(((place, seat), lease)),
                 Ok(Err(error)) => last = error,
                 Err(_) => last = io::ErrorKind::TimedOut.into(),
             }
             asked.push(place);
-            pool.mark_down();
-            self.metrics.health.ill(Part::Upstream, &pool.name, &last.to_string());
+            backend.failed(Trouble::REFUSED, &last.to_string());
             tracing::warn!(endpoint = %pool.endpoint, error = %last, "a server cannot be reached");
         }
         Err(Error::Unreachable(last))
     }
 
-    fn pool(
-        &self,
-        endpoint: &Endpoint,
-        (own, protocol): (Option<&Credentials>, Protocol),
-    ) -> Rc<Pool> {
+    fn pool(&self, endpoint: &Endpoint, own: Option<&Credentials>) -> Rc<Pool> {
         // They mean nothing to a server that is not spoken to over TLS.
         let own = own.filter(|_| matches!(endpoint, Endpoint::Https(..)));
         let mut pools = self.pools.borrow_mut();
-        let new = || pool(endpoint, (own, &self.tls), protocol);
-        Rc::clone(pools.entry((endpoint.clone(), own.cloned(), protocol)).or_insert_with(new))
+        let new = || Rc::new(Pool::new(endpoint.clone(), manner(own, &self.tls)));
+        Rc::clone(pools.entry((endpoint.clone(), own.cloned())).or_insert_with(new))
     }
 }
 
-/// No connections yet to a server, with these credentials, or with none.
-fn pool(
-    endpoint: &Endpoint,
-    (own, usual): (Option<&Credentials>, &Arc<ClientConfig>),
-    protocol: Protocol,
-) -> Rc<Pool> {
+/// How to speak TLS with these credentials, or with none.
+fn manner(own: Option<&Credentials>, usual: &Arc<ClientConfig>) -> Manner {
     let config = own.map_or_else(|| Arc::clone(usual), |own| tls::with(own, usual));
-    let manner = |config| Manner { config, name: own.and_then(|own| own.name.clone()) };
-    Rc::new(match protocol {
-        Protocol::Http1 => Pool::new(endpoint.clone(), manner(config), None),
-        Protocol::Http2 => {
-            let plain = manner(tls::offering(&[http2::HTTP1], &config));
-            let tls = manner(tls::offering(&[http2::HTTP2, http2::HTTP1], &config));
-            Pool::new(endpoint.clone(), tls, Some(Box::new(Sessions::new(plain))))
-        }
-    })
+    Manner { config, name: own.and_then(|own| own.name.clone()) }
 }
 
 impl Error {

@@ -9,11 +9,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{
-    connect::{self, Manner},
-    exchange::Way,
-    http2::{Found, Sessions},
-};
+use super::connect::{self, Manner};
 use crate::{
     http1::{Arena, Patience, Wire},
     site::Endpoint,
@@ -23,20 +19,13 @@ use crate::{
 const IDLE: Duration = Duration::from_mins(1);
 /// Idle connections kept per server and thread.
 const MOST_IDLE: usize = 512;
-/// How long a server that could not be reached is asked last.
-const DOWN: Duration = Duration::from_secs(2);
 
 /// The connections of one thread to one server.
 pub struct Pool {
     /// The server.
     pub endpoint: Endpoint,
-    /// The same in words.
-    pub name: String,
     tls: Manner,
-    /// What requests share, where HTTP/2 is spoken.
-    http2: Option<Box<Sessions>>,
     idle: RefCell<Vec<(Box<Link>, Instant)>>,
-    down_until: Cell<Option<Instant>>,
     load: Cell<u32>,
 }
 
@@ -49,16 +38,8 @@ pub struct Link {
 
 impl Pool {
     /// No connections yet.
-    pub fn new(endpoint: Endpoint, tls: Manner, http2: Option<Box<Sessions>>) -> Self {
-        Self {
-            name: endpoint.to_string(),
-            endpoint,
-            tls,
-            http2,
-            idle: RefCell::default(),
-            down_until: Cell::new(None),
-            load: Cell::new(0),
-        }
+    pub fn new(endpoint: Endpoint, tls: Manner) -> Self {
+        Self { endpoint, tls, idle: RefCell::default(), load: Cell::new(0) }
     }
 
     /// Requests under way, those that wait for a connection included.
@@ -66,56 +47,22 @@ impl Pool {
         self.load.get()
     }
 
-    /// Whether it could not be reached a moment ago.
-    pub fn is_down(&self) -> bool {
-        self.down_until.get().is_some_and(|until| Instant::now() < until)
-    }
-
-    /// Notes that it could not be reached.
-    pub fn mark_down(&self) {
-        self.down_until.set(Some(Instant::now() + DOWN));
-    }
-
-    /// A way that is open and free, for a request that would switch to another protocol or not.
-    pub fn free(self: &Rc<Self>, switches: impl Fn() -> bool) -> Option<Way> {
-        if let Some(http2) = &self.http2
-            && !switches()
-        {
-            let place = http2.place().map(|place| Way::Http2(place, Busy::new(self)));
-            // What a WebSocket that was refused has left is for the next of its kind.
-            return if http2.chose_http1() { place.or_else(|| self.idle()) } else { place };
-        }
-        self.idle()
-    }
-
-    fn idle(self: &Rc<Self>) -> Option<Way> {
+    /// A connection that is open and free.
+    pub fn idle(self: &Rc<Self>) -> Option<Lease> {
         loop {
             let (mut link, _) = self.idle.borrow_mut().pop()?;
             if link.wire.is_idle() {
-                let busy = Busy::new(self);
-                return Some(Way::Http1(Lease { link, busy, is_used: true }));
+                return Some(Lease { link, busy: Busy::new(self), is_used: true });
             }
         }
     }
 
-    /// A way over a new connection.
-    pub async fn connect(self: &Rc<Self>, arena: &Rc<Arena>, switches: bool) -> io::Result<Way> {
+    /// A new connection.
+    pub async fn connect(self: &Rc<Self>, arena: &Rc<Arena>) -> io::Result<Lease> {
         let busy = Busy::new(self);
-        let found = match &self.http2 {
-            None => Found::Http1(connect::open(&self.endpoint, &self.tls).await?.stream),
-            Some(it) if switches => {
-                Found::Http1(connect::open(&self.endpoint, &it.plain).await?.stream)
-            }
-            Some(it) => it.connect(&self.endpoint, &self.tls).await?,
-        };
-        self.down_until.set(None);
-        Ok(match found {
-            Found::Place(place) => Way::Http2(place, busy),
-            Found::Http1(stream) => {
-                let link = Link { wire: Wire::new(stream, arena), clock: Patience::default() };
-                Way::Http1(Lease { link: Box::new(link), busy, is_used: false })
-            }
-        })
+        let stream = connect::open(&self.endpoint, &self.tls).await?;
+        let link = Link { wire: Wire::new(stream, arena), clock: Patience::default() };
+        Ok(Lease { link: Box::new(link), busy, is_used: false })
     }
 
     /// Closes what has been idle too long; `false` when nothing is left to keep.
@@ -123,8 +70,7 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         idle.retain_mut(|(link, since)| now.duration_since(*since) < IDLE && link.wire.is_idle());
         idle.shrink_to(8);
-        let shared = self.http2.as_ref().is_some_and(|it| it.sweep(now, IDLE));
-        !idle.is_empty() || shared || self.is_down()
+        !idle.is_empty()
     }
 }
 
@@ -156,11 +102,6 @@ impl Lease {
     /// The connection, and what says that it is in use.
     pub fn into_parts(self) -> (Box<Link>, Busy) {
         (self.link, self.busy)
-    }
-
-    /// Whether HTTP/2 was wanted, and this is what there is.
-    pub fn falls_back(&self) -> bool {
-        self.busy.0.http2.is_some()
     }
 
     /// Gives the connection back, over which a request has been sent and its answer read, both to

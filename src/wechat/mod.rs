@@ -12,6 +12,7 @@ use crate::{
     metrics::{Metrics, Part},
     secret::Secret,
     site::{Account, Scope},
+    traces,
 };
 
 mod breaker;
@@ -85,6 +86,27 @@ impl Call {
     fn get(url: Secret) -> Self {
         Self { url, json: None }
     }
+
+    /// It begins: its span says where to, without the query, in which the secrets are.
+    fn begin(&self) -> Begun {
+        let url = self.url.expose();
+        let method = if self.json.is_some() { "POST" } else { "GET" };
+        let place = || url::Url::parse(url).ok();
+        let mut span = traces::call(|| {
+            place().map_or(method.to_owned(), |it| format!("{method} {}", it.path()))
+        });
+        span.say("http.request.method", || Some(method));
+        span.say("server.address", || place()?.host_str().map(str::to_owned));
+        span.say("server.port", || place()?.port_or_known_default());
+        span.say("url.path", || place().map(|it| it.path().to_owned()));
+        Begun { since: Instant::now(), span }
+    }
+}
+
+/// A call that has gone out.
+struct Begun {
+    since: Instant,
+    span: traces::Step,
 }
 
 /// The API client.
@@ -222,8 +244,9 @@ impl WeChat {
             if !self.breaker.allows(api, Instant::now()) {
                 continue;
             }
-            let (began, mut asked) = (Instant::now(), Asked { wechat: self, api, outcome: None });
-            let answer = match self.send(&call(api)).await {
+            let call = call(api);
+            let (begun, mut asked) = (call.begin(), Asked { wechat: self, api, outcome: None });
+            let answer = match self.send(&call).await {
                 Ok(body) => {
                     asked.outcome = Some(Ok(()));
                     read(&body).map_err(Error::Refused)
@@ -235,7 +258,7 @@ impl WeChat {
             };
             drop(asked);
             self.judge(account, &answer);
-            self.count(endpoint, &answer, began);
+            self.count(endpoint, &answer, begun);
             match answer {
                 Err(error @ Error::Unreachable(_)) => last = error,
                 answer => return answer.map(|it| (it, api.as_str())),
@@ -247,13 +270,13 @@ impl WeChat {
     /// What the visitor shows of themselves, if that is quickly said.
     async fn profile(&self, api: &str, grant: &protocol::Grant) -> Result<Profile, Error> {
         let call = Call::get(protocol::userinfo_url(api, grant));
-        let began = Instant::now();
+        let begun = call.begin();
         let profile = match tokio::time::timeout(PROFILE, self.send(&call)).await {
             Ok(Ok(body)) => protocol::read_profile(&body).map_err(Error::Refused),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(Error::Silent("deadline passed".to_owned())),
         };
-        self.count("userinfo", &profile, began);
+        self.count("userinfo", &profile, begun);
         profile
     }
 
@@ -269,14 +292,25 @@ impl WeChat {
         }
     }
 
-    fn count<T>(&self, endpoint: &'static str, answer: &Result<T, Error>, began: Instant) {
+    /// Notes how a call ended.
+    fn count<T>(&self, endpoint: &'static str, answer: &Result<T, Error>, begun: Begun) {
         let errcode = match answer {
             Ok(_) => "ok".to_owned(),
             Err(Error::Refused(refusal)) => refusal.label(),
             Err(Error::Unreachable(_)) => "unreachable".to_owned(),
             Err(Error::Silent(_)) => "silent".to_owned(),
         };
-        self.metrics.call(endpoint, errcode, began.elapsed());
+        let Begun { since, mut span } = begun;
+        span.say("wechat.errcode", || match answer {
+            Ok(_) => Some(0),
+            Err(Error::Refused(refusal)) => refusal.code(),
+            Err(Error::Unreachable(_) | Error::Silent(_)) => None,
+        });
+        match answer {
+            Ok(_) => span.well(),
+            Err(_) => span.ill(&errcode),
+        }
+        self.metrics.call(endpoint, errcode, since.elapsed());
     }
 
     /// One call, read to its end or to the limit.

@@ -207,15 +207,15 @@ await story('an incident', { viewport: DESK, locale: 'en-GB' }, async (page, sho
 
   // One server dies, then both.
   await closed(second);
-  await until(async () => { await visit('open/a'); return (await metrics()).includes('wxgate_upstream_up{server="http://127.0.0.1:' + ports.second + '"} 0'); });
+  await until(async () => { await visit('open/a'); return (await metrics()).includes('wxgate_upstream_up{server="http://127.0.0.1:' + ports.second + '",site="127.0.0.1"} 0'); });
   await finds(page, 'upstream_degraded', [`127.0.0.1:${ports.second}`, 'refused', 'The others take its requests'], 'warning');
   await closed(site);
   await until(async () => (await visit('open/b')) === 502);
-  await finds(page, 'upstream_down', [`127.0.0.1:${ports.site}`, 'refused', 'Visitors get a 502 page'], 'critical');
+  await finds(page, 'upstream_down', [`127.0.0.1:${ports.site}`, 'refused', 'visitors get a 502 page'], 'critical');
   await shot('upstream-down');
   Object.assign(site, await listening(ports.site));
   second = await listening(ports.second);
-  await until(async () => { await visit('open/c'); return !(await metrics()).includes('wxgate_upstream_up{server="http://127.0.0.1:' + ports.second + '"} 0'); });
+  await until(async () => { await visit('open/c'); return !(await metrics()).includes('wxgate_upstream_up{server="http://127.0.0.1:' + ports.second + '",site="127.0.0.1"} 0'); });
   await over(page, 'upstream_down');
   await visit('hang').catch(() => {});
 

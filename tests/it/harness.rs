@@ -258,14 +258,18 @@ impl Street {
         assert!(answer.starts_with("HTTP/1.1 20"), "{answer}");
     }
 
-    /// What the emulated WeChat was asked, one call per line.
+    /// How often the emulated WeChat was asked for this.
     pub async fn calls(&self, path: &str) -> usize {
+        self.journal().await.matches(&format!("\"{path}\"")).count()
+    }
+
+    /// What the emulated WeChat was asked.
+    pub async fn journal(&self) -> String {
         let request = format!(
             "GET /_emulator/requests HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n",
             self.wechat
         );
-        let answer = crate::visitor::raw(self.wechat, &request).await;
-        answer.matches(&format!("\"{path}\"")).count()
+        crate::visitor::raw(self.wechat, &request).await
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::{
 
 use crate::{
     harness::{Plan, ROUTES, Street},
+    tls,
     visitor::{Answer, Visitor, raw},
 };
 
@@ -92,6 +93,26 @@ async fn g5_a_visitor_who_does_not_read_is_given_up() {
         total
     });
     assert!(ended.await.unwrap() > 0, "an endless answer has ended");
+    street.close().await;
+}
+
+#[tokio::test]
+async fn g5_a_visitor_who_reads_nothing_over_tls_is_given_up() {
+    // An answer that fits into the buffer of TLS counts as written there, and is not.
+    let mut certified = tls::certified(&["h5.example.com"]);
+    certified.plan.server += "\n[server.limits]\nsend_time = \"1s\"";
+    let street = Street::open(certified.plan.clone()).await;
+    let addr = street.tls.unwrap();
+    let mut stream =
+        tls::connect(addr, &certified.roots, "h5.example.com", b"http/1.1").await.unwrap();
+    let long = "a".repeat(16_000);
+    let request = format!("GET /static/a HTTP/1.1\r\n{H}x-long: {long}\r\n\r\n");
+    let asking = async { while stream.write_all(request.as_bytes()).await.is_ok() {} };
+    let given_up = timeout(Duration::from_secs(20), asking).await;
+    assert!(given_up.is_ok(), "the gateway still waits for it");
+    let scrape = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let metrics = raw(street.admin().await, scrape).await;
+    assert!(metrics.contains("{limit=\"send_time\"} 1"), "{metrics}");
     street.close().await;
 }
 

@@ -11,6 +11,7 @@
 )]
 
 mod echo;
+mod farm;
 mod fleet;
 mod harness;
 mod load;
@@ -26,8 +27,8 @@ mod decide;
 mod forward;
 mod framing;
 mod h2;
-mod h2_site;
 mod h2_table;
+mod health;
 mod hostile;
 mod hygiene;
 mod limits;
@@ -50,9 +51,6 @@ mod topologies;
 mod traces;
 mod trouble;
 mod twenty;
-mod upstream_h2;
-mod upstream_h2_hostile;
-mod upstream_h2_real;
 mod upstream_tls;
 mod upstreams;
 mod verify;

@@ -1,20 +1,27 @@
 //! Traces: whose `traceparent` counts, what the site is told, and what a collector gets.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
     common::v1::any_value::Value,
-    trace::v1::{Span, span::SpanKind},
+    trace::v1::{Span, span::SpanKind, status::StatusCode},
 };
 use prost::Message as _;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    time::{sleep, timeout},
 };
 
 use crate::{
-    harness::{Plan, ROUTES, Street},
+    broker::{self, BROKER},
+    harness::{Plan, ROUTES, Street, until_ready},
+    login,
+    redis::Redis,
     visitor::Visitor,
 };
 
@@ -69,6 +76,135 @@ fn attribute(span: &Span, key: &str) -> Option<Value> {
     found.value.clone()?.value
 }
 
+/// The spans, once they are all there.
+async fn until(kept: &Kept, all: impl Fn(&[Span]) -> bool) -> Vec<Span> {
+    let waiting = async {
+        loop {
+            let spans = kept.lock().unwrap().clone();
+            if all(&spans) {
+                return spans;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let waited = timeout(Duration::from_secs(10), waiting).await;
+    waited.unwrap_or_else(|_| panic!("these are not all: {:#?}", kept.lock().unwrap()))
+}
+
+fn named<'a>(spans: &'a [Span], name: &str) -> Vec<&'a Span> {
+    spans.iter().filter(|span| span.name == name).collect()
+}
+
+fn word(span: &Span, key: &str) -> String {
+    match attribute(span, key) {
+        Some(Value::StringValue(text)) => text,
+        Some(Value::IntValue(number)) => number.to_string(),
+        other => panic!("{key} of {span:?}: {other:?}"),
+    }
+}
+
+/// Whether one span is the other's, and inside its time.
+fn belongs(inner: &Span, outer: &Span) -> bool {
+    inner.trace_id == outer.trace_id
+        && inner.parent_span_id == outer.span_id
+        && inner.start_time_unix_nano >= outer.start_time_unix_nano
+        && inner.end_time_unix_nano <= outer.end_time_unix_nano
+}
+
+/// A street that keeps everything in this Redis and tells a collector everything.
+async fn watched(redis: &Redis) -> (Street, Kept) {
+    let (url, kept) = collector().await;
+    let store = redis.url();
+    let more = format!(
+        "[store]\nkind = \"redis\"\nurl = \"{store}\"\n[trace]\notlp = \"{url}\"\n{BROKER}"
+    );
+    let street = Street::open(Plan { more, ..Plan::site(ROUTES) }).await;
+    until_ready(street.admin().await.port()).await;
+    (street, kept)
+}
+
+/// What a call to WeChat says where it went.
+fn names_wechat(call: &Span, street: &Street) {
+    assert_eq!(call.kind, i32::from(SpanKind::Client));
+    assert_eq!(word(call, "server.address"), "127.0.0.1");
+    assert_eq!(word(call, "server.port"), street.wechat.port().to_string());
+    assert_eq!(word(call, "http.request.method"), "GET");
+}
+
+#[tokio::test]
+async fn a_login_is_traced_step_by_step() {
+    let redis = Redis::start().await;
+    let (street, kept) = watched(&redis).await;
+    login::consent(&mut Visitor::wechat(street.gateway), "/member/a").await;
+    street.fault(r#"{"at":"access_token","errcode":40029,"times":1}"#).await;
+    Visitor::wechat(street.gateway).open("/orders").await;
+    // There and back, and the second visitor once more, because their first code was refused.
+    let (doors, pages) = ("GET gateway", "GET required");
+    let all = |spans: &[Span]| named(spans, doors).len() >= 3 && named(spans, pages).len() >= 4;
+    let spans = until(&kept, all).await;
+
+    let (starts, returns) = (named(&spans, "login start"), named(&spans, "login return"));
+    let ids = |spans: &[&Span]| {
+        let mut ids: Vec<_> = spans.iter().map(|span| word(span, "wxgate.login")).collect();
+        ids.sort();
+        ids
+    };
+    assert_eq!((starts.len(), returns.len()), (3, 3), "{spans:#?}");
+    assert_eq!(ids(&starts), ids(&returns), "a login is found by its id, there and back");
+    assert_eq!(word(starts[0], "wxgate.scope"), "snsapi_userinfo");
+    let inside = |call: &Span| returns.iter().any(|outer| belongs(call, outer));
+    let calls = named(&spans, "GET /sns/oauth2/access_token");
+    for call in &calls {
+        names_wechat(call, &street);
+        assert!(inside(call), "{call:?}");
+    }
+    let [good, refused, _] = calls[..] else { panic!("{calls:#?}") };
+    assert_eq!(word(refused, "wechat.errcode"), "40029");
+    assert_eq!(word(refused, "error.type"), "40029");
+    assert_eq!(refused.status.as_ref().unwrap().code, i32::from(StatusCode::Error));
+    assert_eq!((word(good, "wechat.errcode"), attribute(good, "error.type")), ("0".into(), None));
+    let profile = named(&spans, "GET /sns/userinfo")[0];
+    assert!(profile.start_time_unix_nano >= good.end_time_unix_nano);
+    for store in ["store put_new", "store put"] {
+        let asked = named(&spans, store);
+        assert_eq!(asked.len(), 3, "{store}");
+        assert!(asked.iter().all(|call| inside(call)));
+        assert_eq!(word(asked[0], "db.system.name"), "redis");
+        assert_eq!(word(asked[0], "db.collection.name"), "code");
+        assert_eq!(word(asked[0], "server.port"), redis.port.to_string());
+    }
+    street.close().await;
+}
+
+#[tokio::test]
+async fn g4_nothing_that_is_traced_is_secret_or_a_persons() {
+    let redis = Redis::start().await;
+    let (street, kept) = watched(&redis).await;
+    let page = login::consent(&mut Visitor::wechat(street.gateway), "/member/a?b=c").await;
+    let openid = page.received("x-wechat-openid")[0].to_owned();
+    let mut phone = broker::phone(&street);
+    let back = broker::auth("https://shop.example.com/a", "snsapi_userinfo");
+    let (_, answer) = broker::walk(&mut phone, &back).await;
+    assert_eq!(answer.status, 302);
+    let all = |spans: &[Span]| named(spans, "login return").len() == 2;
+    let spans = until(&kept, |spans| all(spans) && named(spans, "GET gateway").len() >= 3).await;
+    let last = named(&spans, "login return")[1];
+    for call in ["store get", "GET /sns/userinfo", "store take"] {
+        let calls = named(&spans, call);
+        assert!(calls.iter().any(|call| belongs(call, last)), "{call}: {spans:#?}");
+    }
+    let told = format!("{spans:?}");
+    for secret in ["secret-of-wx1", "?", "code=", "token=", "b=c", &openid] {
+        assert!(!told.contains(secret), "{secret}");
+    }
+    // Nothing that WeChat was told either, but where.
+    for word in street.journal().await.split(['"', '&', '=', '?']) {
+        let known = word.len() < 16 || ["/sns/", "snsapi_"].iter().any(|it| word.contains(it));
+        assert!(known || !told.contains(word), "{word}");
+    }
+    street.close().await;
+}
+
 #[tokio::test]
 async fn a_traceparent_counts_from_trusted_proxies_only_and_is_passed_on() {
     let street = Street::usual().await;
@@ -111,13 +247,7 @@ async fn a_collector_gets_the_request_and_the_call_to_the_site() {
     let headers = [("traceparent", THEIRS)];
     let answer = visitor.send("GET", "/static/a?code=secret", &headers, "").await;
     let parent = answer.received("traceparent")[0].to_owned();
-    let spans = loop {
-        let spans = kept.lock().unwrap().clone();
-        if spans.len() >= 2 {
-            break spans;
-        }
-        tokio::task::yield_now().await;
-    };
+    let spans = until(&kept, |spans| spans.len() >= 2).await;
     assert_eq!(spans.len(), 2, "the other one is not recorded");
     let of = |kind: SpanKind| spans.iter().find(|it| it.kind == i32::from(kind)).unwrap();
     let (request, call) = (of(SpanKind::Server), of(SpanKind::Client));

@@ -4,7 +4,7 @@ use super::{Facts, Finding, Severity, SiteFacts, Text, finding, list};
 
 pub fn upstreams_are_down(facts: &Facts<'_>, found: &mut Vec<Finding>) {
     for site in facts.sites {
-        let vitals = || site.servers.iter().filter_map(|it| facts.upstreams.get_key_value(it));
+        let vitals = || site.servers.iter().filter_map(|it| site.vitals.get_key_value(it));
         let ill = vitals().filter(|(_, vital)| !vital.well).count();
         if ill == 0 {
             continue;
@@ -12,17 +12,19 @@ pub fn upstreams_are_down(facts: &Facts<'_>, found: &mut Vec<Finding>) {
         let (name, why) = (&site.name, list(vitals()));
         let all = ill == site.servers.len();
         let remedy = [
-            "在该服务器上确认服务在运行、监听的地址与端口与 upstream 一致，且防火墙放行。",
-            "On that machine: is the service running, on the address and port of `upstream`, and does the firewall let us in?",
+            "在该服务器上确认服务在运行、监听的地址与端口与 upstream 一致，且防火墙放行；若配置了健康检查，直接请求该页面看它怎么答。",
+            "On that machine: is the service running, on the address and port of `upstream`, and does the firewall let us in? Where it has a health check, ask for that page yourself.",
         ];
         found.push(if all {
             finding(
                 "upstream_down",
                 Severity::Critical,
-                ["站点的服务器全部连不上", "No server of a site can be reached"],
+                ["站点没有一台服务器正常", "No server of a site is well"],
                 Text::new(
-                    format!("{name}：{why}。访客看到 502 页面。"),
-                    format!("{name}: {why}. Visitors get a 502 page."),
+                    format!("{name}：{why}。请求仍会发给它们；都不答时，访客看到 502 页面。"),
+                    format!(
+                        "{name}: {why}. All are asked all the same; where none answers, visitors get a 502 page."
+                    ),
                 ),
                 remedy,
             )
@@ -30,7 +32,7 @@ pub fn upstreams_are_down(facts: &Facts<'_>, found: &mut Vec<Finding>) {
             finding(
                 "upstream_degraded",
                 Severity::Warning,
-                ["站点有服务器连不上", "A server of a site cannot be reached"],
+                ["站点有服务器不正常", "A server of a site is not well"],
                 Text::new(
                     format!("{name}：{why}。其余服务器接手。"),
                     format!("{name}: {why}. The others take its requests."),

@@ -85,8 +85,6 @@ pub struct Facts<'a> {
     pub now: Timestamp,
     /// Each site: its name, its servers, and how long it does without news of ended sessions.
     pub sites: &'a [SiteFacts],
-    /// Servers behind sites.
-    pub upstreams: &'a BTreeMap<String, Vital>,
     /// API hosts of WeChat's.
     pub wechat: &'a BTreeMap<String, Vital>,
     /// Accounts.
@@ -120,6 +118,8 @@ pub struct SiteFacts {
     pub name: String,
     /// Its servers.
     pub servers: Vec<String>,
+    /// How those are that have been asked.
+    pub vitals: BTreeMap<String, Vital>,
     /// How long it does without news.
     pub staleness: Staleness,
 }

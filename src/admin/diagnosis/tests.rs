@@ -5,7 +5,6 @@ use super::*;
 /// Everything there is to judge by, so that a case can change one thing of it.
 struct World {
     sites: Vec<SiteFacts>,
-    upstreams: BTreeMap<String, Vital>,
     wechat: BTreeMap<String, Vital>,
     accounts: BTreeMap<String, Vital>,
     store: Option<Vital>,
@@ -33,16 +32,16 @@ fn one(first: &'static str, second: &'static str, times: u64) -> Counts {
 
 impl World {
     fn well() -> Self {
+        let all_well =
+            |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), vital(""))).collect();
         let site = SiteFacts {
             name: "h5.example.com".to_owned(),
             servers: vec!["http://a".to_owned(), "http://b".to_owned()],
+            vitals: all_well(&["http://a", "http://b"]),
             staleness: Staleness::Bounded(Duration::from_secs(30)),
         };
-        let all_well =
-            |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), vital(""))).collect();
         Self {
             sites: vec![site],
-            upstreams: all_well(&["http://a", "http://b"]),
             wechat: all_well(&["https://api", "https://api2"]),
             accounts: all_well(&["main"]),
             store: Some(vital("")),
@@ -58,11 +57,14 @@ impl World {
         }
     }
 
+    fn servers(&mut self) -> &mut BTreeMap<String, Vital> {
+        &mut self.sites[0].vitals
+    }
+
     fn judged(&self) -> Vec<Finding> {
         diagnose(&Facts {
             now: NOW,
             sites: &self.sites,
-            upstreams: &self.upstreams,
             wechat: &self.wechat,
             accounts: &self.accounts,
             store: self.store.as_ref(),
@@ -113,12 +115,12 @@ fn each_trouble_has_its_name() {
         (|it| it.calls = one("access_token", "45009", 2), &[("wechat_quota", Warning)], "quota"),
         (|it| it.calls = one("userinfo", "garbled", 1), &[("wechat_garbled", Warning)], "JSON"),
         (
-            |it| it.upstreams.values_mut().for_each(|server| *server = vital("connection refused")),
+            |it| it.servers().values_mut().for_each(|server| *server = vital("connection refused")),
             &[("upstream_down", Critical)],
             "h5.example.com: http://a: connection refused; http://b: connection refused",
         ),
         (
-            |it| _ = it.upstreams.insert("http://b".to_owned(), vital("timed out")),
+            |it| _ = it.servers().insert("http://b".to_owned(), vital("timed out")),
             &[("upstream_degraded", Warning)],
             "http://b: timed out",
         ),
@@ -188,7 +190,7 @@ fn the_worst_comes_first() {
     let mut world = World::well();
     world.ready = false;
     world.errors = one("h5.example.com", "slow", 1);
-    world.upstreams.values_mut().for_each(|server| *server = vital("connection refused"));
+    world.servers().values_mut().for_each(|server| *server = vital("connection refused"));
     let found = world.judged();
     let named: Vec<_> = found.iter().map(|it| it.cause).collect();
     assert_eq!(named, ["upstream_down", "upstream_slow", "not_ready"]);

@@ -13,9 +13,9 @@ use crate::{
     clock::{self, Timestamp},
     config::Config,
     metrics::Metrics,
-    site::{Account, Endpoint, Protocol, Site},
+    site::{Account, Endpoint, Site},
     store::{self, Away, Mark, Store},
-    upstream,
+    upstream::{self, Question},
     wechat::{self, WeChat, Word},
 };
 
@@ -174,25 +174,25 @@ async fn ask_upstream(
 ) -> Heard {
     let mut heard = Heard { place, ..Heard::default() };
     let patience = site.upstream.connect_timeout + site.upstream.response_timeout.min(PATIENCE);
-    let (wanted, tls) = (site.upstream.protocol, (site.upstream.tls.as_ref(), &tls));
-    let whom = (site.public_url.host().as_str(), wanted);
-    let asked = timeout(patience, upstream::knock(&endpoint, whom, tls));
+    let manner = (site.upstream.tls.as_ref(), &tls);
+    let question = Question::of(&site);
+    let asked = timeout(patience, upstream::knock(&endpoint, &question, manner));
     let of = format!("{} of {}", endpoint, site.name);
     let finding = match asked.await {
-        Ok(Ok(upstream::Heard { status, date, protocol })) => {
+        Ok(Ok((status, date))) => {
             if let Some(date) = date {
                 heard.clocks.push((endpoint.to_string(), date, clock::system()));
             }
-            let over = match wanted {
-                Protocol::Http1 => String::new(),
-                Protocol::Http2 => format!(" over {protocol}"),
-            };
-            let says = format!("answers HEAD / with {status}{over}");
-            match status.as_u16() {
-                500.. => Finding::note("upstream", of, says).remedy("look into the site's own log"),
-                _ if protocol != wanted => Finding::note("upstream", of, says)
-                    .remedy("let it offer h2 in the TLS handshake, or remove `upstream_http`"),
-                _ => Finding::good("upstream", of, says),
+            let says = format!("answers {} {} with {status}", question.method, question.path);
+            let checkup = site.upstream.checkup.as_ref();
+            match checkup.map(|checkup| checkup.expects(status.as_u16())) {
+                Some(false) => Finding::bad("upstream", of, says).remedy(
+                    "its health check fails: mend that page, or `expect` this answer in [site.health]",
+                ),
+                None if status.is_server_error() => {
+                    Finding::note("upstream", of, says).remedy("look into the site's own log")
+                }
+                Some(true) | None => Finding::good("upstream", of, says),
             }
         }
         Ok(Err(error)) => {
@@ -211,8 +211,6 @@ fn upstream_remedy(error: &io::Error) -> &'static str {
         "start the site, or correct `upstream`: nobody listens there"
     } else if error.kind() == io::ErrorKind::PermissionDenied {
         "let the user that runs wxgate use the socket"
-    } else if why.contains("does not speak HTTP/2") {
-        "let it understand HTTP/2 without TLS (h2c), or remove `upstream_http`"
     } else if why.contains("certificate") {
         "its certificate does not hold for this name: see docs/troubleshooting.md"
     } else {

@@ -17,6 +17,7 @@ mod account;
 mod address;
 mod broker;
 mod headers;
+mod health;
 mod listener;
 mod place;
 mod route;

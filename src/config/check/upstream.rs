@@ -5,13 +5,13 @@ use std::{net::SocketAddr, time::Duration};
 use rustls::pki_types::ServerName;
 use zeroize::Zeroizing;
 
-use super::{address, place};
+use super::{address, health, place};
 use crate::{
     config::{
         raw,
         reader::{Table, Word},
     },
-    site::{Balance, Credentials, Endpoint, Protocol, Server, Unusable, Upstreams},
+    site::{Balance, Credentials, Endpoint, Server, Unusable, Upstreams},
 };
 
 /// Reads `upstream` and the patience with it.
@@ -23,8 +23,8 @@ pub fn upstreams(site: &Table<'_>, listeners: &[SocketAddr]) -> Option<Upstreams
         site.duration("response_timeout", 60 * SECOND, MILLISECOND..=86_400 * SECOND);
     let balances = [("round_robin", Balance::RoundRobin), ("least_loaded", Balance::LeastLoaded)];
     let balance = site.one_of("balance", &balances).unwrap_or_default();
-    let protocol =
-        site.one_of("upstream_http", &[("1.1", Protocol::Http1), ("2", Protocol::Http2)]);
+    let slow_start = site.duration("slow_start", 10 * SECOND, Duration::ZERO..=3_600 * SECOND);
+    let checkup = health::checkup(&site.table("health", &raw::HEALTH));
     let tls = credentials(&site.table("upstream_tls", &raw::UPSTREAM_TLS));
     if site.value("upstream").is_none() || site.empty_array("upstream").is_some() {
         site.missing("upstream");
@@ -41,10 +41,11 @@ pub fn upstreams(site: &Table<'_>, listeners: &[SocketAddr]) -> Option<Upstreams
     Some(Upstreams {
         servers,
         balance,
+        slow_start,
+        checkup,
         connect_timeout,
         response_timeout,
         tls,
-        protocol: protocol.unwrap_or_default(),
     })
 }
 

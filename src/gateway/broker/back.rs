@@ -16,7 +16,7 @@ use crate::{
     auth::{Identity, State, pending::RESTARTS},
     gateway::{
         Asker, Body, Deed, Error, Worker,
-        login::{Code, Words, is_spent},
+        login::{self, Code, Words, is_spent},
         reply,
     },
     logs::{Kind, Line},
@@ -24,6 +24,7 @@ use crate::{
         Scope,
         broker::{Client, Delivery},
     },
+    traces,
     wechat::Person,
     wire::{Link, cookie},
 };
@@ -40,12 +41,26 @@ impl Worker {
         request: &Request<B>,
     ) -> Result<Response<Body>, Error> {
         self.count(Deed::Callback, visit.rules, visit.client)?;
-        let (keys, errands) = (&visit.rules.keys, &self.gateway.errands);
+        let keys = &visit.rules.keys;
         let words = Words::of(request.uri().query());
         let state = words.state.as_deref();
         let state =
             state.and_then(|it| State::open(it, keys, &visit.broker.audience, visit.now).ok());
         let state = state.ok_or(Error::Astray)?;
+        let mut step = traces::step("login return");
+        step.say("wxgate.login", || Some(state.id()));
+        let answer = self.known(visit, request, (state, words.code));
+        login::told(step.around(answer).await, step)
+    }
+
+    /// Somebody from WeChat, whose state is good.
+    async fn known<B>(
+        &self,
+        visit: &Visit<'_>,
+        request: &Request<B>,
+        (state, code): (State, Code),
+    ) -> Result<Response<Body>, Error> {
+        let (keys, errands) = (&visit.rules.keys, &self.gateway.errands);
         let errand = errands.find(keys, state.nonce).await?;
         let ended = match errand {
             Some(_) => None,
@@ -59,7 +74,7 @@ impl Worker {
             self.gateway.metrics.login("returned", "");
         }
         match (errand, ended) {
-            (Some(errand), _) => self.ask_who(visit, request, (state, errand), words.code).await,
+            (Some(errand), _) => self.ask_who(visit, request, (state, errand), code).await,
             // A reload may have taken the client or its address away.
             (None, Some(ended)) => wish(visit, &ended).map(|wish| onward(wish.link.as_str())),
             (None, None) => Err(Error::Astray),

@@ -15,6 +15,7 @@ use crate::{
     clock::Timestamp,
     site::Scope,
     store::{Away, Store},
+    traces,
 };
 
 /// A ticket stands in for WeChat's code, and lasts as long.
@@ -127,7 +128,7 @@ impl Errands {
         &self,
         work: impl Future<Output = Result<T, Away>> + Send + 'static,
     ) -> Result<T, Away> {
-        let done = self.runtime.spawn(work).await;
+        let done = self.runtime.spawn(traces::carried(work)).await;
         done.unwrap_or_else(|_| Err(Away("the call died".to_owned())))
     }
 }

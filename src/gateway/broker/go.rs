@@ -13,6 +13,7 @@ use crate::{
         rules::Rules,
     },
     site::{Broker, Outside, Scope, broker::Client},
+    traces,
     wechat::protocol::{self, Leave},
     wire::Link,
 };
@@ -101,13 +102,18 @@ impl Worker {
         let inside = program.app == App::WeChat;
         let account = client.account_for(inside).unwrap_or(&client.account);
         let state = State { nonce: rand::random(), issued: visit.now, restarts, scope };
+        let mut step = traces::step("login start");
+        step.say("wxgate.login", || Some(state.id()));
+        step.say("wxgate.account", || Some(account.name.as_str()));
+        step.say("wxgate.scope", || Some(scope.as_str()));
         let errand = Errand {
             client: client.name.clone(),
             url: link.as_str().to_owned(),
             scope,
             app_id: account.app_id.clone(),
         };
-        self.gateway.errands.begin(&rules.keys, state.nonce, &errand).await?;
+        let begun = self.gateway.errands.begin(&rules.keys, state.nonce, &errand);
+        login::told(step.around(begun).await.map_err(Error::from), step)?;
         let window = match scope {
             Scope::Base => "getOpenId",
             Scope::UserInfo => "getWxUserInfo",

@@ -27,6 +27,7 @@ use crate::{
     secret::Secret,
     site::Account,
     store::Store,
+    traces,
     wechat::{self, WeChat, protocol::jssdk},
     wire::Link,
 };
@@ -100,10 +101,10 @@ impl Signers {
         }
         // Not on the visitor's time: one who hangs up would take the answer along.
         let (this, rules, account) = (self.clone(), Arc::clone(rules), Arc::clone(account));
-        let renewal = self.runtime.spawn(async move {
+        let renewal = self.runtime.spawn(traces::carried(async move {
             let look = Look { signers: &this, rules: &rules, account: &account, now };
             look.renew(&known).await
-        });
+        }));
         if let Some(ticket) = good {
             return Ok(Secret::new(ticket.text));
         }

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::{Request, Response};
 
-use super::{Field, Wish, relay::Ticket, set, start};
+use super::{Field, Wish, relay::Ticket, set, start, told};
 use crate::{
     auth::{
         Pending, ReturnTo, Session, SoFar, State,
@@ -17,6 +17,7 @@ use crate::{
     gateway::{Arrival, Asker, Body, Deed, Desk, Error, Worker, reply, rules::Rules},
     logs::{Kind, Line},
     site::{self, Account, Scope, Site},
+    traces,
     wechat::{self, protocol::Fault},
     wire::cookie,
 };
@@ -143,8 +144,23 @@ impl Worker {
                 return again(rules, request, arrival, state, Wish::first(return_to, scope));
             }
         };
-        self.returned(&back, &words.code)?;
-        match self.ask_wechat(&desk.rules, words.code, arrival, &back).await {
+        let mut step = traces::step("login return");
+        step.say("wxgate.login", || Some(back.state.id()));
+        let answer = self.let_in(desk, request, arrival, (back, words.code));
+        told(step.around(answer).await, step)
+    }
+
+    /// Who comes back with this code, and what they get.
+    async fn let_in<B>(
+        &self,
+        desk: &Desk,
+        request: &Request<B>,
+        arrival: &Arrival<'_>,
+        (back, code): (Back, Code),
+    ) -> Result<Response<Body>, Error> {
+        let rules = &*desk.rules;
+        self.returned(&back, &code)?;
+        match self.ask_wechat(&desk.rules, code, arrival, &back).await {
             Leg::Ended(login) => match next_account(arrival.site, &back.pending) {
                 Some(account)
                     if !login.snapshot && login.so_far.identity.scope >= back.state.scope =>

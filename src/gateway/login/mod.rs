@@ -15,6 +15,7 @@ use crate::{
         token::NONCE,
     },
     site::{Access, Account, Outside, Scope, Site, Snapshot},
+    traces::{self, Step},
     wechat::protocol::{self, Leave},
     wire::{Path, cookie::Names},
 };
@@ -60,6 +61,7 @@ pub fn start<B>(
         Some((account, so_far)) => (account, Some(so_far)),
         None => (Arc::clone(account_for(site, client.app)), None),
     };
+    let mut step = traces::step("login start");
     let Wish { return_to, scope, restarts, .. } = wish;
     let audience = site.public_url.as_str();
     let state = State { nonce: rand::random(), issued: arrival.now, restarts, scope };
@@ -78,7 +80,20 @@ pub fn start<B>(
         set(&mut response, site.cookies.clear(&name));
     }
     set(&mut response, site.cookies.set(&site.cookies.flow(&state.id()), &flow, PATIENCE));
+    step.say("wxgate.login", || Some(state.id()));
+    step.say("wxgate.account", || Some(account.name.as_str()));
+    step.say("wxgate.scope", || Some(scope.as_str()));
+    step.well();
     Ok(response)
+}
+
+/// The end of a step of a login, as a trace tells it.
+pub fn told<T>(answer: Result<T, Error>, step: Step) -> Result<T, Error> {
+    match &answer {
+        Ok(_) => step.well(),
+        Err(error) => step.ill(error.notice().word()),
+    }
+    answer
 }
 
 /// The account whose login page this app can use.
@@ -137,7 +152,8 @@ impl Worker {
     ) -> Result<Response<Body>, Error> {
         self.count(Deed::Login, rules, arrival.origin.ip)?;
         self.gateway.metrics.login("started", "");
-        start(rules, request, arrival, wish)
+        let trace = arrival.origin.trace;
+        self.gateway.traces.within(trace, || start(rules, request, arrival, wish))
     }
 
     /// `/login?rd=/path&scope=…`: a login that the visitor asked for themselves.
