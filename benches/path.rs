@@ -4,19 +4,20 @@
 
 use std::hint::black_box;
 
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group, criterion_main};
+use http::HeaderValue;
 use wxgate::benching::Street;
 
 fn heads(c: &mut Criterion) {
     let street = Street::new(1, 3);
     let head = street.head();
     c.bench_function("head: read", |b| b.iter(|| street.parse(black_box(&head))));
-    let request = street.parse(&head);
+    let (request, host) = (street.parse(&head), HeaderValue::from_static("h5.example.com"));
     let mut out = Vec::with_capacity(2048);
-    c.bench_function("head: write", |b| {
+    c.bench_function("head: written for the site", |b| {
         b.iter(|| {
             out.clear();
-            street.write(&mut out, black_box(&request));
+            street.write(&mut out, black_box(&request), &host);
         });
     });
 }
@@ -48,17 +49,5 @@ fn routes(c: &mut Criterion) {
     }
 }
 
-fn headers(c: &mut Criterion) {
-    let street = Street::new(1, 3);
-    let request = street.parse(&street.head());
-    c.bench_function("headers: strip and introduce", |b| {
-        b.iter_batched_ref(
-            || request.headers().clone(),
-            |headers| street.edit(headers),
-            BatchSize::SmallInput,
-        );
-    });
-}
-
-criterion_group!(path, heads, cookies, routes, headers);
+criterion_group!(path, heads, cookies, routes);
 criterion_main!(path);

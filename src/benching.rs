@@ -5,17 +5,21 @@
 use std::{cell::RefCell, fmt::Write as _, io, path, rc::Rc};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request};
+use http::{HeaderMap, HeaderValue, Request};
 use quick_cache::unsync::Cache;
 
 use crate::{
     auth::{Identity, KeySettings, Keys, Known, Session, SoFar},
     clock::Timestamp,
     config::{Config, File, Sources},
-    http1::head::{self, Length},
+    http1::head,
     secret::Secret,
     site::{Scope, Site},
-    wire::{Path, cookie},
+    wire::{
+        Path, Scheme, cookie,
+        onward::{Onward, Passage, Way},
+        trace::Trace,
+    },
 };
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -100,11 +104,6 @@ impl Street {
         head::request(head, 100).unwrap().request
     }
 
-    /// Writes the head of a request without a body.
-    pub fn write(&self, out: &mut Vec<u8>, request: &Request<()>) {
-        head::write_request(out, request, Length::Unsaid);
-    }
-
     /// Finds our cookie, and what is remembered of it.
     pub fn remembered(&self, headers: &HeaderMap) -> bool {
         let verified = self.verified.borrow();
@@ -133,14 +132,23 @@ impl Street {
         site.route(Path::parse(path).unwrap(), &http::Method::GET).is_some()
     }
 
-    /// Takes out of a request what must not go on, and introduces the visitor.
-    pub fn edit(&self, headers: &mut HeaderMap) {
+    /// Writes the head of a request for the site: without what must not go on, with what we say of
+    /// the visitor.
+    pub fn write(&self, out: &mut Vec<u8>, request: &Request<()>, host: &HeaderValue) {
         let site = self.site();
-        site.reserved.strip(headers, false).unwrap();
-        site.cookies.withhold(headers);
-        for (name, value) in &self.known.introduction {
-            headers.insert(name.clone(), value.clone());
-        }
+        let trace = Trace { id: 7, span: 7, parent: 0, sampled: false };
+        let (scheme, trusted) = (Scheme::Https, false);
+        let fields = Passage {
+            sent: request.headers(),
+            reserved: &site.reserved,
+            cookies: &site.cookies,
+            way: Way { host, client: host, scheme, request_id: host, trace, trusted },
+            introduction: &self.known.introduction,
+            proof: None,
+            websocket: false,
+        };
+        let onward = Onward { method: request.method(), uri: request.uri(), fields };
+        head::write_request(out, &onward, Some(0));
     }
 }
 

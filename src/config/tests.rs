@@ -292,12 +292,9 @@ scope = "snsapi_base"
     let names: Vec<(&str, Fact)> =
         site.extra_headers.iter().map(|(name, fact)| (name.as_str(), *fact)).collect();
     assert_eq!(names, [("x-wx-openid", Fact::OpenId), ("remote-user", Fact::UnionId)]);
-    let mut forged = http::HeaderMap::new();
     for name in ["x-wx-openid", "x-wx-unionid", "x-wx-appid", "remote-user", "x-wechat-openid"] {
-        forged.insert(name, http::HeaderValue::from_static("forged"));
+        assert!(!site.reserved.keeps(name, true), "{name} can be forged");
     }
-    site.reserved.strip(&mut forged, true).unwrap();
-    assert!(forged.is_empty(), "{forged:?}");
     let cases = [
         ("/open/x", Access::None),
         ("/base", Access::Required(Scope::Base, Prompt::Direct)),

@@ -3,10 +3,13 @@
 use bytes::{Bytes, BytesMut};
 use http::Method;
 
-use crate::http1::{
-    Framing,
-    head::{self, Length, Search},
-    reading::{Step, read},
+use crate::{
+    http1::{
+        Framing,
+        head::{self, Search},
+        reading::{Step, read},
+    },
+    wire::onward::Onward,
 };
 
 /// The requests of a connection: read whole and byte by byte they are the same, and what we write of
@@ -29,8 +32,9 @@ pub fn http1(data: &[u8]) {
 fn written_anew(head: &Bytes) {
     let Ok(asked) = head::request(head, 100) else { return };
     let mut out = Vec::new();
-    let length = asked.framing.exact().map_or(Length::Chunked, Length::Exactly);
-    head::write_request(&mut out, &asked.request, length);
+    let (method, uri) = (asked.request.method(), asked.request.uri());
+    let onward = Onward { method, uri, fields: asked.request.headers() };
+    head::write_request(&mut out, &onward, asked.framing.exact());
     let again = head::request(&Bytes::from(out), 101).unwrap();
     assert_eq!(again.framing, asked.framing);
     let lines = |headers: &http::HeaderMap| -> Vec<(String, Bytes)> {

@@ -14,7 +14,10 @@ use crate::{
     metrics::Class,
     site::{Access, Site},
     traces::Span,
-    wire::{forwarded::REQUEST_ID, trace::Trace},
+    wire::{
+        forwarded::REQUEST_ID,
+        trace::{Trace, hexadecimal},
+    },
 };
 
 mod lines;
@@ -73,7 +76,7 @@ impl Entry {
         let followed = trusted.then(|| Trace::follow(request.headers(), span)).flatten();
         let trace = followed.unwrap_or_else(|| Trace::begin(id, span, desk.rules.sampled));
         Self {
-            id: given.filter(usable).cloned().unwrap_or_else(|| hexadecimal(trace.id)),
+            id: given.filter(usable).cloned().unwrap_or_else(|| written(trace.id)),
             trace,
             method: request.method().clone(),
             uri: request.uri().clone(),
@@ -213,17 +216,9 @@ impl Drop for Entry {
     }
 }
 
-/// 128 bits in hexadecimal, as a trace id is written.
-fn hexadecimal(id: u128) -> HeaderValue {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0');
-    let mut text = [0; 32];
-    for (pair, byte) in text.chunks_exact_mut(2).zip(id.to_be_bytes()) {
-        for (to, nibble) in pair.iter_mut().zip([byte >> 4, byte & 15]) {
-            *to = digit(nibble);
-        }
-    }
-    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
+/// An id of ours as a header.
+fn written(id: u128) -> HeaderValue {
+    HeaderValue::from_bytes(&hexadecimal(id)).unwrap_or(HeaderValue::from_static("-"))
 }
 
 #[cfg(test)]
@@ -252,7 +247,7 @@ mod tests {
         }
     }
 
-    fn written(form: Form, uri: &str, answered: bool) -> (String, String) {
+    fn line(form: Form, uri: &str, answered: bool) -> (String, String) {
         let page = Page::default();
         let (writer, guard) = NonBlocking::new(page.clone());
         let lines = Lines::new(AccessLog::new(form, writer), Traces::default());
@@ -277,7 +272,7 @@ mod tests {
 
     #[test]
     fn g4_lines_are_json_without_the_query() {
-        let (line, _) = written(Form::Json, "/a\"b?code=secret", true);
+        let (line, _) = line(Form::Json, "/a\"b?code=secret", true);
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["path"], "/a\"b");
         assert_eq!(value["timestamp"], "2026-11-24T06:31:35Z");
@@ -290,14 +285,14 @@ mod tests {
 
     #[test]
     fn a_visitor_who_went_away_has_a_line_too() {
-        let (line, metrics) = written(Form::Json, "/", false);
+        let (line, metrics) = line(Form::Json, "/", false);
         assert!(line.contains(r#""status":499,"#), "{line}");
         assert!(metrics.contains(r#"route="gateway",status="4xx"} 1"#), "{metrics}");
     }
 
     #[test]
     fn g4_lines_for_people_stay_one_line() {
-        let (line, _) = written(Form::Text, "/\u{85}\u{2028}x?code=secret", true);
+        let (line, _) = line(Form::Text, "/\u{85}\u{2028}x?code=secret", true);
         assert_eq!(line.lines().count(), 1, "{line:?}");
         assert!(line.starts_with("2026-11-24T06:31:35Z 200 GET - /"), "{line}");
         assert!(!line.contains("secret"));

@@ -11,13 +11,14 @@ use crate::{
     http1::Incoming,
     site::ASSERTION,
     upstream::{self, Outgoing},
-    wire::{Scheme, forwarded, headers, trace},
+    wire::{
+        headers,
+        onward::{Onward, Passage, Way},
+    },
 };
 
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
-const HTTP: HeaderValue = HeaderValue::from_static("http");
-const HTTPS: HeaderValue = HeaderValue::from_static("https");
 
 impl Worker {
     /// Passes a request on, introducing the visitor if there is somebody to introduce.
@@ -33,18 +34,12 @@ impl Worker {
             return Err(upstream::Error::TooLarge.into());
         }
         let tunnel = wants_websocket(request);
-        edit(request.headers_mut(), arrival)?;
-        if let Some(known) = known.as_deref() {
-            introduce(request.headers_mut(), desk, arrival, known)?;
-        }
-        if tunnel {
-            request.headers_mut().insert(header::CONNECTION, UPGRADE);
-            request.headers_mut().insert(header::UPGRADE, WEBSOCKET);
-        }
         let body = Outgoing::new(std::mem::take(request.body_mut()), desk.rules.body);
+        let passage = passage((request, tunnel), desk, arrival, known.as_deref())?;
+        let onward = Onward { method: request.method(), uri: request.uri(), fields: passage };
         let group = desk.group(site, &self.upstream).ok_or(Error::UnknownHost)?;
         let began = Instant::now();
-        let answer = self.upstream.send(request, body, (group, &site.upstream)).await;
+        let answer = self.upstream.send(&onward, body, (group, &site.upstream)).await;
         arrival.site_took.set(Some(began.elapsed()));
         let response = answer?;
         let mut response = self.answer_with(response, arrival, (tunnel, known.as_ref()))?;
@@ -81,29 +76,38 @@ impl Worker {
     }
 }
 
-/// The order is the requirement (B1): hop-by-hop headers and our families go, then ours are set.
-fn edit(headers: &mut HeaderMap, arrival: &Arrival<'_>) -> Result<(), Error> {
-    let (site, origin) = (arrival.site, &arrival.origin);
-    site.reserved.strip(headers, origin.trusted).map_err(|headers::Refused| Error::Underscore)?;
-    site.cookies.withhold(headers);
-    headers.insert(header::HOST, arrival.host.clone());
-    headers.insert(forwarded::FOR, origin.client.clone());
-    headers.insert(forwarded::REAL_IP, origin.client.clone());
-    headers.insert(forwarded::HOST, arrival.host.clone());
-    headers.insert(
-        forwarded::PROTO,
-        match origin.scheme {
-            Scheme::Http => HTTP,
-            Scheme::Https => HTTPS,
+/// What the site gets to see of a request. Nothing that the visitor sent gets past what we say of
+/// them (B1).
+fn passage<'a>(
+    (request, websocket): (&'a Request<Incoming>, bool),
+    desk: &Desk,
+    arrival: &'a Arrival<'_>,
+    known: Option<&'a Known>,
+) -> Result<Passage<'a>, Error> {
+    let (site, origin, sent) = (arrival.site, &arrival.origin, request.headers());
+    site.reserved.admit(sent, origin.trusted).map_err(|headers::Refused| Error::Underscore)?;
+    let proof = known.map_or(Ok(None), |known| proof(desk, arrival, known))?;
+    Ok(Passage {
+        sent,
+        reserved: &site.reserved,
+        cookies: &site.cookies,
+        way: Way {
+            host: &arrival.host,
+            client: &origin.client,
+            scheme: origin.scheme,
+            request_id: &origin.request_id,
+            trace: origin.trace,
+            trusted: origin.trusted,
         },
-    );
-    headers.insert(forwarded::REQUEST_ID, origin.request_id.clone());
-    headers.insert(trace::PARENT, origin.trace.header());
-    // What vendors said belongs to the trace they said it of.
-    if origin.trace.parent == 0 {
-        headers.remove(trace::STATE);
-    }
-    Ok(())
+        introduction: known.map_or(&[], |known| &known.introduction),
+        proof: proof.map(|proof| (ASSERTION, proof)),
+        websocket,
+    })
+}
+
+/// What we sign for the site about a visitor, if it wants that.
+fn proof(desk: &Desk, arrival: &Arrival<'_>, known: &Known) -> Result<Option<HeaderValue>, Error> {
+    Ok(known.assertion(arrival.site, &desk.rules.keys, arrival.now, rand::random)?)
 }
 
 /// Says who a visitor is.
@@ -116,8 +120,7 @@ pub fn introduce(
     for (name, value) in &known.introduction {
         headers.insert(name.clone(), value.clone());
     }
-    let proof = known.assertion(arrival.site, &desk.rules.keys, arrival.now, rand::random)?;
-    if let Some(proof) = proof {
+    if let Some(proof) = proof(desk, arrival, known)? {
         headers.insert(ASSERTION, proof);
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! The heads of messages: read once and strictly, written anew (RFC 9112, sections 2 to 6). Pure.
 
-use std::{io::Write as _, mem::MaybeUninit};
+use std::mem::MaybeUninit;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{
@@ -9,6 +9,10 @@ use http::{
 use memchr::memchr2;
 
 use super::Framing;
+
+mod write;
+
+pub use write::{Length, write_field, write_request, write_response};
 
 /// Headers that are read onto the stack; more than that are rare.
 const FEW: usize = 64;
@@ -314,73 +318,6 @@ fn expects(headers: &HeaderMap) -> bool {
 pub fn crumbled(headers: &HeaderMap) -> usize {
     let crumbs = headers.get_all(header::COOKIE).iter().count();
     headers.len().saturating_sub(crumbs.saturating_sub(1))
-}
-
-/// How the other end is told where a body ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Length {
-    /// Not at all: there is none, and none is expected.
-    Unsaid,
-    /// In bytes.
-    Exactly(u64),
-    /// By chunks.
-    Chunked,
-    /// By the end of the connection.
-    Close,
-}
-
-/// Writes the head of a request for the path and query of its target.
-pub fn write_request<B>(out: &mut Vec<u8>, request: &Request<B>, length: Length) {
-    out.extend_from_slice(request.method().as_str().as_bytes());
-    out.push(b' ');
-    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-    if !target.starts_with('/') && target != "*" {
-        out.push(b'/');
-    }
-    out.extend_from_slice(target.as_bytes());
-    out.extend_from_slice(b" HTTP/1.1\r\n");
-    write_fields(out, request.headers());
-    write_length(out, length);
-    out.extend_from_slice(b"\r\n");
-}
-
-/// Writes the head of a response, with what the connection has to say.
-pub fn write_response<B>(out: &mut Vec<u8>, response: &Response<B>, length: Length) {
-    let status = response.status();
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(status.as_str().as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
-    out.extend_from_slice(b"\r\n");
-    write_fields(out, response.headers());
-    write_length(out, length);
-}
-
-/// Writes one header.
-pub fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.reserve(name.len() + value.len() + 4);
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
-}
-
-/// All but those that tell the length, which is told once, by [`write_length`].
-fn write_fields(out: &mut Vec<u8>, headers: &HeaderMap) {
-    for (name, value) in headers {
-        if *name != header::CONTENT_LENGTH && *name != header::TRANSFER_ENCODING {
-            write_field(out, name.as_str(), value.as_bytes());
-        }
-    }
-}
-
-fn write_length(out: &mut Vec<u8>, length: Length) {
-    match length {
-        // Writing to memory cannot fail.
-        Length::Exactly(bytes) => drop(write!(out, "content-length: {bytes}\r\n")),
-        Length::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
-        Length::Unsaid | Length::Close => (),
-    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
+use http::{Method, StatusCode};
+use http_body::Body as _;
 use tokio::time::Instant;
 
 use super::{
@@ -17,9 +18,12 @@ use super::{
     body::{Outgoing, Spoilt},
     pool::{Busy, Lease},
 };
-use crate::http1::{
-    Broken, Fault, Sender, Stream,
-    head::{self, Answered, Length},
+use crate::{
+    http1::{
+        Broken, Fault, Sender, Stream,
+        head::{self, Answered},
+    },
+    wire::onward::{Fields, Onward},
 };
 
 /// The longest head of a response, in bytes.
@@ -52,10 +56,9 @@ pub struct Failure {
 
 impl Exchange {
     /// Begins to send a request over this connection.
-    pub fn begin<B>(lease: Lease, request: &Request<B>, body: Outgoing) -> Box<Self> {
-        let length = length(request, &body);
+    pub fn begin(lease: Lease, request: &Onward<'_, impl Fields>, body: Outgoing) -> Box<Self> {
         let mut buffer = lease.link.wire.arena().buffer();
-        head::write_request(&mut buffer, request, length);
+        let length = head::write_request(&mut buffer, request, body.size_hint().exact());
         let sender = Sender::new(buffer, length);
         Box::new(Self {
             lease,
@@ -208,15 +211,3 @@ impl Exchange {
 
 /// What comes of an exchange.
 pub type Answer = Result<(Answered, Box<Exchange>), Failure>;
-
-/// A body of unknown length needs chunks, also under a method that has none as a rule; none at all
-/// needs a length where one is expected (RFC 9110, section 8.6).
-fn length<B>(request: &Request<B>, body: &Outgoing) -> Length {
-    let said = request.headers().contains_key(http::header::CONTENT_LENGTH);
-    let expected = said || matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
-    match http_body::Body::size_hint(body).exact() {
-        Some(0) if !expected => Length::Unsaid,
-        Some(bytes) => Length::Exactly(bytes),
-        None => Length::Chunked,
-    }
-}

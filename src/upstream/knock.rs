@@ -2,17 +2,21 @@
 
 use std::{io, rc::Rc, sync::Arc, time::Duration};
 
-use http::{Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use rustls::ClientConfig;
 
 use super::{Exchange, Outgoing, Pool, manner};
 use crate::{
     http1::Arena,
     site::{Credentials, Endpoint, Site},
+    wire::onward::Onward,
 };
 
 /// How long it may take to begin its answer.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What we call ourselves.
+const WE: &str = concat!("wxgate/", env!("CARGO_PKG_VERSION"));
 
 /// What it is asked.
 #[derive(Clone, Debug)]
@@ -45,11 +49,13 @@ pub async fn knock(
 ) -> io::Result<(StatusCode, Option<String>)> {
     let pool = Rc::new(Pool::new(endpoint.clone(), manner(own, usual)));
     let lease = pool.connect(&Arena::new()).await?;
-    let request = Request::builder().method(method).uri(*path).header(header::HOST, *host);
-    let request = request.header(header::USER_AGENT, concat!("wxgate/", env!("CARGO_PKG_VERSION")));
-    let request = request.body(()).map_err(io::Error::other)?;
+    let mut fields = HeaderMap::new();
+    fields.insert(header::HOST, HeaderValue::try_from(*host).map_err(io::Error::other)?);
+    fields.insert(header::USER_AGENT, HeaderValue::from_static(WE));
+    let uri = Uri::try_from(*path).map_err(io::Error::other)?;
+    let request = Onward { method, uri: &uri, fields: &fields };
     let exchange = Exchange::begin(lease, &request, Outgoing::empty());
-    let answer = exchange.answer(request.method(), PATIENCE).await;
+    let answer = exchange.answer(method, PATIENCE).await;
     let (answered, _) = answer.map_err(|failure| io::Error::other(failure.error))?;
     let response = answered.response;
     let date = response.headers().get(header::DATE).and_then(|date| date.to_str().ok());

@@ -5,14 +5,17 @@
 
 use std::{cell::RefCell, collections::HashMap, io, rc::Rc, sync::Arc, time::Duration};
 
-use http::{Request, Response};
+use http::Response;
 use rustls::ClientConfig;
 use tokio::time::{Instant, timeout};
 
 use crate::{
     http1::Arena,
     site::{Credentials, Endpoint, Site, Upstreams},
-    wire::BoxError,
+    wire::{
+        BoxError,
+        onward::{Fields, Onward},
+    },
 };
 
 mod backend;
@@ -107,9 +110,9 @@ impl Upstream {
     ///
     /// A connection that had served before and died before a byte of the answer is replaced. A new
     /// one that did so is the server's failure: what does no harm twice is asked of the next server.
-    pub async fn send<B>(
+    pub async fn send(
         &self,
-        request: &Request<B>,
+        request: &Onward<'_, impl Fields>,
         body: Outgoing,
         (group, site): (&Group, &Upstreams),
     ) -> Result<Response<Streamed>, Error> {
@@ -123,7 +126,7 @@ impl Upstream {
             };
             let anew = !lease.is_used;
             let exchange = Exchange::begin(lease, request, body);
-            match exchange.answer(request.method(), site.response_timeout).await {
+            match exchange.answer(request.method, site.response_timeout).await {
                 Ok(answer) => {
                     seat.backend.answered(anew);
                     return Ok(body::streamed(answer, site.response_timeout));

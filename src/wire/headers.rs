@@ -1,6 +1,6 @@
 //! Which headers may travel on, and which ones only we may set. Pure.
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header, header::GetAll};
 
 /// Headers that belong to one connection and end with it (RFC 9110, section 7.6.1).
 fn is_hop_by_hop(name: &str) -> bool {
@@ -56,22 +56,19 @@ impl Reserved {
         Self { custom: custom.map(folded).collect(), underscores }
     }
 
-    /// Removes from a request what must not go on: hop-by-hop headers first, then our families.
-    /// `trusted` is whether the peer's forwarded headers may stay.
-    pub fn strip(&self, headers: &mut HeaderMap, trusted: bool) -> Result<(), Refused> {
-        end_connection(headers);
-        let mut gone: Vec<HeaderName> = Vec::new();
-        for name in headers.keys() {
-            match self.fate(name.as_str(), trusted) {
-                Fate::Keep => (),
-                Fate::Drop => gone.push(name.clone()),
-                Fate::Refuse => return Err(Refused),
-            }
-        }
-        for name in gone {
-            headers.remove(name);
+    /// Refuses a request for its names, where the policy is to refuse it.
+    pub fn admit(&self, headers: &HeaderMap, trusted: bool) -> Result<(), Refused> {
+        let refused = |name: &HeaderName| self.fate(name.as_str(), trusted) == Fate::Refuse;
+        if self.underscores == Underscores::Refuse && headers.keys().any(refused) {
+            return Err(Refused);
         }
         Ok(())
+    }
+
+    /// Whether a header of a request may go on: hop-by-hop headers and our families do not.
+    /// `trusted` is whether the forwarded headers of the peer may.
+    pub fn keeps(&self, name: &str, trusted: bool) -> bool {
+        self.fate(name, trusted) == Fate::Keep
     }
 
     /// Whether a name, in some spelling, is one that says who a visitor is.
@@ -100,6 +97,7 @@ impl Reserved {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Keep,
     Drop,
@@ -132,39 +130,30 @@ fn fold(b: u8) -> u8 {
     if b.is_ascii_alphanumeric() { b.to_ascii_lowercase() } else { b'_' }
 }
 
-/// Removes every header that must not cross the gateway, in either direction.
+/// Removes every header of an answer that must not cross the gateway.
 pub fn end_hop(headers: &mut HeaderMap) {
-    end_connection(headers);
-    let gone: Vec<HeaderName> =
-        headers.keys().filter(|name| is_hop_by_hop(name.as_str())).cloned().collect();
+    let connection = headers.get_all(header::CONNECTION);
+    let ends = |name: &&HeaderName| is_hop_by_hop(name.as_str()) || is_named(&connection, name);
+    let gone: Vec<HeaderName> = headers.keys().filter(ends).cloned().collect();
     for name in gone {
         headers.remove(name);
     }
 }
 
-/// Removes what `Connection` names.
-fn end_connection(headers: &mut HeaderMap) {
-    if !headers.contains_key(header::CONNECTION) {
-        return;
-    }
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-        .filter(|name| !END_TO_END.contains(name))
-        .collect();
-    for name in named {
-        headers.remove(name);
-    }
+/// Whether `Connection` says that a header ends with it.
+pub fn is_named(connection: &GetAll<'_, HeaderValue>, name: &HeaderName) -> bool {
+    let tokens = connection.iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
+    let mut names = tokens.map(<[u8]>::trim_ascii);
+    names.any(|token| token.eq_ignore_ascii_case(name.as_str().as_bytes()))
+        && !END_TO_END.contains(name)
 }
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::wire::onward::tests::passed;
 
     fn stripped(sent: &[(&str, &str)], reserved: &Reserved, trusted: bool) -> Vec<String> {
         let mut headers = HeaderMap::new();
@@ -172,8 +161,8 @@ mod tests {
             let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
             headers.append(name, HeaderValue::from_str(value).unwrap());
         }
-        reserved.strip(&mut headers, trusted).unwrap();
-        let mut kept: Vec<String> = headers.keys().map(|name| name.as_str().to_owned()).collect();
+        let kept = passed(&headers, reserved, trusted);
+        let mut kept: Vec<String> = kept.keys().map(|name| name.as_str().to_owned()).collect();
         kept.sort();
         kept
     }
@@ -194,7 +183,7 @@ mod tests {
             ("accept", "*/*"),
         ];
         let kept = stripped(&sent, &Reserved::default(), false);
-        assert_eq!(kept, ["accept", "cookie", "host"]);
+        assert_eq!(kept, ["accept", "cookie"], "and the host, which we say anew");
     }
 
     #[test]
@@ -214,11 +203,11 @@ mod tests {
             ("REMOTE.USER", false, false),
             ("X-WX-OPENID", false, false),
             ("x_wx_openid", false, false),
-            ("X-Forwarded-For", false, true),
+            ("X-Forwarded-For", false, false), // we say it anew
             ("x_forwarded_for", false, true),
             ("X-Forwarded-Prefix", false, true),
             ("Forwarded", false, true),
-            ("X-Real-IP", false, true),
+            ("X-Real-IP", false, false),
             ("X-Original-URL", false, false),
             ("X-Rewrite-URL", false, false),
             ("X-Requested-With", true, true),
@@ -235,15 +224,16 @@ mod tests {
     #[test]
     fn b4_underscores_are_dropped_refused_or_passed() {
         let cases = [
-            (Underscores::Drop, Ok(0)),
-            (Underscores::Refuse, Err(Refused)),
-            (Underscores::Pass, Ok(1)),
+            (Underscores::Drop, Ok(()), 0),
+            (Underscores::Refuse, Err(Refused), 0),
+            (Underscores::Pass, Ok(()), 1),
         ];
-        for (policy, expected) in cases {
+        for (policy, admitted, kept) in cases {
             let mut headers = HeaderMap::new();
             headers.insert(HeaderName::from_static("a_b"), HeaderValue::from_static("1"));
-            let outcome = Reserved::new([].iter(), policy).strip(&mut headers, false);
-            assert_eq!(outcome.map(|()| headers.len()), expected, "{policy:?}");
+            let reserved = Reserved::new([].iter(), policy);
+            assert_eq!(reserved.admit(&headers, false), admitted, "{policy:?}");
+            assert_eq!(passed(&headers, &reserved, false).len(), kept, "{policy:?}");
         }
     }
 
@@ -252,7 +242,7 @@ mod tests {
         let words = "x-wechat-openid x-wechat- x-wechat x-wechatty-a remote-user remoteuser \
                      x-wx-openid x-wx-openid-2 x-forwarded-for x-forwarded forwarded x-real-ip \
                      x-request-id x-original-url x-rewrite-url x-rewrite te keep-alive \
-                     transfer-encoding accept x-custom cookie";
+                     transfer-encoding accept x-custom";
         let words: Vec<&str> = words.split_whitespace().collect();
         let separators = vec!['-', '-', '_', '.', '!', '~', '*'];
         let lot = (proptest::sample::select(separators), any::<bool>());
@@ -292,24 +282,25 @@ mod tests {
             for (at, name) in names.iter().enumerate() {
                 headers.append(name, HeaderValue::from(at));
             }
-            let before = headers.clone();
-            reserved.strip(&mut headers, trusted).unwrap();
+            let passed = passed(&headers, &reserved, trusted);
             for name in &names {
                 let seen = as_php_sees_it(name.as_str());
                 let forwarded = seen.starts_with("x_forwarded_")
                     || ["forwarded", "x_real_ip", "x_request_id"].contains(&&*seen);
+                let ours = ["x-forwarded-for", "x-real-ip", "x-request-id"].contains(&name.as_str());
                 let gone = seen.starts_with("x_wechat_")
                     || ["remote_user", "x_wx_openid"].contains(&&*seen)
                     || seen.starts_with("x_original_")
                     || seen.starts_with("x_rewrite_")
                     || (forwarded && !trusted)
+                    || ours
                     || ["te", "keep-alive", "transfer-encoding"].contains(&name.as_str())
                     || (!pass && name.as_str().contains('_'));
                 let all = |headers: &HeaderMap| -> Vec<HeaderValue> {
                     headers.get_all(name).iter().cloned().collect()
                 };
-                let expected = if gone { Vec::new() } else { all(&before) };
-                prop_assert_eq!(all(&headers), expected, "{}", name);
+                let expected = if gone { Vec::new() } else { all(&headers) };
+                prop_assert_eq!(all(&passed), expected, "{}", name);
             }
         }
     }

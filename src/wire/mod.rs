@@ -5,6 +5,7 @@ pub mod forwarded;
 pub mod headers;
 mod host;
 pub mod link;
+pub mod onward;
 mod path;
 pub mod trace;
 

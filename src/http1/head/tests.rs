@@ -11,6 +11,7 @@ use super::{
     super::reading::{Read, read},
     *,
 };
+use crate::wire::onward::Onward;
 
 const POST: &str = "POST /a HTTP/1.1\r\nHost: h\r\n";
 const GET: &str = "GET /a HTTP/1.1\r\nHost: h\r\n";
@@ -205,12 +206,48 @@ fn where_answers_end() {
     assert_eq!(head("GET", &flood), Err(Refused::TooMany));
 }
 
+fn onward(request: &Request<()>) -> Onward<'_, &HeaderMap> {
+    Onward { method: request.method(), uri: request.uri(), fields: request.headers() }
+}
+
+/// The end of a body is told by its length or by chunks; of none, only where one is expected (RFC
+/// 9110, section 8.6).
+#[test]
+fn b5_the_end_of_a_body_is_told_once() {
+    let cases = [
+        ("GET", "", Some(0), Length::Unsaid),
+        ("GET", "0", Some(0), Length::Exactly(0)),
+        ("DELETE", "", Some(2), Length::Exactly(2)),
+        ("GET", "", None, Length::Chunked),
+        ("POST", "", Some(0), Length::Exactly(0)),
+        ("PUT", "9", Some(7), Length::Exactly(7)),
+        ("PATCH", "", None, Length::Chunked),
+    ];
+    for (method, said, body, expected) in cases {
+        let request = Request::builder().method(method).uri("/");
+        let request = match said {
+            "" => request,
+            said => request.header("content-length", said),
+        };
+        let mut out = Vec::new();
+        let request = request.body(()).unwrap();
+        assert_eq!(write_request(&mut out, &onward(&request), body), expected, "{method} {said}");
+        let written = String::from_utf8(out).unwrap();
+        let told = match expected {
+            Length::Exactly(bytes) => format!("content-length: {bytes}\r\n"),
+            Length::Chunked => "transfer-encoding: chunked\r\n".to_owned(),
+            Length::Unsaid | Length::Close => String::new(),
+        };
+        assert_eq!(written, format!("{method} / HTTP/1.1\r\n{told}\r\n"));
+    }
+}
+
 #[test]
 fn b5_heads_are_written_anew() {
     let text = "POST http://h/a?b=c HTTP/1.1\nHost:h\ncontent-length: 007\nX-A:  1 \nx-a: \n\n";
     let asked = request(&Bytes::from_static(text.as_bytes()), 100).unwrap();
     let mut out = Vec::new();
-    write_request(&mut out, &asked.request, Length::Exactly(7));
+    write_request(&mut out, &onward(&asked.request), Some(7));
     let written = String::from_utf8(out).unwrap();
     let expected =
         "POST /a?b=c HTTP/1.1\r\nhost: h\r\nx-a: 1\r\nx-a: \r\ncontent-length: 7\r\n\r\n";
@@ -219,7 +256,7 @@ fn b5_heads_are_written_anew() {
     for (target, expected) in cases {
         let mut out = Vec::new();
         let request = Request::options(target).body(()).unwrap();
-        write_request(&mut out, &request, Length::Unsaid);
+        write_request(&mut out, &onward(&request), Some(0));
         let expected = format!("OPTIONS {expected} HTTP/1.1\r\n\r\n");
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
@@ -306,8 +343,7 @@ proptest! {
         };
         let Ok(asked) = request(&head, 100) else { return Ok(()) };
         let mut out = Vec::new();
-        let length = asked.framing.exact().map_or(Length::Chunked, Length::Exactly);
-        write_request(&mut out, &asked.request, length);
+        write_request(&mut out, &onward(&asked.request), asked.framing.exact());
         let again = request(&out.into(), 100).unwrap();
         prop_assert_eq!(again.framing, asked.framing);
         prop_assert_eq!(again.request.uri(), asked.request.uri());
