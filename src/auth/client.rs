@@ -2,7 +2,10 @@
 //!
 //! A user agent proves nothing: it decides which page a stranger is shown, never who they are.
 
+use std::sync::OnceLock;
+
 use http::{HeaderMap, HeaderName, Method, header};
+use memchr::memmem::Finder;
 
 /// The program a stranger uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,9 +56,9 @@ impl Client {
 impl App {
     /// By the user agent in lower case; `wxwork` before `micromessenger`: 企业微信 sends both.
     fn of(agent: &[u8]) -> Self {
-        if names(agent, "wxwork/") {
+        if WECOM.is_in(agent) {
             Self::WeCom
-        } else if names(agent, "micromessenger") {
+        } else if WECHAT.is_in(agent) {
             Self::WeChat
         } else {
             Self::Other
@@ -67,13 +70,32 @@ impl Device {
     /// By the user agent in lower case. `WindowsWechat` does not mean Windows: old WeChat for the
     /// Mac and 企业微信 carry it too. Either way it is a desk.
     fn of(agent: &[u8]) -> Self {
-        let desk = ["windows nt", "macintosh", "windowswechat", "macwechat", "x11; linux"];
-        if desk.into_iter().any(|word| names(agent, word)) { Self::Desktop } else { Self::Mobile }
+        if DESKS.iter().any(|word| word.is_in(agent)) { Self::Desktop } else { Self::Mobile }
     }
 }
 
-fn names(agent: &[u8], word: &str) -> bool {
-    memchr::memmem::find(agent, word.as_bytes()).is_some()
+static WECOM: Word = Word::new("wxwork/");
+static WECHAT: Word = Word::new("micromessenger");
+static DESKS: [Word; 5] = [
+    Word::new("windows nt"),
+    Word::new("macintosh"),
+    Word::new("windowswechat"),
+    Word::new("macwechat"),
+    Word::new("x11; linux"),
+];
+static HTML: Word = Word::new("text/html");
+
+/// A word to look for. To get ready for a search takes longer than the search.
+struct Word(&'static str, OnceLock<Finder<'static>>);
+
+impl Word {
+    const fn new(word: &'static str) -> Self {
+        Self(word, OnceLock::new())
+    }
+
+    fn is_in(&self, text: &[u8]) -> bool {
+        self.1.get_or_init(|| Finder::new(self.0)).find(text).is_some()
+    }
 }
 
 /// Only a page load can be redirected to a login: a script, a picture or a frame would get
@@ -84,10 +106,8 @@ fn navigates(method: &Method, headers: &HeaderMap) -> bool {
         None => true,
         Some(value) => value.as_bytes() == word.as_bytes(),
     };
-    let accepts_html = headers
-        .get_all(header::ACCEPT)
-        .iter()
-        .any(|value| memchr::memmem::find(value.as_bytes(), b"text/html").is_some());
+    let accepts = headers.get_all(header::ACCEPT);
+    let accepts_html = accepts.iter().any(|value| HTML.is_in(value.as_bytes()));
     (method == Method::GET || method == Method::HEAD)
         && accepts_html
         && says(&SEC_FETCH_MODE, "navigate")

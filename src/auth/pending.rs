@@ -127,8 +127,13 @@ fn message(body: &[u8; BODY], audience: &str) -> Vec<u8> {
 }
 
 fn hex<'a>(bytes: impl Iterator<Item = &'a u8>) -> String {
-    let nibbles = bytes.flat_map(|byte| [byte >> 4, byte & 15]);
-    nibbles.filter_map(|nibble| char::from_digit(nibble.into(), 16)).collect()
+    const DIGITS: [char; 16] =
+        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    let mut text = String::with_capacity((BODY + 16) * 2);
+    for nibble in bytes.flat_map(|byte| [byte >> 4, byte & 15]) {
+        text.extend(DIGITS.get(usize::from(nibble)));
+    }
+    text
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {

@@ -264,6 +264,13 @@ impl Tag {
     }
 }
 
+impl Tag {
+    /// As a number, which is written in 16 hexadecimal digits.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
 impl fmt::Display for Tag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)

@@ -4,8 +4,8 @@
 //! Sources are Tencent's pages on web authorization (网页授权) and what SDKs and their bug trackers
 //! saw on the wire, which is not always the same.
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde_json::{Map, Value};
-use url::form_urlencoded::byte_serialize;
 
 pub mod jssdk;
 
@@ -108,8 +108,9 @@ pub fn stable_token_body(account: &Account) -> Secret {
 }
 
 /// As `encodeURIComponent`: a space is `%20`, never `+`, and the escapes are upper case.
-fn encode(text: &str) -> String {
-    byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
+fn encode(text: &str) -> PercentEncode<'_> {
+    const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'*').remove(b'-').remove(b'.').remove(b'_');
+    utf8_percent_encode(text, KEPT)
 }
 
 /// What a code was good for.

@@ -1,7 +1,5 @@
 //! Heads as we write them. Pure.
 
-use std::io::Write as _;
-
 use http::{HeaderName, Method, Response, header};
 
 use crate::wire::onward::{Fields, Onward};
@@ -87,8 +85,9 @@ fn tells_length(name: &HeaderName) -> bool {
 
 fn write_length(out: &mut Vec<u8>, length: Length) {
     match length {
-        // Writing to memory cannot fail.
-        Length::Exactly(bytes) => drop(write!(out, "content-length: {bytes}\r\n")),
+        Length::Exactly(bytes) => {
+            write_field(out, "content-length", itoa::Buffer::new().format(bytes).as_bytes());
+        }
         Length::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
         Length::Unsaid | Length::Close => (),
     }
