@@ -20,6 +20,7 @@
 //! | [`server`]   | listeners, threads, TLS, connections, draining        | sockets in         |
 //! | [`admin`]    | the other listener: health, metrics, the status page  | sockets in         |
 //! | [`gateway`]  | one request from door to door; the login; our pages   | joins the others   |
+//! | [`acme`]     | certificates ordered from an authority, and renewed   | sockets out, files |
 //! | [`wechat`]   | WeChat's OAuth API                                    | sockets out        |
 //! | [`upstream`] | the sites behind us: pools, forwarding, tunnels       | sockets out        |
 //! | [`http1`]    | HTTP/1.1 on sockets: strict heads, framed bodies          | sockets            |
@@ -70,6 +71,7 @@ pub mod config;
 pub mod server;
 pub mod admin;
 pub mod gateway;
+mod acme;
 mod wechat;
 mod upstream;
 mod http1;

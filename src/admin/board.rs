@@ -54,6 +54,8 @@ pub struct File {
 pub struct Certificate {
     /// The names it is good for.
     pub names: Vec<String>,
+    /// When it begins.
+    pub begins: Timestamp,
     /// When it ends.
     pub expires: Timestamp,
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     board::Board,
-    diagnosis::{self, Facts, Finding, SiteFacts, Text},
+    diagnosis::{self, Facts, Finding, Severity, SiteFacts, Text},
     observer::{Lately, Mark, totals},
 };
 use crate::{
@@ -51,6 +51,7 @@ impl Look<'_> {
             sessions: &self.minute.sessions,
             upstream_errors: &self.minute.errors,
             file: &file,
+            orders: &health.of(Part::Certificate),
             certificates: &self.board.certificates(),
             ready: self.board.is_ready(),
         })
@@ -152,18 +153,33 @@ impl Look<'_> {
         })
     }
 
+    /// Those that are shown, and the names that wait for theirs.
     fn certificates(&self) -> Vec<Value> {
         const DAY: u64 = 86_400;
         let now = clock::system();
-        let tell = |it: &super::board::Certificate| {
-            json!({
+        let orders = self.gateway.metrics().health.of(Part::Certificate);
+        let mut troubled: BTreeMap<&str, &str> = orders
+            .iter()
+            .filter(|(_, vital)| !vital.well)
+            .map(|(name, vital)| (name.as_str(), vital.why.as_str()))
+            .collect();
+        let mut shown: Vec<Value> = Vec::new();
+        for it in self.board.certificates() {
+            let why: Vec<&str> =
+                it.names.iter().filter_map(|name| troubled.remove(name.as_str())).collect();
+            shown.push(json!({
                 "names": it.names,
                 "expires": it.expires,
                 "days": it.expires.since(now) / DAY,
                 "over": it.expires <= now,
-            })
-        };
-        self.board.certificates().iter().map(tell).collect()
+                "severity": diagnosis::ends_soon(&it, now).map(Severity::word),
+                "why": why.first(),
+            }));
+        }
+        let missing = troubled.into_iter().map(|(name, why)| {
+            json!({ "names": [name], "expires": null, "severity": "critical", "why": why })
+        });
+        missing.chain(shown).collect()
     }
 }
 

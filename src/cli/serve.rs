@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{complain, refuse, signals};
 use crate::{
+    acme::{Around, Keeper, Leaf},
     admin::{Admin, Board, Certificate},
     causes, clock,
     config::{Complaints, Config},
@@ -62,6 +63,7 @@ async fn run(path: &Path, config: Config, (log, board): (AccessLog, Board)) -> R
     board.accepted(path.to_owned(), config.text.clone(), warnings(&config.warnings));
     let gateway = Arc::new(Gateway::new(config.gateway, clock::system, log)?);
     let server = Server::bind(config.server)?;
+    let keeper = keeper(&server, &gateway, certificates.as_ref())?;
     let listen = config.admin.listen;
     let admin = Admin::bind(config.admin, board.clone(), Arc::clone(&gateway)).await;
     let admin =
@@ -83,6 +85,7 @@ async fn run(path: &Path, config: Config, (log, board): (AccessLog, Board)) -> R
         gateway: Arc::clone(&gateway),
         board: board.clone(),
         certificates: server.certificates(),
+        keeper,
         files: certificates,
         fixed,
     };
@@ -102,12 +105,31 @@ async fn run(path: &Path, config: Config, (log, board): (AccessLog, Board)) -> R
     Ok(outcome?)
 }
 
+/// Who orders certificates, where TLS is spoken at all.
+fn keeper(
+    server: &Server,
+    gateway: &Arc<Gateway>,
+    settings: Option<&tls::Settings>,
+) -> Result<Option<Keeper>, Failure> {
+    let Some(certificates) = server.certificates() else { return Ok(None) };
+    let noted = Arc::clone(gateway);
+    let around = Around {
+        shelf: Arc::clone(certificates.shelf()),
+        tls: Arc::clone(gateway.tls()),
+        metrics: Arc::clone(gateway.metrics()),
+        note: Arc::new(move |line| noted.audit().note(line)),
+    };
+    let settings = certificates.to_order(settings.and_then(|tls| tls.acme.as_ref()));
+    Ok(Some(Keeper::start(settings, around)?))
+}
+
 /// Looks after the files that may change while we run.
 struct Watch {
     path: PathBuf,
     gateway: Arc<Gateway>,
     board: Board,
     certificates: Option<Arc<tls::Certificates>>,
+    keeper: Option<Keeper>,
     files: Option<tls::Settings>,
     /// The part of the configuration that changes at a restart, as it was when we started.
     fixed: String,
@@ -118,6 +140,7 @@ fn fixed(config: &Config) -> String {
     let (mut server, admin) = (config.server.clone(), &config.admin);
     if let Some(tls) = &mut server.tls {
         tls.certificates.clear();
+        tls.acme = None;
     }
     let (store, collector) = (&config.gateway.store, &config.gateway.collector);
     format!("{server:?} {store:?} {collector:?} {admin:?} {:?}", config.log.form)
@@ -131,6 +154,10 @@ impl Watch {
             let asked = tokio::select! {
                 _ = hangup.recv() => true,
                 () = tokio::time::sleep(LOOK) => false,
+                () = ordered(self.certificates.as_deref()) => {
+                    self.show_certificates();
+                    continue;
+                }
             };
             // A renewal writes two files, one after the other: what has changed is read when it
             // has stopped changing.
@@ -168,6 +195,10 @@ impl Watch {
             Ok(chosen) => chosen,
             Err(error) => return self.refuse(vec![causes::line(&error)]),
         };
+        let acme = self.files.as_ref().and_then(|tls| tls.acme.as_ref());
+        if let Some(Err(error)) = acme.map(Keeper::check) {
+            return self.refuse(vec![causes::line(&error)]);
+        }
         let (fixed, log, text) = (fixed(&config), config.log, config.text);
         if let Err(error) = self.gateway.reload(config.gateway) {
             return self.refuse(vec![causes::line(&error)]);
@@ -176,6 +207,10 @@ impl Watch {
         self.board.accepted(self.path.clone(), text, warnings(&config.warnings));
         if let (Some(certificates), Some(chosen)) = (&self.certificates, chosen) {
             certificates.replace(chosen);
+            let acme = self.files.as_ref().and_then(|tls| tls.acme.as_ref());
+            if let Some(keeper) = &self.keeper {
+                keeper.change(certificates.to_order(acme));
+            }
         }
         self.show_certificates();
         self.note(Line::good(Kind::Reload, "configuration and certificates reloaded"));
@@ -210,10 +245,14 @@ impl Watch {
     fn show_certificates(&self) {
         let shown = self.certificates.as_ref().map(|it| it.shown()).unwrap_or_default();
         let first = |names: &[String]| names.first().cloned().unwrap_or_else(|| "-".to_owned());
-        let ends: Vec<_> = shown.iter().map(|it| (first(&it.names), it.expires)).collect();
-        self.gateway.metrics().certificates(&ends);
-        let certificates =
-            shown.into_iter().map(|it| Certificate { names: it.names, expires: it.expires });
+        let lives: Vec<_> =
+            shown.iter().map(|it| (first(&it.names), [it.begins, it.expires])).collect();
+        self.gateway.metrics().certificates(&lives);
+        let certificates = shown.into_iter().map(|Leaf { names, begins, expires }| Certificate {
+            names,
+            begins,
+            expires,
+        });
         self.board.set_certificates(certificates.collect());
     }
 
@@ -226,6 +265,14 @@ impl Watch {
             Some((found.modified().ok()?, found.len(), found.ino()))
         };
         files.map(|path| (path.clone(), look(path))).collect()
+    }
+}
+
+/// Waits until other certificates are shown that were ordered.
+async fn ordered(certificates: Option<&tls::Certificates>) {
+    match certificates {
+        Some(certificates) => certificates.shelf().changed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -48,6 +48,7 @@ pub const SERVER: Section = Section {
         ("prefix", r#"prefix = "/_wx""#),
         ("drain", r#"drain = "30s""#),
         ("tls", "[server.tls]"),
+        ("acme", "[server.acme]"),
         ("limits", "[server.limits]"),
     ],
 };
@@ -65,6 +66,19 @@ pub const TLS: Section = Section {
 pub const CERTIFICATE: Section = Section {
     title: "a certificate of [server.tls]",
     keys: &[("cert", r#"cert = "fullchain.pem""#), ("key", r#"key = "privkey.pem""#)],
+};
+
+/// Certificates that are ordered.
+pub const ACME: Section = Section {
+    title: "[server.acme]",
+    keys: &[
+        ("terms_agreed", "terms_agreed = true"),
+        ("domains", r#"domains = ["h5.example.com"]"#),
+        ("contact", r#"contact = "mailto:ops@example.com""#),
+        ("directory", r#"directory = "https://acme-v02.api.letsencrypt.org/directory""#),
+        ("ca", r#"ca = "/etc/wxgate/authority.pem""#),
+        ("storage", r#"storage = "/var/lib/wxgate/acme""#),
+    ],
 };
 
 /// What a client may take of us.
@@ -284,11 +298,12 @@ pub const SECRET: Section = Section {
 };
 
 /// Every kind of table.
-pub const ALL: [&Section; 23] = [
+pub const ALL: [&Section; 24] = [
     &FILE,
     &SERVER,
     &TLS,
     &CERTIFICATE,
+    &ACME,
     &LIMITS,
     &ADMIN,
     &SESSION,

@@ -156,6 +156,11 @@ impl Gateway {
         &self.metrics
     }
 
+    /// Whom we believe when we are the client.
+    pub fn tls(&self) -> &Arc<rustls::ClientConfig> {
+        &self.tls
+    }
+
     /// The trail of what was decided.
     pub fn audit(&self) -> &Audit {
         &self.audit

@@ -1,4 +1,5 @@
-//! The audit trail: one line for each login, refusal, logout, revocation and reload.
+//! The audit trail: one line for each login, refusal, logout, revocation, reload
+//! and order of a certificate.
 //!
 //! A line goes to the log, under the target `audit`, and the last few of each kind are kept for
 //! the status page. Each kind has a place of its own, so that a flood of refusals does not wash
@@ -36,14 +37,23 @@ pub enum Kind {
     Revocation,
     /// The configuration was read again.
     Reload,
+    /// A certificate was ordered.
+    Certificate,
     /// A request failed, through no fault of the visitor's.
     Failure,
 }
 
 impl Kind {
     /// All of them, in their order.
-    pub const ALL: [Self; 6] =
-        [Self::Login, Self::Refusal, Self::Logout, Self::Revocation, Self::Reload, Self::Failure];
+    pub const ALL: [Self; 7] = [
+        Self::Login,
+        Self::Refusal,
+        Self::Logout,
+        Self::Revocation,
+        Self::Reload,
+        Self::Certificate,
+        Self::Failure,
+    ];
 
     /// The word of the log and the page.
     pub fn word(self) -> &'static str {
@@ -53,6 +63,7 @@ impl Kind {
             Self::Logout => "logout",
             Self::Revocation => "revocation",
             Self::Reload => "reload",
+            Self::Certificate => "certificate",
             Self::Failure => "failure",
         }
     }
@@ -206,7 +217,7 @@ fn write(line: &Line, openid: Option<&str>) {
         (Kind::Failure, _) | (Kind::Reload, false) => {
             write_at!(tracing::Level::ERROR, line, openid);
         }
-        (Kind::Login, false) => write_at!(tracing::Level::WARN, line, openid),
+        (Kind::Login | Kind::Certificate, false) => write_at!(tracing::Level::WARN, line, openid),
         (_, _) => write_at!(tracing::Level::INFO, line, openid),
     }
 }

@@ -26,11 +26,13 @@ pub enum Part {
     Account,
     /// It keeps what replicas share.
     Store,
+    /// An authority, by the name whose certificate was ordered from it.
+    Certificate,
 }
 
 impl Part {
     /// The gauge, the label that tells one from the other, and what it says.
-    const ALL: [(Self, &'static str, &'static str, &'static str); 4] = [
+    const ALL: [(Self, &'static str, &'static str, &'static str); 5] = [
         (
             Self::Upstream,
             "upstream_up",
@@ -40,6 +42,12 @@ impl Part {
         (Self::WeChat, "wechat_up", "host", "Whether an API host of WeChat's answers"),
         (Self::Account, "account_up", "account", "Whether WeChat takes the app_id and secret"),
         (Self::Store, "store_up", "store", "Whether what replicas share can be reached"),
+        (
+            Self::Certificate,
+            "acme_up",
+            "domain",
+            "Whether the last order of a certificate for a name was filled",
+        ),
     ];
 }
 

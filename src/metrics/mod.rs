@@ -56,10 +56,12 @@ pub struct Metrics {
     pub limits: Arc<Tally<1>>,
     handshakes: Arc<Tally<2>>,
     spans: Arc<Tally<1>>,
+    orders: Arc<Tally<1>>,
     /// The servers around us.
     pub health: Arc<Health>,
     wechat: Arc<Calls>,
-    certificates: Family<Names, Gauge>,
+    /// When they begin, and when they end.
+    certificates: [Family<Names, Gauge>; 2],
     problems: Family<Problem, Gauge>,
     connections: Gauge<i64, AtomicI64>,
     news: Gauge<f64, AtomicU64>,
@@ -105,10 +107,14 @@ impl Default for Metrics {
             collect(&mut registry, tally("tls_handshakes", why, ["result", "version"]));
         let why = "Spans for the collector: sent, failed, or dropped";
         let spans = collect(&mut registry, alone("spans", why, "result"));
+        let why = "Orders of certificates, by what came of them";
+        let orders = collect(&mut registry, alone("acme_orders", why, "result"));
         let health = collect(&mut registry, Health::default());
         let wechat = collect(&mut registry, Calls::default());
         let help = "When a certificate of ours ends";
         let certificates = register(&mut registry, "certificate_expiry_timestamp_seconds", help);
+        let help = "When a certificate of ours began";
+        let begins = register(&mut registry, "certificate_start_timestamp_seconds", help);
         let help = "What the status page says is wrong: 1 while it lasts";
         let problems = register(&mut registry, "problem", help);
         let connections = register(&mut registry, "connections", "Connections of visitors");
@@ -124,9 +130,10 @@ impl Default for Metrics {
             limits,
             handshakes,
             spans,
+            orders,
             health,
             wechat,
-            certificates,
+            certificates: [begins, certificates],
             problems,
             connections,
             news,
@@ -210,7 +217,8 @@ impl Metrics {
         self.limits.add([limit.into()]);
     }
 
-    /// A TLS handshake ended: `full`, `resumed`, `failed` or `timeout`, under this version.
+    /// A TLS handshake ended: `full`, `resumed`, `challenge` (of an authority), `failed` or `timeout`,
+    /// under this version.
     pub fn handshake(&self, result: &'static str, version: &'static str) {
         self.handshakes.add([result.into(), version.into()]);
     }
@@ -220,13 +228,21 @@ impl Metrics {
         self.spans.add_many([result.into()], count);
     }
 
-    /// When our certificates end, by the first of the names of each.
-    pub fn certificates(&self, ends: &[(String, Timestamp)]) {
-        self.certificates.clear();
-        for (name, end) in ends {
-            let gauge = self.certificates.get_or_create_owned(&Names { name: name.clone() });
-            gauge.set(i64::try_from(end.0).unwrap_or(i64::MAX));
+    /// When our certificates begin and end, by the first of the names of each.
+    pub fn certificates(&self, lives: &[(String, [Timestamp; 2])]) {
+        for (number, family) in self.certificates.iter().enumerate() {
+            family.clear();
+            for (name, life) in lives {
+                let moment = life.get(number).map_or(0, |moment| moment.0);
+                let gauge = family.get_or_create_owned(&Names { name: name.clone() });
+                gauge.set(i64::try_from(moment).unwrap_or(i64::MAX));
+            }
         }
+    }
+
+    /// An order of a certificate was `issued` or `failed`.
+    pub fn order(&self, result: &'static str) {
+        self.orders.add([result.into()]);
     }
 
     /// What is wrong at the moment: causes and how bad each is.

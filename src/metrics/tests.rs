@@ -22,7 +22,9 @@ fn threads_are_summed_and_names_begin_with_wxgate() {
     metrics.upstream_error("h5.example.com", "slow");
     metrics.handshake("full", "1.3");
     metrics.health.server_is_ill("h5.example.com", "http://10.0.0.5:80", "connection refused");
-    metrics.certificates(&[("h5.example.com".to_owned(), Timestamp(1_800_000_000))]);
+    let life = [Timestamp(1_790_000_000), Timestamp(1_800_000_000)];
+    metrics.certificates(&[("h5.example.com".to_owned(), life)]);
+    metrics.order("issued");
     metrics.problems([("upstream_down", "critical")].into_iter());
     let one = metrics.connection();
     drop(metrics.connection());
@@ -37,7 +39,7 @@ fn threads_are_summed_and_names_begin_with_wxgate() {
     assert!(!text.contains("upstream_down"), "it is over");
 }
 
-const LINES: [&str; 22] = [
+const LINES: [&str; 24] = [
     "wxgate_requests_total{site=\"h5.example.com\",route=\"required\",status=\"200\"} 2",
     "wxgate_requests_total{site=\"h5.example.com\",route=\"required\",status=\"302\"} 2",
     "wxgate_requests_total{site=\"h5.example.com\",route=\"public\",status=\"5xx\"} 2",
@@ -56,6 +58,8 @@ const LINES: [&str; 22] = [
     "wxgate_upstream_failures_total{server=\"http://10.0.0.5:80\",site=\"h5.example.com\"} 1",
     "wxgate_tls_handshakes_total{result=\"full\",version=\"1.3\"} 1",
     "wxgate_certificate_expiry_timestamp_seconds{name=\"h5.example.com\"} 1800000000",
+    "wxgate_certificate_start_timestamp_seconds{name=\"h5.example.com\"} 1790000000",
+    "wxgate_acme_orders_total{result=\"issued\"} 1",
     "wxgate_problem{cause=\"upstream_down\",severity=\"critical\"} 1",
     "wxgate_connections 1",
     "wxgate_build_info{version=",

@@ -1,15 +1,19 @@
 //! One connection: the handshake, and then the protocol that was agreed on.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
-use tokio::time;
+use tokio::{io::AsyncWriteExt, time};
 use tokio_rustls::TlsAcceptor;
 
 use super::{http1::Http1, http2::Http2, tls, worker::Shared};
 use crate::{
+    acme,
     gateway::Peer,
     http1::{Socket, Stream},
 };
+
+/// How long the end of a challenge may take.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// A connection that has been accepted and has said nothing yet.
 pub struct Connection {
@@ -44,8 +48,14 @@ impl Connection {
     /// The encrypted stream, and whether HTTP/2 was agreed on.
     async fn handshake(&self, acceptor: &TlsAcceptor, socket: Socket) -> Option<(Stream, bool)> {
         match time::timeout(self.shared.limits.header_time, acceptor.accept(socket)).await {
-            Ok(Ok(stream)) => {
+            Ok(Ok(mut stream)) => {
                 let (of, session) = (&self.shared.gateway, stream.get_ref().1);
+                if session.alpn_protocol() == Some(acme::PROTOCOL) {
+                    // The authority has seen what it wanted to; nothing is spoken under this name.
+                    of.handshake("challenge", tls::version(session));
+                    let _ = time::timeout(GOODBYE, stream.shutdown()).await;
+                    return None;
+                }
                 of.handshake(tls::outcome(session), tls::version(session));
                 let is_http2 = session.alpn_protocol() == Some(b"h2");
                 Some((Stream::Tls(Box::new(stream.into())), is_http2))

@@ -12,7 +12,6 @@ use crate::gateway::{Crowd, Gateway, Peer};
 
 mod bell;
 mod connection;
-mod expiry;
 mod http1;
 mod http2;
 mod listen;

@@ -11,8 +11,13 @@ use rustls::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::expiry::Shown;
-use crate::wire::Host;
+use crate::{
+    acme::{self, Leaf, Shelf, names},
+    wire::Host,
+};
+
+/// What is spoken with visitors, the best first.
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// Encrypted listeners and their certificates.
 #[derive(Clone, Debug)]
@@ -21,6 +26,8 @@ pub struct Settings {
     pub listen: Vec<SocketAddr>,
     /// Chosen by the name the client asks for; the first for all others.
     pub certificates: Vec<Files>,
+    /// What is ordered beside those.
+    pub acme: Option<acme::Settings>,
 }
 
 /// Where a certificate and its key are kept.
@@ -46,32 +53,49 @@ pub enum Error {
     None,
 }
 
-/// Every certificate, by the names it is good for. A reload replaces them between two handshakes.
+/// Every certificate, by the names it is good for. A reload replaces those of files between two
+/// handshakes; those that were ordered come and go on their shelf.
 #[derive(Debug)]
-pub struct Certificates(ArcSwap<Chosen>);
+pub struct Certificates {
+    chosen: ArcSwap<Chosen>,
+    shelf: Arc<Shelf>,
+}
 
-/// Certificates that were read and fit their keys.
+/// Certificates that were read from files and fit their keys.
 #[derive(Debug)]
 pub struct Chosen {
-    first: Arc<CertifiedKey>,
-    shown: Vec<Shown>,
+    first: Option<Arc<CertifiedKey>>,
+    shown: Vec<Leaf>,
     by_name: HashMap<String, Arc<CertifiedKey>>,
 }
 
 impl Certificates {
     /// Reads every file.
     pub fn load(settings: &Settings) -> Result<Self, Error> {
-        Ok(Self(ArcSwap::from_pointee(Chosen::load(settings)?)))
+        let chosen = ArcSwap::from_pointee(Chosen::load(settings)?);
+        Ok(Self { chosen, shelf: Arc::default() })
+    }
+
+    /// Where those are shown that were ordered.
+    pub fn shelf(&self) -> &Arc<Shelf> {
+        &self.shelf
+    }
+
+    /// What is to be ordered: the names that no file has a certificate for.
+    pub fn to_order(&self, settings: Option<&acme::Settings>) -> Option<acme::Settings> {
+        let (chosen, mut settings) = (self.chosen.load(), settings?.clone());
+        settings.domains.retain(|name| chosen.find(name).is_none());
+        Some(settings)
     }
 
     /// Shows others from the next handshake on.
     pub fn replace(&self, chosen: Chosen) {
-        self.0.store(Arc::new(chosen));
+        self.chosen.store(Arc::new(chosen));
     }
 
     /// Each of them in words.
-    pub fn shown(&self) -> Vec<Shown> {
-        self.0.load().shown.clone()
+    pub fn shown(&self) -> Vec<Leaf> {
+        self.chosen.load().shown.iter().cloned().chain(self.shelf.leaves()).collect()
     }
 }
 
@@ -96,39 +120,51 @@ impl Chosen {
             for name in names(&certified) {
                 by_name.entry(name).or_insert_with(|| Arc::clone(&certified));
             }
-            shown.extend(Shown::of(&certified));
+            shown.extend(Leaf::of(&certified));
             first.get_or_insert(certified);
         }
-        Ok(Self { first: first.ok_or(Error::None)?, shown, by_name })
+        if first.is_none() && settings.acme.is_none() {
+            return Err(Error::None);
+        }
+        Ok(Self { first, shown, by_name })
     }
 
+    /// For a name in lower case.
     fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
-        let name = Host::parse(name)?;
-        let wild = || Some(format!("*.{}", name.as_str().split_once('.')?.1));
-        self.by_name.get(name.as_str()).or_else(|| self.by_name.get(&wild()?))
+        let wild = || Some(format!("*.{}", name.split_once('.')?.1));
+        self.by_name.get(name).or_else(|| self.by_name.get(&wild()?))
     }
 }
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let chosen = self.0.load();
-        let named = hello.server_name().and_then(|name| chosen.find(name));
-        Some(Arc::clone(named.unwrap_or(&chosen.first)))
+        let name = hello.server_name().and_then(Host::plain);
+        if is_challenge(&hello) {
+            let alone = hello.alpn().into_iter().flatten().count() == 1;
+            return self.shelf.answer(&name?).filter(|_| alone);
+        }
+        let chosen = self.chosen.load();
+        let named =
+            name.and_then(|name| chosen.find(&name).cloned().or_else(|| self.shelf.find(&name)));
+        // Before the first order is filled there may be none; the handshake is refused then.
+        named.or_else(|| chosen.first.clone()).or_else(|| self.shelf.first())
     }
 }
 
-/// The host names that the leaf certificate lists.
-pub fn names(certified: &CertifiedKey) -> Vec<String> {
-    let leaf = certified.cert.first();
-    let parsed = leaf.and_then(|leaf| webpki::EndEntityCert::try_from(leaf).ok());
-    let names = parsed.iter().flat_map(|leaf| leaf.valid_dns_names());
-    names.map(str::to_ascii_lowercase).collect()
+/// Whether an authority asks, or somebody who could be one: who offers this protocol and none of
+/// ours. Only who offers it alone gets an answer (RFC 8737, section 3).
+fn is_challenge(hello: &ClientHello<'_>) -> bool {
+    let mut offered = hello.alpn().into_iter().flatten();
+    offered.any(|it| it == acme::PROTOCOL)
+        && !hello.alpn().into_iter().flatten().any(|it| PROTOCOLS.contains(&it))
 }
 
 /// An acceptor that shows these certificates and offers HTTP/2 and HTTP/1.1.
 pub fn acceptor(certificates: Arc<Certificates>) -> TlsAcceptor {
     let mut config = ServerConfig::builder().with_no_client_auth().with_cert_resolver(certificates);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // The first of ours that the client knows is spoken: a challenge only where nothing else is.
+    let protocols = PROTOCOLS.into_iter().chain([acme::PROTOCOL]);
+    config.alpn_protocols = protocols.map(<[u8]>::to_vec).collect();
     if let Ok(ticketer) = rustls::crypto::aws_lc_rs::Ticketer::new() {
         config.ticketer = ticketer;
     }

@@ -15,9 +15,11 @@ mod farm;
 mod fleet;
 mod harness;
 mod load;
+mod pebble;
 mod redis;
 mod visitor;
 
+mod acme;
 mod balance;
 mod broker;
 mod broker_api;

@@ -1,6 +1,11 @@
 //! What `openssl s_client` is offered: versions, certificates, protocols, resumption.
 
-use std::{net::SocketAddr, path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 
@@ -20,28 +25,32 @@ impl OpenSsl {
         Self { addr: street.tls.unwrap(), folder: certified.folder.path().to_owned() }
     }
 
-    /// What it prints when it connects so, says this, and reads to the end.
     async fn says(&self, options: &str, words: &str) -> String {
-        let mut client = Command::new("openssl")
-            .args(["s_client", "-connect", &self.addr.to_string()])
-            .args(options.split_whitespace())
-            .current_dir(&self.folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut input = client.stdin.take().unwrap();
-        // One that was refused has gone already.
-        let _ = input.write_all(words.as_bytes()).await;
-        // Its input stays open: at an end of it, it would hang up at once.
-        let output = timeout(Duration::from_secs(15), client.wait_with_output());
-        let output = output.await.unwrap().unwrap();
-        drop(input);
-        let [out, err] = [output.stdout, output.stderr];
-        format!("{}\n{}", String::from_utf8_lossy(&out), String::from_utf8_lossy(&err))
+        says(self.addr, &self.folder, options, words).await
     }
+}
+
+/// What the client prints when it connects so, says this, and reads to the end.
+pub async fn says(addr: SocketAddr, folder: &Path, options: &str, words: &str) -> String {
+    let mut client = Command::new("openssl")
+        .args(["s_client", "-connect", &addr.to_string()])
+        .args(options.split_whitespace())
+        .current_dir(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut input = client.stdin.take().unwrap();
+    // One that was refused has gone already.
+    let _ = input.write_all(words.as_bytes()).await;
+    // Its input stays open: at an end of it, it would hang up at once.
+    let output = timeout(Duration::from_secs(15), client.wait_with_output());
+    let output = output.await.unwrap().unwrap();
+    drop(input);
+    let [out, err] = [output.stdout, output.stderr];
+    format!("{}\n{}", String::from_utf8_lossy(&out), String::from_utf8_lossy(&err))
 }
 
 const PAGE: &str = "GET /static/a HTTP/1.1\r\nhost: h5.example.com\r\nconnection: close\r\n\r\n";

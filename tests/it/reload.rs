@@ -154,14 +154,14 @@ impl Rewritten {
 }
 
 /// A certificate, its key, and who believes in it alone.
-struct Made {
-    cert: String,
-    key: String,
-    roots: RootCertStore,
+pub struct Made {
+    pub cert: String,
+    pub key: String,
+    pub roots: RootCertStore,
 }
 
 impl Made {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let made = rcgen::generate_simple_self_signed(vec!["h5.example.com".to_owned()]).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(made.cert.der().clone()).unwrap();
@@ -170,7 +170,7 @@ impl Made {
 }
 
 /// Until it holds.
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
     while !holds().await {
         assert!(begun.elapsed() < Duration::from_secs(10), "never: {what}");
@@ -227,7 +227,7 @@ async fn everything_changes_under_load_and_no_request_fails() {
 }
 
 /// A page over a connection that was there before.
-async fn goes_on(connection: &mut TlsStream<TcpStream>) -> bool {
+pub async fn goes_on(connection: &mut TlsStream<TcpStream>) -> bool {
     let request = "GET /static/a HTTP/1.1\r\nhost: h5.example.com\r\n\r\n";
     connection.write_all(request.as_bytes()).await.unwrap();
     let mut head = [0; 15];

@@ -1,6 +1,7 @@
 //! The configuration, the certificates, and whether we are there at all. Pure.
 
-use super::{Facts, Finding, Severity, Text, finding};
+use super::{Certificate, Facts, Finding, Severity, Text, finding, list};
+use crate::clock::Timestamp;
 
 pub fn not_ready(facts: &Facts<'_>) -> Option<Finding> {
     if facts.ready {
@@ -49,19 +50,27 @@ pub fn the_file(facts: &Facts<'_>, found: &mut Vec<Finding>) {
     }
 }
 
+/// How bad it is that a certificate ends when it does. Renewals come when a third of the life is
+/// left, at the latest: what lives for days only is no news before a quarter is.
+pub fn ends_soon(certificate: &Certificate, now: Timestamp) -> Option<Severity> {
+    const DAY: u64 = 86_400;
+    let left = certificate.expires.since(now);
+    let life = certificate.expires.since(certificate.begins);
+    match left / DAY {
+        _ if certificate.expires <= now => Some(Severity::Critical),
+        0..=3 if left < life / 8 => Some(Severity::Critical),
+        0..=20 if left < life / 4 => Some(Severity::Warning),
+        _ => None,
+    }
+}
+
 pub fn certificates_end(facts: &Facts<'_>, found: &mut Vec<Finding>) {
     const DAY: u64 = 86_400;
     for certificate in facts.certificates {
+        let Some(severity) = ends_soon(certificate, facts.now) else { continue };
         let days = certificate.expires.since(facts.now) / DAY;
-        let over = certificate.expires <= facts.now;
-        let severity = match days {
-            _ if over => Severity::Critical,
-            0..=3 => Severity::Critical,
-            4..=20 => Severity::Warning,
-            _ => continue,
-        };
         let names = certificate.names.join(", ");
-        let detail = if over {
+        let detail = if certificate.expires <= facts.now {
             Text::new(
                 format!("{names} 的证书已过期。"),
                 format!("The certificate of {names} has expired."),
@@ -78,9 +87,50 @@ pub fn certificates_end(facts: &Facts<'_>, found: &mut Vec<Finding>) {
             ["证书即将到期", "A certificate ends soon"],
             detail,
             [
-                "续期证书文件即可，网关自动读取，无需重启。",
-                "Renew the files: the gateway reads them by itself.",
+                "续期证书文件即可，网关自动读取，无需重启；[server.acme] 申请的证书自动续期，见下面的原因。",
+                "Renew the files: the gateway reads them by itself. What [server.acme] orders is renewed by itself; if not, this page says why.",
             ],
+        ));
+    }
+}
+
+/// Names whose certificates did not come, those without any first.
+pub fn orders_fail(facts: &Facts<'_>, found: &mut Vec<Finding>) {
+    let good = |name: &String| {
+        let holds = |it: &Certificate| it.names.contains(name) && facts.now < it.expires;
+        facts.certificates.iter().any(holds)
+    };
+    let remedy = [
+        "看原因：域名要解析到本机，公网 443 端口要直达 [server.tls]，中间不能有别的程序终止 TLS；网关会自动重试。见 deploy/TLS.md。",
+        "By the reason: DNS has to lead here, and port 443 from the internet to [server.tls], with nothing in between that ends TLS. It is tried again by itself: deploy/TLS.md.",
+    ];
+    let ill = |wanted: bool| {
+        let ill = facts.orders.iter().filter(|(_, vital)| !vital.well);
+        list(ill.filter(|(name, _)| good(name) == wanted))
+    };
+    let (missing, old) = (ill(false), ill(true));
+    if !missing.is_empty() {
+        found.push(finding(
+            "certificate_missing",
+            Severity::Critical,
+            ["域名没有可用的证书", "A name has no certificate"],
+            Text::new(
+                format!("{missing}。访客的 TLS 握手失败。"),
+                format!("{missing}. Visitors of it fail in the TLS handshake."),
+            ),
+            remedy,
+        ));
+    }
+    if !old.is_empty() {
+        found.push(finding(
+            "certificate_not_renewed",
+            Severity::Warning,
+            ["证书续期失败", "A certificate could not be renewed"],
+            Text::new(
+                format!("{old}。旧证书在到期前继续使用。"),
+                format!("{old}. The old one is used until it ends."),
+            ),
+            remedy,
         ));
     }
 }

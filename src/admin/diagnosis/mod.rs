@@ -75,6 +75,8 @@ pub struct Finding {
     pub remedy: Text,
 }
 
+pub use house::ends_soon;
+
 /// Counts of the last minute by two words.
 pub type Counts = BTreeMap<[Word; 2], u64>;
 
@@ -105,6 +107,8 @@ pub struct Facts<'a> {
     pub upstream_errors: &'a Counts,
     /// The configuration.
     pub file: &'a File,
+    /// Orders of certificates, by name.
+    pub orders: &'a BTreeMap<String, Vital>,
     /// Certificates.
     pub certificates: &'a [Certificate],
     /// Whether new visitors may be sent here.
@@ -140,6 +144,7 @@ pub fn diagnose(facts: &Facts<'_>) -> Vec<Finding> {
     visitors::logins_are_lost(facts, &mut found);
     house::the_file(facts, &mut found);
     house::certificates_end(facts, &mut found);
+    house::orders_fail(facts, &mut found);
     found.extend(house::not_ready(facts));
     found.sort_by_key(|finding| finding.severity);
     found

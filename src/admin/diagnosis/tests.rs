@@ -15,6 +15,7 @@ struct World {
     sessions: Counts,
     errors: Counts,
     file: File,
+    orders: BTreeMap<String, Vital>,
     certificates: Vec<Certificate>,
     ready: bool,
 }
@@ -52,6 +53,7 @@ impl World {
             sessions: one("refused", "expired", 100),
             errors: Counts::new(),
             file: File::default(),
+            orders: all_well(&["h5.example.com"]),
             certificates: Vec::new(),
             ready: true,
         }
@@ -75,6 +77,7 @@ impl World {
             sessions: &self.sessions,
             upstream_errors: &self.errors,
             file: &self.file,
+            orders: &self.orders,
             certificates: &self.certificates,
             ready: self.ready,
         })
@@ -90,9 +93,10 @@ fn each_trouble_has_its_name() {
     use Severity::{Critical, Notice, Warning};
     fn ends_in(days: u64) -> Vec<Certificate> {
         let expires = NOW.plus(Duration::from_hours(24 * days));
-        vec![Certificate { names: vec!["h5.example.com".to_owned()], expires }]
+        let begins = Timestamp(expires.0 - 90 * 86_400);
+        vec![Certificate { names: vec!["h5.example.com".to_owned()], begins, expires }]
     }
-    let cases: [Case; 24] = [
+    let cases: [Case; 27] = [
         (|_| (), &[], ""),
         (
             |it| it.wechat.values_mut().for_each(|host| *host = vital("connection refused")),
@@ -159,6 +163,27 @@ fn each_trouble_has_its_name() {
         ),
         (|it| it.certificates = ends_in(20), &[("certificate_expiring", Warning)], "in 20 days"),
         (|it| it.certificates = ends_in(0), &[("certificate_expiring", Critical)], "expired"),
+        (
+            |it| {
+                it.certificates = ends_in(2);
+                it.certificates[0].begins = NOW; // a young one
+            },
+            &[],
+            "",
+        ),
+        (
+            |it| _ = it.orders.insert("h5.example.com".to_owned(), vital("no route to host")),
+            &[("certificate_missing", Critical)],
+            "h5.example.com: no route to host",
+        ),
+        (
+            |it| {
+                it.certificates = ends_in(28);
+                it.orders.insert("h5.example.com".to_owned(), vital("no route to host"));
+            },
+            &[("certificate_not_renewed", Warning)],
+            "The old one is used until it ends",
+        ),
         (
             |it| {
                 (it.file.wants_restart, it.ready) = (true, false);

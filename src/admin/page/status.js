@@ -10,9 +10,9 @@ const T = {
     sessions: '会话', issued: '签发', renewed: '续期', refused: '拒绝', limits: '触到的限制', nothing: '无',
     wechat: '微信', calls: '调用', code: '结果', meaning: '含义', remedy: '怎么办', endpoint: '接口', took: '耗时 p50 / p95', noCalls: '还没有调用过微信。', accounts: '公众号', hosts: '接口域名',
     store: '存储', kind: '位置', state: '状态', lag: '注销消息延迟', alone: '单机，无需同步', up: '正常', down: '不可用', never: '尚无', failures: '失败次数',
-    certificates: '证书', noCertificates: '网关不做 TLS：证书由前面的代理负责。', days: '天后到期', over: '已过期',
+    certificates: '证书', noCertificates: '网关不做 TLS：证书由前面的代理负责。', days: '天后到期', over: '已过期', notCome: '尚未签发', orderFailed: '申请未成功',
     audit: '审计', all: '全部', noAudit: '还没有记录。', config: '配置', read: '读取于', show: '显示正在生效的配置（密钥已遮盖）', warnings: '提醒', times: '次', level: '日志级别',
-    login: '登录', refusal: '拒绝', logout: '注销', revocation: '吊销', reload: '重载', failure: '故障',
+    login: '登录', refusal: '拒绝', logout: '注销', revocation: '吊销', reload: '重载', certificate: '证书', failure: '故障',
   },
   en: {
     other: '中文', live: 'live', lost: 'Connection lost, trying again…', well: 'All is well', wellText: 'Nothing is wrong that we know of.', upFor: 'up', connections: 'connections',
@@ -21,9 +21,9 @@ const T = {
     sessions: 'Sessions', issued: 'issued', renewed: 're-issued', refused: 'refused', limits: 'limits met', nothing: 'none',
     wechat: 'WeChat', calls: 'Calls', code: 'Answer', meaning: 'Meaning', remedy: 'What to do', endpoint: 'Endpoint', took: 'took p50 / p95', noCalls: 'WeChat has not been asked yet.', accounts: 'Accounts', hosts: 'API hosts',
     store: 'Store', kind: 'Where', state: 'State', lag: 'News of ended sessions', alone: 'alone, nothing to keep in step', up: 'well', down: 'away', never: 'none yet', failures: 'failures',
-    certificates: 'Certificates', noCertificates: 'The gateway speaks no TLS: the proxy in front does.', days: 'days left', over: 'expired',
+    certificates: 'Certificates', noCertificates: 'The gateway speaks no TLS: the proxy in front does.', days: 'days left', over: 'expired', notCome: 'none yet', orderFailed: 'Not ordered yet, or in vain',
     audit: 'Audit', all: 'all', noAudit: 'Nothing yet.', config: 'Configuration', read: 'read', show: 'Show the configuration in force (secrets covered)', warnings: 'Warnings', times: 'times', level: 'log level',
-    login: 'login', refusal: 'refusal', logout: 'logout', revocation: 'revocation', reload: 'reload', failure: 'failure',
+    login: 'login', refusal: 'refusal', logout: 'logout', revocation: 'revocation', reload: 'reload', certificate: 'certificate', failure: 'failure',
   },
 };
 
@@ -42,6 +42,7 @@ const WHAT = Object.fromEntries(Object.entries({
   'login finished': '登录完成', 'login failed': '登录失败', 'login starts again': '登录自动重新开始', 'request refused': '请求被拒绝', 'request failed': '请求失败',
   'session refused': '会话被拒绝', 'logged out': '访客注销', 'sessions ended by the operator': '运维吊销了会话', 'configuration and certificates reloaded': '配置与证书已重载',
   'the new configuration was refused; the old one stays': '新配置被拒绝，旧的仍在生效',
+  'a certificate has come': '证书已签发', 'no certificate came': '证书申请失败',
   'what only a restart changes has changed': '有改动要重启才生效', 'other lines are written from now on': '日志级别已更改',
 }).map(([en, zh]) => [en, { zh, en }]));
 
@@ -188,13 +189,15 @@ function store(it) {
 function certificates(list) {
   if (list.length === 0) return [head(t('certificates')), el('p', { class: 'empty' }, t('noCertificates'))];
   return [head(t('certificates')), el('table', {}, el('tbody', {}, list.map((it) => {
-    const kind = it.days <= 3 ? 'bad' : it.days <= 20 ? 'warn' : 'good';
-    return el('tr', {}, el('td', {}, it.names.join(', ')), el('td', { class: 'n' }, el('b', { class: kind }, it.over ? t('over') : `${it.days} ${t('days')}`), el('br'), el('small', {}, time(it.expires))));
+    const kind = it.severity === 'critical' ? 'bad' : it.severity === 'warning' ? 'warn' : 'good';
+    const left = it.expires === null ? t('notCome') : it.over ? t('over') : `${it.days} ${t('days')}`;
+    return el('tr', {}, el('td', {}, it.names.join(', '), it.why && [el('br'), el('small', { class: 'bad' }, `${t('orderFailed')}: ${it.why}`)]),
+      el('td', { class: 'n' }, el('b', { class: kind }, left), it.expires !== null && [el('br'), el('small', {}, time(it.expires))]));
   })))];
 }
 
 function audit({ lines, chosen }) {
-  const kinds = ['login', 'refusal', 'logout', 'revocation', 'reload', 'failure'];
+  const kinds = ['login', 'refusal', 'logout', 'revocation', 'reload', 'certificate', 'failure'];
   const choose = (kind) => () => { filter = kind; render(); };
   const buttons = el('span', { class: 'filter' }, ['', ...kinds].map((kind) => el('button', { type: 'button', 'aria-pressed': String(kind === chosen), onclick: choose(kind) }, t(kind || 'all'))));
   const shown = lines.filter((line) => chosen === '' || line.kind === chosen);

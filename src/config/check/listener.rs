@@ -9,8 +9,9 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::place;
+use super::{acme, place};
 use crate::{
+    acme::Settings as Orders,
     admin,
     config::{
         complaint::Complaint,
@@ -36,6 +37,8 @@ pub struct Front {
     pub body: Allowance,
     /// Logins that one client may start in a minute; zero is no limit.
     pub logins_per_minute: u32,
+    /// Where it is said that certificates are ordered.
+    pub orders: Option<acme::Place>,
     /// Where visitors reach us.
     pub listeners: Vec<SocketAddr>,
 }
@@ -51,7 +54,8 @@ const KIB: u64 = 1_024;
 pub fn front(file: &Table<'_>) -> Front {
     let server = file.table("server", &raw::SERVER);
     let mut taken = Vec::new();
-    let tls = tls(&server, &mut taken);
+    let (acme, orders) = acme::settings(&server).unzip();
+    let tls = tls(&server, acme, &mut taken);
     let listen = listen(&server, tls.is_some(), &mut taken);
     let listeners = taken.iter().map(|(address, _)| *address).collect();
     let admin = admin(&file.table("admin", &raw::ADMIN), &mut taken);
@@ -64,6 +68,7 @@ pub fn front(file: &Table<'_>) -> Front {
     }
     Front {
         listeners,
+        orders,
         admin,
         trusted: trusted(&server),
         prefix: prefix(&server),
@@ -130,7 +135,7 @@ fn listen(server: &Table<'_>, has_tls: bool, taken: &mut Vec<Placed>) -> Vec<Lis
     words.into_iter().filter_map(read).collect()
 }
 
-fn tls(server: &Table<'_>, taken: &mut Vec<Placed>) -> Option<tls::Settings> {
+fn tls(server: &Table<'_>, acme: Option<Orders>, taken: &mut Vec<Placed>) -> Option<tls::Settings> {
     let table = server.table("tls", &raw::TLS);
     table.at.as_ref()?;
     let default = SocketAddr::from(([0, 0, 0, 0], 8_443));
@@ -144,7 +149,9 @@ fn tls(server: &Table<'_>, taken: &mut Vec<Placed>) -> Option<tls::Settings> {
     if let Some(at) = table.empty_array("listen") {
         table.desk.error(at, "nothing listens for TLS", "name an address, or remove [server.tls]");
     }
-    if table.value("certificates").is_none() || table.empty_array("certificates").is_some() {
+    let named =
+        table.value("certificates").is_some() && table.empty_array("certificates").is_none();
+    if !named && acme.is_none() {
         table.missing("certificates");
     }
     let certificates = table.tables("certificates", &raw::CERTIFICATE);
@@ -153,7 +160,8 @@ fn tls(server: &Table<'_>, taken: &mut Vec<Placed>) -> Option<tls::Settings> {
         let (cert, key) = (file("cert", false), file("key", true));
         Some(tls::Files { cert: cert?, key: key? })
     };
-    Some(tls::Settings { listen, certificates: certificates.iter().filter_map(files).collect() })
+    let certificates = certificates.iter().filter_map(files).collect();
+    Some(tls::Settings { listen, certificates, acme })
 }
 
 fn admin(table: &Table<'_>, taken: &mut Vec<Placed>) -> admin::Settings {

@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod account;
+mod acme;
 mod address;
 mod broker;
 mod headers;
@@ -46,7 +47,7 @@ pub struct Checked {
 /// there is at least one.
 pub fn check<'a>(document: &'a DeTable<'a>, desk: &'a Desk<'a>) -> Option<Checked> {
     let file = Table::file(&raw::FILE, document, desk);
-    let front = listener::front(&file);
+    let mut front = listener::front(&file);
     let sessions = file.table("session", &raw::SESSION);
     let session = session::settings(&sessions);
     let shelf = file.table("store", &raw::STORE);
@@ -70,6 +71,17 @@ pub fn check<'a>(document: &'a DeTable<'a>, desk: &'a Desk<'a>) -> Option<Checke
     let (broker, clients) = broker::broker(&file, &plan);
     used.extend(clients);
     account::unused(desk, &accounts, &used);
+    let tls = front.server.tls.as_mut();
+    if let (Some(place), Some(orders)) = (&front.orders, tls.and_then(|tls| tls.acme.as_mut())) {
+        let callbacks = accounts.iter().filter_map(|it| it.account.as_ref()?.callback.as_ref());
+        let hosts = sites.iter().flat_map(|site| &site.hosts);
+        let hosts = hosts.chain(callbacks.map(|callback| &callback.host));
+        let broker = broker.iter().map(|broker| broker.public_url.host());
+        acme::fill(orders, place, hosts.chain(broker), desk);
+        if plan.replicas {
+            acme::among_replicas(place, desk);
+        }
+    }
     Some(Checked {
         server: front.server,
         admin: front.admin,

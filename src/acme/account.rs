@@ -1,0 +1,63 @@
+//! The account at the authority: made once, found on disk ever after.
+
+use instant_acme::{Account, AccountCredentials, NewAccount};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::{Settings, Trouble, client::Client, disk::Disk};
+
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    /// Whom the authority was told to write to.
+    contact: Vec<String>,
+    credentials: AccountCredentials,
+}
+
+/// The account that is kept, or a new one.
+pub async fn open(settings: &Settings, disk: &Disk, client: &Client) -> Result<Account, Trouble> {
+    if let Some(account) = known(settings, disk, client).await? {
+        return Ok(account);
+    }
+    let contact: Vec<&str> = settings.contact.iter().map(String::as_str).collect();
+    let new = NewAccount {
+        contact: &contact,
+        terms_of_service_agreed: true, // the configuration is refused without the operator's word
+        only_return_existing: false,
+    };
+    let builder = Account::builder_with_http(Box::new(client.clone()));
+    let (account, credentials) = builder.create(&new, settings.directory.clone(), None).await?;
+    keep(disk, settings, credentials)?;
+    tracing::info!(account = account.id(), "an account at the authority was made");
+    Ok(account)
+}
+
+/// The account that is kept, if there is one. Where the operator's address has changed, the
+/// authority is told.
+pub async fn known(
+    settings: &Settings,
+    disk: &Disk,
+    client: &Client,
+) -> Result<Option<Account>, Trouble> {
+    let Some(kept) = disk.account().and_then(|json| serde_json::from_slice::<Kept>(&json).ok())
+    else {
+        return Ok(None);
+    };
+    let builder = || Account::builder_with_http(Box::new(client.clone()));
+    if kept.contact == settings.contact {
+        return Ok(Some(builder().from_credentials(kept.credentials).await?));
+    }
+    let copy = serde_json::to_vec(&kept.credentials).map(Zeroizing::new);
+    let account = builder().from_credentials(kept.credentials).await?;
+    let contact: Vec<&str> = settings.contact.iter().map(String::as_str).collect();
+    account.update_contacts(&contact).await?;
+    if let Ok(credentials) = copy.and_then(|copy| serde_json::from_slice(&copy)) {
+        keep(disk, settings, credentials)?;
+    }
+    Ok(Some(account))
+}
+
+fn keep(disk: &Disk, settings: &Settings, credentials: AccountCredentials) -> Result<(), Trouble> {
+    let kept = Kept { contact: settings.contact.clone(), credentials };
+    let json = serde_json::to_vec(&kept).map_err(|error| Trouble::Authority(error.into()))?;
+    Ok(disk.keep_account(&Zeroizing::new(json))?)
+}

@@ -1,0 +1,117 @@
+//! Certificates that are ordered from an authority and renewed in time: ACME (RFC 8555), proven by
+//! TLS-ALPN-01 (RFC 8737), with the authority's advice on renewals (RFC 9773).
+//!
+//! One task on the control runtime orders, a name at a time, each name a certificate of its own: one
+//! whose DNS record is wrong keeps no other from theirs. What comes is kept on disk, and put on a
+//! shelf where handshakes find it. Requests wait for none of this.
+//!
+//! An authority that fails costs nothing but lines in the log while the certificate at hand lasts.
+//! Each try is written down before it is made, so that neither a failing authority nor a gateway
+//! that is started again and again turns into a stream of orders.
+
+use std::{io, path::PathBuf};
+
+use instant_acme::Problem;
+
+use crate::site::Credentials;
+
+mod account;
+pub mod client;
+mod disk;
+mod keeper;
+mod leaf;
+mod order;
+mod plan;
+mod shelf;
+
+pub use keeper::{Around, Keeper};
+pub use leaf::{Leaf, names};
+pub use shelf::Shelf;
+
+/// The protocol of a challenge, which nothing else is spoken under (RFC 8737, section 6.2).
+pub const PROTOCOL: &[u8] = b"acme-tls/1";
+
+/// What is ordered, from whom, and where it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The names, in lower case.
+    pub domains: Vec<String>,
+    /// Whom the authority may write to, as URLs.
+    pub contact: Vec<String>,
+    /// Where the authority begins.
+    pub directory: String,
+    /// Whom we believe to be it.
+    pub believes: Credentials,
+    /// The folder where keys and certificates are kept.
+    pub storage: PathBuf,
+}
+
+/// The folder, or a file in it, cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use {0}, which [server.acme] keeps its keys in")]
+pub struct Error(PathBuf, #[source] io::Error);
+
+/// Why no certificate came.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    /// TLS could not be set up for calls to the authority.
+    #[error("cannot set up the client for the authority")]
+    Client(#[from] reqwest::Error),
+    /// The authority answered, and the answer was no.
+    #[error("the authority says: {}", said(.0))]
+    Refused(Box<Problem>),
+    /// It did not answer, or nothing that makes sense.
+    #[error("{0}")]
+    Authority(instant_acme::Error),
+    /// It wants the name proven in other ways only.
+    #[error("the authority offers no tls-alpn-01 for this name")]
+    NoChallenge,
+    /// It gave no reason.
+    #[error("the authority has given the order up")]
+    Invalid,
+    /// A digest is not what RFC 8737 says.
+    #[error("the digest of the challenge has a wrong length")]
+    Digest,
+    /// The answer to a challenge could not be made.
+    #[error("cannot make the answer to the challenge")]
+    Proof(#[from] rcgen::Error),
+    /// What came cannot be read.
+    #[error("what came is no certificate in PEM")]
+    NoCertificate,
+    /// What came does not fit.
+    #[error("cannot use the certificate that came")]
+    Unusable(#[source] rustls::Error),
+    /// What came is for others, or over.
+    #[error("the certificate that came is for another name, or for another time")]
+    Wrong,
+    /// It could not be kept.
+    #[error(transparent)]
+    Disk(#[from] Error),
+    /// It took too long.
+    #[error("the authority came to no end in {0} s")]
+    Late(u64),
+}
+
+impl Trouble {
+    /// The authority's word for it.
+    fn problem(&self) -> Option<&str> {
+        let Self::Refused(problem) = self else { return None };
+        problem.r#type.as_deref()
+    }
+}
+
+impl From<instant_acme::Error> for Trouble {
+    fn from(error: instant_acme::Error) -> Self {
+        match error {
+            instant_acme::Error::Api(problem) => Self::Refused(Box::new(problem)),
+            error => Self::Authority(error),
+        }
+    }
+}
+
+/// A problem document without the library's words around it.
+fn said(problem: &Problem) -> String {
+    let text = problem.to_string();
+    let text = text.strip_prefix("API error").unwrap_or(&text);
+    text.trim_start_matches([':', ' ']).to_owned()
+}

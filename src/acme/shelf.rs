@@ -1,0 +1,145 @@
+//! What handshakes look at: certificates that were ordered, and answers to challenges. Read without
+//! a lock; written by the task that orders.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use arc_swap::ArcSwap;
+use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
+use rustls::{
+    crypto::aws_lc_rs::default_provider,
+    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+    sign::CertifiedKey,
+};
+use tokio::sync::Notify;
+
+use super::{Trouble, leaf::Leaf};
+
+type ByName = BTreeMap<String, Arc<CertifiedKey>>;
+
+/// Certificates by the one name that each was ordered for.
+#[derive(Default)]
+pub struct Shelf {
+    ordered: ArcSwap<ByName>,
+    /// Behind a lock, because it is empty nearly always and only an authority asks for it.
+    challenges: RwLock<ByName>,
+    changed: Notify,
+}
+
+impl Shelf {
+    /// The certificate of a name in lower case.
+    pub fn find(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+        self.ordered.load().get(name).cloned()
+    }
+
+    /// One of them, for whoever asks for no name of ours.
+    pub fn first(&self) -> Option<Arc<CertifiedKey>> {
+        self.ordered.load().values().next().cloned()
+    }
+
+    /// The answer to a challenge for a name in lower case, while there is one.
+    pub fn answer(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+        self.challenges.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// Each of them in words.
+    pub fn leaves(&self) -> Vec<Leaf> {
+        self.ordered.load().values().filter_map(|it| Leaf::of(it)).collect()
+    }
+
+    /// Waits until others are shown.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Shows these from the next handshake on.
+    pub(super) fn show(&self, ordered: ByName) {
+        self.ordered.store(Arc::new(ordered));
+        self.changed.notify_one();
+    }
+
+    /// Answers a challenge for a name until what comes back is dropped.
+    pub(super) fn challenge<'a>(
+        &'a self,
+        name: &'a str,
+        digest: &[u8],
+    ) -> Result<Challenge<'a>, Trouble> {
+        let proof = Arc::new(proof(name, digest)?);
+        let mut challenges = self.challenges.write().unwrap_or_else(PoisonError::into_inner);
+        challenges.insert(name.to_owned(), proof);
+        Ok(Challenge { shelf: self, name })
+    }
+}
+
+impl fmt::Debug for Shelf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<String> = self.ordered.load().keys().cloned().collect();
+        f.debug_struct("Shelf").field("ordered", &names).finish_non_exhaustive()
+    }
+}
+
+/// A challenge while it is answered.
+pub struct Challenge<'a> {
+    shelf: &'a Shelf,
+    name: &'a str,
+}
+
+impl Drop for Challenge<'_> {
+    fn drop(&mut self) {
+        let challenges = self.shelf.challenges.write();
+        challenges.unwrap_or_else(PoisonError::into_inner).remove(self.name);
+    }
+}
+
+/// The certificate of RFC 8737, section 3: signed by itself, for this one name, with the digest of
+/// the key authorization in a critical extension.
+fn proof(name: &str, digest: &[u8]) -> Result<CertifiedKey, Trouble> {
+    // The library asserts it.
+    if digest.len() != 32 {
+        return Err(Trouble::Digest);
+    }
+    let mut params = CertificateParams::new([name.to_owned()])?;
+    params.distinguished_name = DistinguishedName::new();
+    params.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
+    let key = KeyPair::generate()?;
+    let made = params.self_signed(&key)?;
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let key = default_provider().key_provider.load_private_key(key).map_err(Trouble::Unusable)?;
+    // Not held against its key: whoever reads certificates refuses an extension that is critical and
+    // that they do not know, as this one has to be.
+    Ok(CertifiedKey::new(vec![made.der().clone()], key))
+}
+
+#[cfg(test)]
+mod tests {
+    use x509_parser::{
+        certificate::X509Certificate,
+        prelude::{FromDer, GeneralName},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_challenge_is_answered_while_it_lasts_and_for_its_name_alone() {
+        let shelf = Shelf::default();
+        let challenge = shelf.challenge("h5.example.com", &[7; 32]).unwrap();
+        let shown = shelf.answer("h5.example.com").unwrap();
+        assert!(shelf.answer("www.example.com").is_none());
+        let (_, leaf) = X509Certificate::from_der(&shown.cert[0]).unwrap();
+        let names = leaf.subject_alternative_name().unwrap().unwrap().value.general_names.clone();
+        assert_eq!(names, [GeneralName::DNSName("h5.example.com")]);
+        let marks: Vec<_> = leaf
+            .extensions()
+            .iter()
+            .filter(|it| it.oid.to_id_string() == "1.3.6.1.5.5.7.1.31")
+            .map(|it| (it.critical, it.value))
+            .collect();
+        assert_eq!(marks, [(true, [[4, 32].as_slice(), &[7; 32]].concat().as_slice())]);
+        drop(challenge);
+        assert!(shelf.answer("h5.example.com").is_none());
+        assert!(shelf.challenge("h5.example.com", b"short").is_err());
+    }
+}

@@ -1,0 +1,175 @@
+//! `[server.acme]`: which certificates are ordered, and from whom. Pure.
+
+use std::{net::IpAddr, ops::Range, path::PathBuf};
+
+use url::Url;
+
+use super::{address, place};
+use crate::{
+    acme::Settings,
+    config::{
+        raw,
+        reader::{Desk, Table, Word},
+    },
+    site::Credentials,
+    wire::Host,
+};
+
+/// The authority that almost everybody means.
+const DIRECTORY: &str = "https://acme-v02.api.letsencrypt.org/directory";
+/// The folder that the packages make.
+const STORAGE: &str = "/var/lib/wxgate/acme";
+
+/// Where the file speaks of it.
+pub struct Place {
+    /// The table.
+    pub at: Range<usize>,
+    /// Whether it names domains.
+    pub named: bool,
+}
+
+/// Reads `[server.acme]`. Without `domains` there are none yet: [`fill`].
+pub fn settings(server: &Table<'_>) -> Option<(Settings, Place)> {
+    let table = server.table("acme", &raw::ACME);
+    let at = table.at.clone()?;
+    if server.value("tls").is_none() {
+        let help = "add `[server.tls]` with `listen = [\"[::]:443\"]`: there they are shown";
+        table.desk.error(at.clone(), "[server.acme] means nothing without [server.tls]", help);
+    }
+    let directory = directory(&table);
+    if !table.boolean("terms_agreed", false) {
+        let place = table.place("terms_agreed").unwrap_or(at.clone());
+        let message = "an authority gives certificates to those who agree to its terms";
+        let help = "read them (Let's Encrypt's are at https://letsencrypt.org/repository/, others are \
+                    named by `termsOfService` in the directory) and write `terms_agreed = true`";
+        table.desk.error(place, message, help);
+    }
+    let storage = table.word("storage").map(|word| table.desk.resolve(word.text));
+    let settings = Settings {
+        domains: domains(&table),
+        contact: contact(&table),
+        directory,
+        believes: authority(&table),
+        storage: storage.unwrap_or_else(|| PathBuf::from(STORAGE)),
+    };
+    let named = table.value("domains").is_some();
+    Some((settings, Place { at, named }))
+}
+
+/// Where the file names no domains, they are all the hosts where visitors arrive.
+pub fn fill<'a>(
+    settings: &mut Settings,
+    place: &Place,
+    hosts: impl Iterator<Item = &'a Host>,
+    desk: &Desk<'_>,
+) {
+    if place.named {
+        return;
+    }
+    for host in hosts {
+        let host = host.as_str().to_owned();
+        if no_certificate(&host).is_none() && !settings.domains.contains(&host) {
+            settings.domains.push(host);
+        }
+    }
+    if settings.domains.is_empty() {
+        let help = "name them: `domains = [\"h5.example.com\"]`";
+        desk.error(place.at.clone(), "there is no name to order a certificate for", help);
+    }
+}
+
+/// Complains that replicas cannot order.
+pub fn among_replicas(place: &Place, desk: &Desk<'_>) {
+    let help = "an authority's question reaches any one of them: let one program get the certificates \
+                (cert-manager, certbot, the proxy in front) and name its files in [server.tls] \
+                certificates; a gateway that is alone needs no Redis (`kind = \"file\"`)";
+    desk.error(place.at.clone(), "[server.acme] is for a gateway that is alone", help);
+}
+
+fn directory(table: &Table<'_>) -> String {
+    let Some(word) = table.word("directory") else { return DIRECTORY.to_owned() };
+    let url = Url::parse(word.text).ok();
+    let good = url
+        .is_some_and(|url| url.scheme() == "https" && url.has_host() && url.username().is_empty());
+    if !good {
+        let message = format!("\"{}\" is no directory of an authority", word.text);
+        let help = format!("write its address, as in \"{DIRECTORY}\"; it begins with https://");
+        table.desk.error(word.at, message, help);
+    }
+    word.text.to_owned()
+}
+
+fn domains(table: &Table<'_>) -> Vec<String> {
+    if let Some(at) = table.empty_array("domains") {
+        let help = "remove it: then they are the hosts of the sites";
+        table.desk.error(at, "there is no name to order a certificate for", help);
+    }
+    let mut domains = Vec::new();
+    for word in table.words("domains").unwrap_or_default() {
+        if word.text.starts_with("*.") {
+            let message = format!("{} cannot be proven by TLS-ALPN-01", word.text);
+            let help = "name each host; a certificate with a star comes from elsewhere, into \
+                        [server.tls] certificates";
+            table.desk.error(word.at, message, help);
+            continue;
+        }
+        let Some(host) = address::host(table, &word) else { continue };
+        if let Some(why) = no_certificate(host.as_str()) {
+            let message = format!("nobody gives certificates for {host}: {why}");
+            table.desk.error(word.at, message, "write a name, as in \"h5.example.com\"");
+        } else if !domains.iter().any(|it| it == host.as_str()) {
+            domains.push(host.as_str().to_owned());
+        }
+    }
+    domains
+}
+
+/// What keeps an authority from naming a host.
+fn no_certificate(host: &str) -> Option<&'static str> {
+    if host.starts_with('[') || host.parse::<IpAddr>().is_ok() {
+        return Some("it is an address");
+    }
+    let odd = |label: &str| label.contains('_') || label.starts_with('-') || label.ends_with('-');
+    host.split('.').any(odd).then_some("names have letters, digits and hyphens inside")
+}
+
+fn contact(table: &Table<'_>) -> Vec<String> {
+    let read = |word: Word<'_>| {
+        let address = word.text.strip_prefix("mailto:");
+        let plain = |c: char| c.is_ascii_graphic() && !matches!(c, ',' | '?' | '<' | '>');
+        let good = |address: &str| {
+            let parts = address.split_once('@');
+            parts.is_some_and(|(name, host)| {
+                !name.is_empty() && host.contains('.') && address.chars().all(plain)
+            })
+        };
+        if address.is_some_and(good) {
+            return Some(word.text.to_owned());
+        }
+        let message = format!("\"{}\" is nothing an authority could write to", word.text);
+        let help = match word.text {
+            text if good(text) => format!("write \"mailto:{text}\""),
+            _ => "write an address, as in \"mailto:ops@example.com\"".to_owned(),
+        };
+        table.desk.error(word.at, message, help);
+        None
+    };
+    table.words("contact").unwrap_or_default().into_iter().filter_map(read).collect()
+}
+
+/// Whom we believe to be the authority.
+fn authority(table: &Table<'_>) -> Credentials {
+    let mut believes = Credentials::new(None);
+    if let Some(word) = table.word("ca") {
+        let path = place::file(table, &word, false);
+        let file = table.desk.sources.file(&path).ok();
+        let content = file.map(|file| file.content).filter(|content| !content.is_empty());
+        if let Some(content) = content
+            && let Err(why) = believes.believe(&content)
+        {
+            let help = "it begins with -----BEGIN CERTIFICATE-----";
+            table.desk.error(word.at, format!("{} {why}", word.text), help);
+        }
+    }
+    believes
+}

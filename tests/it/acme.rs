@@ -1,0 +1,335 @@
+//! Certificates that are ordered, from a real authority.
+
+use std::{
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rustls::RootCertStore;
+use tokio::{net::TcpStream, time::Instant};
+use tokio_rustls::client::TlsStream;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::{
+    fleet::Process,
+    harness::{Plan, ROUTES, Street},
+    openssl,
+    pebble::Pebble,
+    redis::free_port,
+    reload::{Made, goes_on, until},
+    tls::connect,
+    visitor::{Visitor, raw},
+};
+
+const H5: &str = "h5.example.com";
+const WWW: &str = "www.example.com";
+
+/// A gateway as a process, and the authority it orders from.
+struct Place {
+    street: Street,
+    folder: tempfile::TempDir,
+    plain: SocketAddr,
+    tls: SocketAddr,
+    admin: SocketAddr,
+    pebble: Pebble,
+}
+
+impl Place {
+    /// With an authority whose certificates last so many seconds. Neither runs yet.
+    async fn new(seconds: u32) -> Self {
+        let tls = free_port().await;
+        Self::asked_at(tls, tls, seconds).await
+    }
+
+    /// With one that connects to another port than ours.
+    async fn asked_at(asked: u16, tls: u16, seconds: u32) -> Self {
+        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Self {
+            street: Street::usual().await,
+            folder: tempfile::tempdir().unwrap(),
+            plain: at(free_port().await),
+            tls: at(tls),
+            admin: at(free_port().await),
+            pebble: Pebble::new(asked, seconds).await,
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes the file, with these lines in `[server.tls]` and in `[server.acme]`.
+    fn write(&self, name: &str, tls: &str, acme: &str) {
+        let orders = self.pebble.table(&self.path("acme"), acme);
+        let server = format!("[server.tls]\nlisten = [\"{}\"]\n{tls}\n{orders}", self.tls);
+        let more = format!("[admin]\nlisten = \"{}\"\n", self.admin);
+        let plan = Plan { server, more, ..Plan::site(ROUTES) };
+        let text = plan.text(self.street.wechat, &format!("\"http://{}\"", self.street.site.addr));
+        let text = text.replace("[\"127.0.0.1:0\"]", &format!("[\"{}\"]", self.plain));
+        std::fs::write(self.path(name), text).unwrap();
+    }
+
+    async fn serve(&self) -> Process {
+        let log = std::fs::File::options().create(true).append(true).open(self.path("log"));
+        let file = self.path("config.toml");
+        Process::start_into(&file, self.plain, self.admin.port(), log.unwrap().into()).await
+    }
+
+    async fn handshake(
+        &self,
+        roots: &RootCertStore,
+        name: &'static str,
+        protocol: &[u8],
+    ) -> std::io::Result<TlsStream<TcpStream>> {
+        connect(self.tls, roots, name, protocol).await
+    }
+
+    /// The serial number of the certificate that a name gets, if these roots believe in it.
+    async fn serial(&self, roots: &RootCertStore, name: &'static str) -> Option<String> {
+        let stream = self.handshake(roots, name, b"http/1.1").await.ok()?;
+        let leaf = stream.get_ref().1.peer_certificates().unwrap()[0].clone();
+        let (_, leaf) = X509Certificate::from_der(&leaf).unwrap();
+        Some(leaf.raw_serial_as_string())
+    }
+
+    /// Waits for a certificate: a try in vain is repeated after ten seconds.
+    async fn wait_for(&self, roots: &RootCertStore, name: &'static str) -> String {
+        let begun = Instant::now();
+        loop {
+            if let Some(serial) = self.serial(roots, name).await {
+                return serial;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(30), "{}", self.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn admin(&self, path: &str) -> String {
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        raw(self.admin, &request).await
+    }
+
+    /// Whether the status page has this trouble.
+    async fn finds(&self, cause: &str) -> bool {
+        self.admin("/status.json").await.contains(&format!("\"cause\":\"{cause}\""))
+    }
+
+    async fn counts(&self, line: &str) -> bool {
+        self.admin("/metrics").await.lines().any(|it| it == line)
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).unwrap()
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_comes_for_each_host_and_outlives_a_restart() {
+    let mut it = Place::new(86_400).await;
+    it.write("config.toml", "", "contact = \"mailto:ops@example.com\"");
+    let process = it.serve().await;
+
+    // The authority is away. We are there all the same: it has to reach us, and plain http has no
+    // need of it. Visitors of https are refused in the handshake.
+    until("the first tries", async || it.log().matches("no certificate came").count() >= 2).await;
+    assert!(it.counts("wxgate_acme_up{domain=\"www.example.com\"} 0").await);
+    assert!(it.admin("/readyz").await.starts_with("HTTP/1.1 200"));
+    assert_eq!(Visitor::desktop(it.plain).get("/static/a").await.status, 200);
+    let refused = openssl::says(it.tls, it.folder.path(), "-servername h5.example.com", "").await;
+    assert!(refused.contains("alert access denied"), "{refused}");
+    until("the page says so", async || it.finds("certificate_missing").await).await;
+    let said = it.log();
+    assert!(said.contains("no certificate came") && said.contains("does not answer"), "{said}");
+
+    // It comes, and is asked again by itself.
+    it.pebble.start().await;
+    let roots = it.pebble.roots().await;
+    it.wait_for(&roots, H5).await;
+    it.wait_for(&roots, WWW).await;
+    let serial = it.serial(&roots, H5).await;
+    assert_ne!(serial, it.serial(&roots, WWW).await, "each name has its own");
+    let mut visitor = it.handshake(&roots, H5, b"http/1.1").await.unwrap();
+    assert!(goes_on(&mut visitor).await);
+    let h2 = it.handshake(&roots, WWW, b"h2").await.unwrap();
+    assert_eq!(h2.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    assert!(it.counts("wxgate_acme_up{domain=\"h5.example.com\"} 1").await);
+    assert!(it.counts("wxgate_acme_orders_total{result=\"issued\"} 2").await);
+    let metrics = it.admin("/metrics").await;
+    for name in ["certificate_expiry_timestamp_seconds", "certificate_start_timestamp_seconds"] {
+        assert!(metrics.contains(&format!("wxgate_{name}{{name=\"{H5}\"}}")), "{metrics}");
+    }
+    assert!(metrics.contains("wxgate_tls_handshakes_total{result=\"challenge\""), "{metrics}");
+    until("the page says so", async || !it.finds("certificate_missing").await).await;
+
+    // For us alone, and never in the log.
+    let folder = it.path("acme").join(format!("127.0.0.1-{}-dir", it.pebble.port));
+    assert_eq!((mode(&it.path("acme")), mode(&folder)), (0o700, 0o700));
+    let mut files = Vec::new();
+    for file in std::fs::read_dir(&folder).unwrap() {
+        let file = file.unwrap();
+        assert_eq!(mode(&file.path()), 0o600, "{:?}", file.path());
+        files.push(file.file_name().into_string().unwrap());
+    }
+    for file in ["account.json", "h5.example.com.pem", "www.example.com.pem"] {
+        assert!(files.iter().any(|it| it == file), "{files:?}");
+    }
+    let pem = std::fs::read_to_string(folder.join("h5.example.com.pem")).unwrap();
+    let key = pem.split("PRIVATE KEY-----").nth(1).unwrap().trim().lines().next().unwrap();
+    assert!(!it.log().contains(key) && !it.log().contains("PRIVATE KEY"));
+
+    // A restart needs no authority: what was kept is shown from the first handshake on.
+    drop(process);
+    it.pebble.stop().await;
+    let _process = it.serve().await;
+    assert_eq!(it.serial(&roots, H5).await, serial);
+    assert!(!it.counts("wxgate_acme_orders_total{result=\"failed\"} 1").await);
+    it.street.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn renewals_come_in_time_and_the_old_certificate_outlives_its_authority() {
+    let mut it = Place::new(12).await;
+    it.pebble.start().await;
+    let roots = it.pebble.roots().await;
+    it.write("config.toml", "", "domains = [\"h5.example.com\"]");
+    let _process = it.serve().await;
+    let first = it.wait_for(&roots, H5).await;
+    let mut before = it.handshake(&roots, H5, b"http/1.1").await.unwrap();
+    assert!(goes_on(&mut before).await);
+
+    // It is never over while a new one can be had.
+    until("the second", async || it.serial(&roots, H5).await.expect("none is good") != first).await;
+    assert!(goes_on(&mut before).await, "who was connected before stays so");
+
+    // The authority goes. What is at hand stays, and the trouble is told.
+    it.pebble.stop().await;
+    until("trouble", async || it.counts("wxgate_acme_up{domain=\"h5.example.com\"} 0").await).await;
+    let last = it.serial(&roots, H5).await;
+    assert!(last.is_some());
+    until("the page says so", async || it.finds("certificate_not_renewed").await).await;
+
+    // Another is in its place, which knows nothing of our account.
+    it.pebble.start().await;
+    let others = it.pebble.roots().await;
+    it.wait_for(&others, H5).await;
+    assert!(goes_on(&mut before).await, "who was connected before stays so");
+    it.street.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn domains_change_at_a_reload_and_one_process_orders() {
+    let mut it = Place::new(86_400).await;
+    it.pebble.start().await;
+    let roots = it.pebble.roots().await;
+    it.write("config.toml", "", "domains = [\"h5.example.com\"]");
+    let process = it.serve().await;
+    let serial = Some(it.wait_for(&roots, H5).await);
+    assert!(it.serial(&roots, WWW).await.is_none(), "only what is named is ordered");
+
+    it.write("config.toml", "", "domains = [\"h5.example.com\", \"www.example.com\"]");
+    process.signal("HUP").await;
+    it.wait_for(&roots, WWW).await;
+    assert_eq!(it.serial(&roots, H5).await, serial, "what is there is not ordered again");
+
+    // Another process, another port, the same folder: it shows what the first one got.
+    let second = Place { tls: SocketAddr::from(([127, 0, 0, 1], free_port().await)), ..it };
+    let port = free_port().await;
+    let text = std::fs::read_to_string(second.path("config.toml")).unwrap();
+    let text = text.replace(&second.admin.to_string(), &format!("127.0.0.1:{port}"));
+    let text = text.replace(&second.plain.to_string(), "127.0.0.1:0");
+    let [old, new] = [process.gateway, second.tls].map(|it| it.to_string());
+    assert_ne!(old, new);
+    let listens = text.split("[server.tls]\nlisten = [\"").nth(1).unwrap().split('"').next();
+    let text = text.replace(listens.unwrap(), &new);
+    std::fs::write(second.path("second.toml"), text).unwrap();
+    let other = Process::start(&second.path("second.toml"), second.tls, port).await;
+    assert_eq!(second.serial(&roots, H5).await, serial);
+    assert!(second.serial(&roots, WWW).await.is_some());
+    assert_eq!(second.pebble.said("Issued certificate serial"), 2);
+
+    // A file that has the name comes first, and nothing is restarted for it.
+    let mut it = second;
+    it.tls = listens.unwrap().parse().unwrap();
+    let made = Made::new();
+    std::fs::write(it.path("cert.pem"), &made.cert).unwrap();
+    std::fs::write(it.path("key.pem"), &made.key).unwrap();
+    let files = format!(
+        "certificates = [{{ cert = \"{}\", key = \"{}\" }}]",
+        it.path("cert.pem").display(),
+        it.path("key.pem").display()
+    );
+    it.write("config.toml", &files, "");
+    process.signal("HUP").await;
+    until("the file's", async || it.serial(&made.roots, H5).await.is_some()).await;
+    assert!(it.serial(&roots, WWW).await.is_some());
+    assert!(!it.log().contains("only a restart"), "{}", it.log());
+    drop(other);
+    it.street.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_challenge_is_answered_to_an_authority_and_changes_nothing_for_others() {
+    // The authority is led to somebody who takes connections and says nothing, so that its
+    // challenge lasts; then it gives up.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let asked = silent.local_addr().unwrap().port();
+    let mut it = Place::asked_at(asked, free_port().await, 86_400).await;
+    let made = Made::new();
+    std::fs::write(it.path("cert.pem"), &made.cert).unwrap();
+    std::fs::write(it.path("key.pem"), &made.key).unwrap();
+    let files = format!(
+        "certificates = [{{ cert = \"{}\", key = \"{}\" }}]",
+        it.path("cert.pem").display(),
+        it.path("key.pem").display()
+    );
+    it.pebble.start().await;
+    it.write("config.toml", &files, ""); // the file has h5, so www alone is ordered
+    let _process = it.serve().await;
+    let says = async |options: &str| {
+        let page = format!("GET /static/a HTTP/1.1\r\nhost: {H5}\r\nconnection: close\r\n\r\n");
+        openssl::says(it.tls, it.folder.path(), options, &page).await
+    };
+    let challenge = "-servername WWW.example.com -alpn acme-tls/1";
+    let mut answer = says(challenge).await;
+    let begun = Instant::now();
+    while !answer.contains("ALPN protocol: acme-tls/1") {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{answer}\n{}", it.log());
+        answer = says(challenge).await;
+    }
+    assert!(!answer.contains("HTTP/1.1"), "nothing is spoken under this name: {answer}");
+    assert!(answer.contains("self-signed certificate"), "{answer}");
+    let (alone, among) = ("-servername www.example.com", "-servername www.example.com -alpn");
+    for (options, alpn, served) in [
+        (alone.to_owned(), "No ALPN negotiated", true),
+        (format!("{among} http/1.1"), "ALPN protocol: http/1.1", true),
+        (format!("{among} acme-tls/1,http/1.1"), "ALPN protocol: http/1.1", true),
+        (format!("{among} acme-tls/1,h2"), "ALPN protocol: h2", false),
+        (format!("{among} acme-tls/1,spdy/3"), "alert access denied", false),
+        (format!("{among} spdy/3"), "alert no application protocol", false),
+        (format!("-servername {H5} -alpn acme-tls/1"), "alert access denied", false),
+        ("-servername other.example.net -alpn acme-tls/1".to_owned(), "alert access denied", false),
+        ("-servername .. -alpn acme-tls/1".to_owned(), "alert", false),
+        ("-noservername -alpn acme-tls/1".to_owned(), "alert access denied", false),
+    ] {
+        let answer = says(&options).await;
+        assert!(answer.contains(alpn), "{options}: no {alpn:?} in {answer}");
+        assert_eq!(answer.contains("HTTP/1.1 200"), served, "{options}: {answer}");
+    }
+    // The authority was not convinced: the log says why, and what helps.
+    let begun = Instant::now();
+    while !it.log().contains("no certificate came") {
+        assert!(begun.elapsed() < Duration::from_secs(40), "{}", it.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let said = it.log();
+    assert!(said.contains("port 443 of this name") && said.contains("www.example.com"), "{said}");
+    assert!(says(challenge).await.contains("alert access denied"), "the challenge is over");
+    it.street.close().await;
+}
