@@ -25,6 +25,7 @@ need chromium chromium
 need curl curl
 need ip iproute2
 need groff groff-base
+need pebble pebble
 need objdump binutils
 [ -e /usr/include/stdlib.h ] || missing="$missing libc6-dev"
 # Without a Chinese font the screenshots show boxes.

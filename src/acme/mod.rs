@@ -102,10 +102,10 @@ impl Trouble {
 
 impl From<instant_acme::Error> for Trouble {
     fn from(error: instant_acme::Error) -> Self {
-        match error {
-            instant_acme::Error::Api(problem) => Self::Refused(Box::new(problem)),
-            error => Self::Authority(error),
+        if let instant_acme::Error::Api(problem) = error {
+            return Self::Refused(Box::new(problem));
         }
+        Self::Authority(error)
     }
 }
 

@@ -65,7 +65,7 @@ async fn open(
     identifiers: &[Identifier],
     replaces: Option<&Made>,
 ) -> Result<Order, Trouble> {
-    if let Some(id) = replaces.and_then(|it| identifier(it)) {
+    if let Some(id) = replaces.and_then(identifier) {
         match account.new_order(&NewOrder::new(identifiers).replaces(id)).await {
             Ok(order) => return Ok(order),
             Err(instant_acme::Error::Api(problem)) if !is_about_the_old(&problem) => {
@@ -160,7 +160,7 @@ mod tests {
             (pair(&cert, &other.signing_key.serialize_pem()), "h5.example.com"),
             (pair(&cert, ""), "h5.example.com"),
             (pair("", &key), "h5.example.com"),
-            (pair(&cert[..cert.len() / 2], &key), "h5.example.com"),
+            (pair(&cert.replace("-----END", ""), &key), "h5.example.com"),
             (String::new(), "h5.example.com"),
         ] {
             assert!(read(pem.as_bytes(), name).is_err(), "{name}: {pem}");

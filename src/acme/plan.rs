@@ -160,10 +160,9 @@ mod tests {
         }
         assert_eq!(waits[..8], WAITS);
         assert_eq!((waits[11], tries.failures, first_hour), (43_200, 12, 5));
-        let leaf = leaf(DAY);
-        let tries = Tries { failures: 9, ..tries }.another(now, Some(&leaf), 1.0);
+        let tries = Tries { failures: 9, ..tries }.another(now, Some(&leaf(DAY)), 1.0);
         assert_eq!(tries.next.since(now), DAY / 20 * 11 / 10, "a life of a day has no half days");
-        let none = Tries::default().another(now, Some(&super::tests::leaf(0)), 0.0);
+        let none = Tries::default().another(now, Some(&leaf(0)), 0.0);
         assert!(none.next > now, "time always passes");
     }
 

@@ -17,6 +17,7 @@ mod broker;
 mod clocks;
 mod finding;
 mod online;
+mod orders;
 
 use finding::{Finding, State};
 
@@ -127,6 +128,7 @@ impl fmt::Display for Summary<'_> {
             write!(f, "; {}", counts(&config.warnings))?;
         }
         writeln!(f, "\n\nVisitors   {}", listeners(config).join(", "))?;
+        f.write_str(&orders::about(config))?;
         writeln!(f, "Admin      http://{}", config.admin.listen)?;
         writeln!(f, "Store      {}", config.gateway.store)?;
         for site in sites {
@@ -272,6 +274,7 @@ fn summary_json(config: &Config) -> Value {
         "complaints": config.warnings.to_json(),
         "listen": listeners(config),
         "admin": config.admin.listen.to_string(),
+        "orders": orders::json(config),
         "sites": config.gateway.sites.all().iter().map(site).collect::<Vec<_>>(),
         "broker": config.gateway.broker.as_ref().map(broker::json),
         "accounts": config.accounts.iter().map(account).collect::<Vec<_>>(),
@@ -321,6 +324,23 @@ upstream = ["http://[fd00::5]:8000", "https://site.internal"]
         for part in expected {
             assert!(text.contains(part), "lacks {part:?}:\n{text}");
         }
+    }
+
+    #[test]
+    fn what_is_ordered_is_said_and_where_the_authority_asks() {
+        let certificates = "certificates = [{ cert = \"cert.pem\", key = \"key.pem\" }]";
+        let orders = CONFIG.replace(certificates, "[server.acme]\nterms_agreed = true");
+        let (text, good) = said(&orders, Form::Plain);
+        assert!(good, "{text}");
+        let host = "acme-v02.api.letsencrypt.org";
+        for part in [
+            format!("Orders     h5.example.com, www.example.com from {host}\n"),
+            format!("{host} connects to port 443 of each: it has to be passed on to 8443 here"),
+        ] {
+            assert!(text.contains(&part), "lacks {part:?}:\n{text}");
+        }
+        let at_443 = orders.replace("[server.tls]", "[server.tls]\nlisten = \"0.0.0.0:443\"");
+        assert!(said(&at_443, Form::Plain).0.contains("port 443 of each\n"));
     }
 
     #[test]

@@ -71,17 +71,23 @@ fn the_file_at_the_root_loads_and_explains_every_key() {
             assert!(explained, "config.toml says nothing of `{key}` in {}", section.title);
         }
     }
-    assert_eq!(seen, 125, "the count in this test is out of date");
+    assert_eq!(seen, 132, "the count in this test is out of date");
 }
 
 /// Keys that `config.toml` shows an example of, commented out, and no default.
-const EXAMPLES: [&str; 29] = [
+const EXAMPLES: [&str; 34] = [
     "dir",
     "extra",
     "aliases",
     "verify_files",
     "callback_host",
     "certificates",
+    // Of a table that is a comment as a whole.
+    "terms_agreed",
+    "domains",
+    "contact",
+    "directory",
+    "storage",
     "profile_refresh",
     "otlp",
     "origins",
@@ -147,6 +153,36 @@ fn the_defaults_it_shows_are_the_defaults() {
 }
 
 #[test]
+fn the_orders_it_shows_load_and_show_the_defaults() {
+    let text = include_str!("../../config.toml");
+    let (_, orders) = text.split_once("# [server.acme]").unwrap();
+    let line = |key: &str| {
+        let found = orders.lines().find(|line| line.starts_with(&format!("# {key} = ")));
+        found.unwrap().strip_prefix("# ").unwrap()
+    };
+    let shown = |lines: &str| {
+        let table = format!("[server.tls]\n[server.acme]\nterms_agreed = true\n{lines}\n");
+        parse(&format!("{table}{MINIMAL}")).server.tls.unwrap().acme.unwrap()
+    };
+    let usual = shown("");
+    for key in ["domains", "directory", "storage"] {
+        assert_eq!(shown(line(key)), usual, "{key}");
+    }
+    assert_eq!(line("terms_agreed"), "terms_agreed = true");
+    assert_eq!(shown(line("contact")).contact, ["mailto:ops@example.com"]);
+    let more = "[[site]]\nhosts = [\"H5.example.org\", \"127.0.0.1\", \"a_b.example.org\"]\n\
+                public_url = \"https://h5.example.org\"\naccount = \"main\"\nupstream = \"http://10.0.0.5\"\n\
+                [broker]\nhost = \"auth.example.com\"\n[[broker.client]]\nname = \"shop\"\n\
+                account = \"main\"\nreturn_to = [\"https://shop.example.com/\"]\n";
+    let text = format!("[server.tls]\n[server.acme]\nterms_agreed = true\n{MINIMAL}{more}");
+    let text =
+        text.replace("name = \"main\"", "name = \"main\"\ncallback_host = \"in.example.com\"");
+    let orders = parse(&text).server.tls.unwrap().acme.unwrap();
+    let all = ["h5.example.com", "h5.example.org", "in.example.com", "auth.example.com"];
+    assert_eq!(orders.domains, all, "all hosts that are names");
+}
+
+#[test]
 fn the_broker_it_shows_loads_and_shows_the_defaults() {
     let text = include_str!("../../config.toml");
     let (before, broker) = text.split_once("# [broker]").unwrap();
@@ -198,6 +234,7 @@ fn every_key_is_read() {
         (&raw::SERVER, "[server]"),
         (&raw::TLS, "[server.tls]"),
         (&raw::CERTIFICATE, "[[server.tls.certificates]]"),
+        (&raw::ACME, "[server.acme]"),
         (&raw::LIMITS, "[server.limits]"),
         (&raw::ADMIN, "[admin]"),
         (&raw::SESSION, "[session]"),

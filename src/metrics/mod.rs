@@ -105,16 +105,10 @@ impl Default for Metrics {
         let why = "TLS handshakes of visitors, by what came of them";
         let handshakes =
             collect(&mut registry, tally("tls_handshakes", why, ["result", "version"]));
-        let why = "Spans for the collector: sent, failed, or dropped";
-        let spans = collect(&mut registry, alone("spans", why, "result"));
-        let why = "Orders of certificates, by what came of them";
-        let orders = collect(&mut registry, alone("acme_orders", why, "result"));
+        let [spans, orders] = results(&mut registry);
         let health = collect(&mut registry, Health::default());
         let wechat = collect(&mut registry, Calls::default());
-        let help = "When a certificate of ours ends";
-        let certificates = register(&mut registry, "certificate_expiry_timestamp_seconds", help);
-        let help = "When a certificate of ours began";
-        let begins = register(&mut registry, "certificate_start_timestamp_seconds", help);
+        let certificates = lives(&mut registry);
         let help = "What the status page says is wrong: 1 while it lasts";
         let problems = register(&mut registry, "problem", help);
         let connections = register(&mut registry, "connections", "Connections of visitors");
@@ -133,7 +127,7 @@ impl Default for Metrics {
             orders,
             health,
             wechat,
-            certificates: [begins, certificates],
+            certificates,
             problems,
             connections,
             news,
@@ -151,6 +145,22 @@ fn introduce(registry: &mut Registry) -> Timestamp {
     let start: Gauge = register(registry, "start_timestamp_seconds", "When it began");
     start.set(i64::try_from(began.0).unwrap_or_default());
     began
+}
+
+/// What came of spans, and of orders of certificates.
+fn results(registry: &mut Registry) -> [Arc<Tally<1>>; 2] {
+    let spans = "Spans for the collector: sent, failed, or dropped";
+    let spans = collect(registry, Tally::new("spans", spans, ["result"]));
+    let orders = "Orders of certificates, by what came of them";
+    [spans, collect(registry, Tally::new("acme_orders", orders, ["result"]))]
+}
+
+/// When our certificates begin, and when they end.
+fn lives(registry: &mut Registry) -> [Family<Names, Gauge>; 2] {
+    let begins = "When a certificate of ours began";
+    let begins = register(registry, "certificate_start_timestamp_seconds", begins);
+    let ends = "When a certificate of ours ends";
+    [begins, register(registry, "certificate_expiry_timestamp_seconds", ends)]
 }
 
 fn register<M>(registry: &mut Registry, name: &str, help: &str) -> M

@@ -71,6 +71,16 @@ impl Place {
         std::fs::write(self.path(name), text).unwrap();
     }
 
+    /// A certificate in files, for h5, and the line that names them.
+    fn file(&self) -> (Made, String) {
+        let made = Made::new();
+        let (cert, key) = (self.path("cert.pem"), self.path("key.pem"));
+        std::fs::write(&cert, &made.cert).unwrap();
+        std::fs::write(&key, &made.key).unwrap();
+        let [cert, key] = [cert.display(), key.display()];
+        (made, format!("certificates = [{{ cert = \"{cert}\", key = \"{key}\" }}]"))
+    }
+
     async fn serve(&self) -> Process {
         let log = std::fs::File::options().create(true).append(true).open(self.path("log"));
         let file = self.path("config.toml");
@@ -257,14 +267,7 @@ async fn domains_change_at_a_reload_and_one_process_orders() {
     // A file that has the name comes first, and nothing is restarted for it.
     let mut it = second;
     it.tls = listens.unwrap().parse().unwrap();
-    let made = Made::new();
-    std::fs::write(it.path("cert.pem"), &made.cert).unwrap();
-    std::fs::write(it.path("key.pem"), &made.key).unwrap();
-    let files = format!(
-        "certificates = [{{ cert = \"{}\", key = \"{}\" }}]",
-        it.path("cert.pem").display(),
-        it.path("key.pem").display()
-    );
+    let (made, files) = it.file();
     it.write("config.toml", &files, "");
     process.signal("HUP").await;
     until("the file's", async || it.serial(&made.roots, H5).await.is_some()).await;
@@ -281,14 +284,7 @@ async fn a_challenge_is_answered_to_an_authority_and_changes_nothing_for_others(
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let asked = silent.local_addr().unwrap().port();
     let mut it = Place::asked_at(asked, free_port().await, 86_400).await;
-    let made = Made::new();
-    std::fs::write(it.path("cert.pem"), &made.cert).unwrap();
-    std::fs::write(it.path("key.pem"), &made.key).unwrap();
-    let files = format!(
-        "certificates = [{{ cert = \"{}\", key = \"{}\" }}]",
-        it.path("cert.pem").display(),
-        it.path("key.pem").display()
-    );
+    let (_, files) = it.file();
     it.pebble.start().await;
     it.write("config.toml", &files, ""); // the file has h5, so www alone is ordered
     let _process = it.serve().await;
@@ -331,5 +327,33 @@ async fn a_challenge_is_answered_to_an_authority_and_changes_nothing_for_others(
     let said = it.log();
     assert!(said.contains("port 443 of this name") && said.contains("www.example.com"), "{said}");
     assert!(says(challenge).await.contains("alert access denied"), "the challenge is over");
+    it.street.close().await;
+}
+
+#[tokio::test]
+async fn check_asks_the_authority() {
+    let mut it = Place::new(86_400).await;
+    it.write("config.toml", "", "");
+    let file = it.path("config.toml");
+    let check = async |more: &[&str]| {
+        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_wxgate"))
+            .args(["check", "--config"])
+            .arg(&file)
+            .args(more)
+            .output();
+        String::from_utf8(output.await.unwrap().stdout).unwrap()
+    };
+    let line = |text: &str| {
+        let found = text.lines().find(|line| line.contains("orders    127.0.0.1: "));
+        found.unwrap_or_else(|| panic!("{text}")).to_owned()
+    };
+    let away = check(&["--online"]).await;
+    assert!(line(&away).starts_with("bad"), "{away}");
+    it.pebble.start().await;
+    let there = check(&["--online"]).await;
+    assert!(line(&there).starts_with("ok"), "{there}");
+    assert!(line(&there).contains("data:text/plain"), "the terms of Pebble: {there}");
+    let said = check(&[]).await;
+    assert!(said.contains("Orders     h5.example.com, www.example.com from 127.0.0.1"), "{said}");
     it.street.close().await;
 }

@@ -9,7 +9,7 @@ use tokio::{
 
 use super::{callback_domains, clocks, console, finding::Finding};
 use crate::{
-    causes,
+    acme, causes,
     clock::{self, Timestamp},
     config::Config,
     metrics::Metrics,
@@ -57,6 +57,9 @@ async fn everybody(config: &Config) -> Vec<Finding> {
             let (site, endpoint) = (Arc::clone(site), endpoint.clone());
             questions.spawn_local(ask_upstream(next(), site, endpoint, Arc::clone(&tls)));
         }
+    }
+    if let Some(settings) = super::orders::settings(config) {
+        questions.spawn_local(ask_authority(next(), settings.clone(), Arc::clone(&tls)));
     }
     for host in public_hosts(config) {
         questions.spawn_local(ask_dns(next(), host));
@@ -203,6 +206,16 @@ async fn ask_upstream(
     };
     heard.findings.push(finding);
     heard
+}
+
+async fn ask_authority(
+    place: usize,
+    settings: acme::Settings,
+    tls: Arc<rustls::ClientConfig>,
+) -> Heard {
+    let (finding, clock) = super::orders::ask(&settings, &tls).await;
+    let clocks = clock.map(|(host, date)| (host, date, clock::system())).into_iter().collect();
+    Heard { place, findings: vec![finding], clocks }
 }
 
 fn upstream_remedy(error: &io::Error) -> &'static str {

@@ -115,7 +115,7 @@ fn domains(table: &Table<'_>) -> Vec<String> {
         }
         let Some(host) = address::host(table, &word) else { continue };
         if let Some(why) = no_certificate(host.as_str()) {
-            let message = format!("nobody gives certificates for {host}: {why}");
+            let message = format!("no certificate can be ordered for {host}: {why}");
             table.desk.error(word.at, message, "write a name, as in \"h5.example.com\"");
         } else if !domains.iter().any(|it| it == host.as_str()) {
             domains.push(host.as_str().to_owned());

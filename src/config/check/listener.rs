@@ -152,7 +152,10 @@ fn tls(server: &Table<'_>, acme: Option<Orders>, taken: &mut Vec<Placed>) -> Opt
     let named =
         table.value("certificates").is_some() && table.empty_array("certificates").is_none();
     if !named && acme.is_none() {
-        table.missing("certificates");
+        let message = "`certificates` is missing in [server.tls]";
+        let help = "add `certificates = [{ cert = \"fullchain.pem\", key = \"privkey.pem\" }]`, or let \
+                    them be ordered: [server.acme]";
+        table.desk.error(table.at.clone(), message, help);
     }
     let certificates = table.tables("certificates", &raw::CERTIFICATE);
     let files = |table: &Table<'_>| {

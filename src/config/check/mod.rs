@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     admin, gateway, logs, server,
-    site::{Account, Sites},
+    site::{Account, Broker, Site, Sites},
 };
 
 mod account;
@@ -71,17 +71,8 @@ pub fn check<'a>(document: &'a DeTable<'a>, desk: &'a Desk<'a>) -> Option<Checke
     let (broker, clients) = broker::broker(&file, &plan);
     used.extend(clients);
     account::unused(desk, &accounts, &used);
-    let tls = front.server.tls.as_mut();
-    if let (Some(place), Some(orders)) = (&front.orders, tls.and_then(|tls| tls.acme.as_mut())) {
-        let callbacks = accounts.iter().filter_map(|it| it.account.as_ref()?.callback.as_ref());
-        let hosts = sites.iter().flat_map(|site| &site.hosts);
-        let hosts = hosts.chain(callbacks.map(|callback| &callback.host));
-        let broker = broker.iter().map(|broker| broker.public_url.host());
-        acme::fill(orders, place, hosts.chain(broker), desk);
-        if plan.replicas {
-            acme::among_replicas(place, desk);
-        }
-    }
+    let replicas = plan.replicas;
+    orders(&mut front, (&accounts, &sites, broker.as_ref()), (desk, replicas));
     Some(Checked {
         server: front.server,
         admin: front.admin,
@@ -102,4 +93,23 @@ pub fn check<'a>(document: &'a DeTable<'a>, desk: &'a Desk<'a>) -> Option<Checke
         },
         log,
     })
+}
+
+/// Where the file names no names to order for, they are all those where visitors arrive.
+fn orders(
+    front: &mut listener::Front,
+    (accounts, sites, broker): (&[account::Listed<'_>], &[Site], Option<&Broker>),
+    (desk, replicas): (&Desk<'_>, bool),
+) {
+    let tls = front.server.tls.as_mut();
+    let (Some(place), Some(orders)) = (&front.orders, tls.and_then(|tls| tls.acme.as_mut())) else {
+        return;
+    };
+    let callbacks = accounts.iter().filter_map(|it| it.account.as_ref()?.callback.as_ref());
+    let hosts = sites.iter().flat_map(|site| &site.hosts);
+    let hosts = hosts.chain(callbacks.map(|callback| &callback.host));
+    if replicas {
+        acme::among_replicas(place, desk);
+    }
+    acme::fill(orders, place, hosts.chain(broker.map(|broker| broker.public_url.host())), desk);
 }
