@@ -82,7 +82,7 @@ async fn run(around: Around, mut wish: watch::Receiver<Option<Arc<Settings>>>) {
     loop {
         let wanted = wish.borrow_and_update().clone();
         let names = wanted.as_ref().map(|it| it.domains.clone()).unwrap_or_default();
-        around.metrics.health.keep(Part::Certificate, |name| names.iter().any(|it| it == name));
+        around.metrics.health.keep_orders(&names);
         let house = wanted.map(|settings| House::open(settings, &around)).transpose();
         match house {
             Ok(Some(mut house)) => {

@@ -120,6 +120,12 @@ impl Health {
         all.filter(|(of, ..)| of == site).map(|(_, name, vital)| (name, vital)).collect()
     }
 
+    /// Forgets the names that nothing is ordered for any more.
+    pub fn keep_orders(&self, names: &[String]) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|(part, _, name), _| *part != Part::Certificate || names.contains(name));
+    }
+
     /// Forgets the servers of sites that are no longer configured.
     pub fn keep_servers(&self, wanted: impl Fn(&str, &str) -> bool) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
