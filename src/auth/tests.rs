@@ -33,6 +33,7 @@ pub fn site() -> Site {
             balance: crate::site::Balance::default(),
             slow_start: Duration::ZERO,
             checkup: None,
+            limit: None,
             connect_timeout: Duration::ZERO,
             response_timeout: Duration::ZERO,
             tls: None,

@@ -144,7 +144,9 @@ impl Error {
             | Self::Upstream(upstream::Error::Unreachable(_) | upstream::Error::Broken(_)) => {
                 StatusCode::BAD_GATEWAY
             }
-            Self::Unsure | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unsure | Self::Store(_) | Self::Upstream(upstream::Error::Full) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Token(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -177,6 +179,7 @@ impl Error {
             | Self::Upstream(upstream::Error::Unreachable(_) | upstream::Error::Broken(_)) => {
                 Notice::SiteUnreachable
             }
+            Self::Upstream(upstream::Error::Full) => Notice::Overloaded,
             Self::Unsure => Notice::Unsure,
             Self::Token(_) => Notice::Internal,
         }
@@ -228,6 +231,9 @@ impl Error {
 
     /// The key of the limit that the visitor met, for the metrics.
     pub fn limit(&self) -> Option<&'static str> {
+        if matches!(self, Self::Upstream(upstream::Error::Full)) {
+            return Some("upstream_connections");
+        }
         match self.status() {
             StatusCode::TOO_MANY_REQUESTS => Some("logins_per_minute"),
             StatusCode::PAYLOAD_TOO_LARGE => Some("body_size"),

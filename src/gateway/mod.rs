@@ -75,11 +75,12 @@ pub struct Worker {
 
 impl Worker {
     /// A thread's part, with no connections and an empty cache.
-    pub fn new(gateway: Arc<Gateway>, arena: Rc<Arena>) -> Self {
+    /// Of connections to sites it keeps at most so many that are idle.
+    pub fn new(gateway: Arc<Gateway>, arena: Rc<Arena>, most_idle: usize) -> Self {
         let counters = gateway.metrics.thread();
         let desk = Rc::new(Desk::new(gateway.rules.load_full(), 0, &counters));
         let backends = Arc::clone(&gateway.backends);
-        let upstream = Upstream::new(Arc::clone(&gateway.tls), (arena, backends));
+        let upstream = Upstream::new(Arc::clone(&gateway.tls), (arena, backends), most_idle);
         let lines = Lines::new(gateway.log.clone(), gateway.traces.clone());
         let post = Post::new(&gateway.feed);
         Self { gateway, desk: RefCell::new(desk), upstream, post, lines, counters }

@@ -9,6 +9,7 @@ mod health;
 mod tally;
 mod thread;
 mod threads;
+mod waiting;
 
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use prometheus_client::{
 pub use health::{Health, Part, Vital};
 pub use tally::{Tally, Word};
 pub use thread::{Class, SiteCounters, Sum, Thread, Times};
+pub use waiting::Waiting;
 
 use crate::clock::{self, Timestamp};
 use calls::Calls;
@@ -60,6 +62,7 @@ pub struct Metrics {
     /// The servers around us.
     pub health: Arc<Health>,
     wechat: Arc<Calls>,
+    waiting: Family<OfSite, Gauge>,
     /// When they begin, and when they end.
     certificates: [Family<Names, Gauge>; 2],
     problems: Family<Problem, Gauge>,
@@ -72,6 +75,11 @@ pub struct Metrics {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Names {
     name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfSite {
+    site: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -109,8 +117,7 @@ impl Default for Metrics {
         let health = collect(&mut registry, Health::default());
         let wechat = collect(&mut registry, Calls::default());
         let certificates = lives(&mut registry);
-        let help = "What the status page says is wrong: 1 while it lasts";
-        let problems = register(&mut registry, "problem", help);
+        let (waiting, problems) = troubles(&mut registry);
         let connections = register(&mut registry, "connections", "Connections of visitors");
         let help = "How old the news of ended sessions is; NaN before there was any";
         let news = register(&mut registry, "revocation_lag_seconds", help);
@@ -127,6 +134,7 @@ impl Default for Metrics {
             orders,
             health,
             wechat,
+            waiting,
             certificates,
             problems,
             connections,
@@ -161,6 +169,14 @@ fn lives(registry: &mut Registry) -> [Family<Names, Gauge>; 2] {
     let begins = register(registry, "certificate_start_timestamp_seconds", begins);
     let ends = "When a certificate of ours ends";
     [begins, register(registry, "certificate_expiry_timestamp_seconds", ends)]
+}
+
+/// Who waits for a server of a site, and what is wrong.
+fn troubles(registry: &mut Registry) -> (Family<OfSite, Gauge>, Family<Problem, Gauge>) {
+    let waiting = "Requests that wait for a server of a site with room";
+    let waiting = register(registry, "upstream_waiting", waiting);
+    let problems = "What the status page says is wrong: 1 while it lasts";
+    (waiting, register(registry, "problem", problems))
 }
 
 fn register<M>(registry: &mut Registry, name: &str, help: &str) -> M
@@ -214,6 +230,11 @@ impl Metrics {
     /// A site did not answer.
     pub fn upstream_error(&self, site: &str, reason: &'static str) {
         self.upstream_errors.add([site.to_owned().into(), reason.into()]);
+    }
+
+    /// The requests that wait for a server of a site, to be counted.
+    pub fn waiting(&self, site: &str) -> Waiting {
+        Waiting::new(self.waiting.get_or_create_owned(&OfSite { site: site.to_owned() }))
     }
 
     /// The configuration was read again.

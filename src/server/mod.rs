@@ -67,6 +67,8 @@ pub struct Limits {
     pub streams: u32,
     /// Connections held at once from one address; zero is no limit.
     pub connections_per_client: usize,
+    /// Idle connections to sites that are kept, in all.
+    pub upstream_idle: usize,
 }
 
 /// Why the server could not start.
@@ -136,6 +138,10 @@ impl Server {
         let crowd = Arc::new(Crowd::default());
         let acceptor = self.certificates.as_ref().map(|it| tls::acceptor(Arc::clone(it)));
         let mut threads = Vec::new();
+        // Each thread has its share, so that nobody has to count together.
+        let upstream_idle =
+            self.settings.limits.upstream_idle.div_ceil(self.listeners.len().max(1));
+        let limits = Limits { upstream_idle, ..self.settings.limits };
         for (number, listeners) in self.listeners.into_iter().enumerate() {
             let (done, ended) = oneshot::channel();
             let worker = worker::Worker {
@@ -145,7 +151,7 @@ impl Server {
                 room: Arc::clone(&room),
                 crowd: Arc::clone(&crowd),
                 stopping: stopping.child_token(), // a token of its own: looked at on each turn
-                limits: self.settings.limits,
+                limits,
                 drain: self.settings.drain,
             };
             std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {

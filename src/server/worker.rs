@@ -80,7 +80,11 @@ impl Worker {
         let (open, close) = (TaskTracker::new(), CancellationToken::new());
         let arena = Arena::new();
         let shared = Rc::new(Shared {
-            gateway: Rc::new(gateway::Worker::new(self.gateway, Rc::clone(&arena))),
+            gateway: Rc::new(gateway::Worker::new(
+                self.gateway,
+                Rc::clone(&arena),
+                self.limits.upstream_idle,
+            )),
             acceptor: self.acceptor,
             room: self.room,
             crowd: self.crowd,

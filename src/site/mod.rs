@@ -12,11 +12,13 @@ use crate::{
 pub mod broker;
 mod checkup;
 mod credentials;
+mod limit;
 mod route;
 
 pub use broker::Broker;
 pub use checkup::{Checkup, Verdict};
 pub use credentials::{Credentials, Unusable};
+pub use limit::Limit;
 pub use route::{Access, Pattern, Prompt, Route, Routes, Scope};
 
 /// An account of WeChat's, under which visitors have their openids.
@@ -115,6 +117,8 @@ pub struct Upstreams {
     pub slow_start: Duration,
     /// How they are asked whether they are well, if they are.
     pub checkup: Option<Checkup>,
+    /// How much of each the site may take at once, where it may not take all.
+    pub limit: Option<Limit>,
     /// How long a connection may take to open.
     pub connect_timeout: Duration,
     /// How long an answer may take to begin.

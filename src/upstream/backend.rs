@@ -14,7 +14,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::rest::{self, Trouble};
+use super::{
+    rest::{self, Trouble},
+    room::Room,
+};
 use crate::metrics::Metrics;
 
 /// One server of one site. A server of two sites is two: each has its own pages, and may be ill with
@@ -25,6 +28,8 @@ pub struct Backend {
     pub site: String,
     /// Where the server is, in words.
     pub name: String,
+    /// How much of it the site may take, where the operator says.
+    pub room: Arc<Room>,
     /// What has gone wrong since its last answer.
     trouble: AtomicU32,
     /// Until when it is left alone, in milliseconds since `began`; zero while nothing is wrong.
@@ -47,6 +52,7 @@ impl Backend {
         Self {
             site: site.to_owned(),
             name,
+            room: Arc::default(),
             trouble: AtomicU32::new(0),
             rests_until: AtomicU64::new(0),
             tried_until: AtomicU64::new(0),

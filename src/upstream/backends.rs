@@ -13,8 +13,8 @@ use super::{
     checks::{self, Wanted},
 };
 use crate::{
-    metrics::Metrics,
-    site::{Endpoint, Site, Sites},
+    metrics::{Metrics, Waiting},
+    site::{Endpoint, Limit, Site, Sites},
 };
 
 /// Every server of every site, and who looks after them. Threads come here once per site and
@@ -43,6 +43,11 @@ impl Backends {
         Arc::clone(known.entry((site.to_owned(), endpoint.clone())).or_insert_with(new))
     }
 
+    /// How much of its servers a site may take, and who waits for more.
+    pub fn waiting(&self, site: &Site) -> Option<(Limit, Waiting)> {
+        site.upstream.limit.map(|limit| (limit, self.metrics.waiting(&site.name)))
+    }
+
     /// These sites are in force. What is known of a server that is still one of them is not
     /// forgotten, and a check that asks the same goes on.
     pub fn follow(&self, sites: &Sites) {
@@ -55,6 +60,13 @@ impl Backends {
             let known = self.lock();
             known.values().any(|it| it.site == site && it.name == server)
         });
+        for site in sites.all() {
+            let Some(limit) = site.upstream.limit else { continue };
+            let size = usize::try_from(limit.connections).unwrap_or(usize::MAX);
+            for endpoint in site.upstream.endpoints() {
+                self.of(&site.name, endpoint).room.resize(size);
+            }
+        }
         let wanted: Vec<Wanted> = sites.all().iter().flat_map(|site| self.wanted(site)).collect();
         // The thread is there from the first check on.
         if self.wanted.receiver_count() == 0 && !wanted.is_empty() {

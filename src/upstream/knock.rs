@@ -5,7 +5,7 @@ use std::{io, rc::Rc, sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use rustls::ClientConfig;
 
-use super::{Exchange, Outgoing, Pool, manner};
+use super::{Exchange, Outgoing, Pool, Shelf, manner};
 use crate::{
     http1::Arena,
     site::{Credentials, Endpoint, Site},
@@ -47,7 +47,7 @@ pub async fn knock(
     Question { method, path, host }: &Question<'_>,
     (own, usual): (Option<&Credentials>, &Arc<ClientConfig>),
 ) -> io::Result<(StatusCode, Option<String>)> {
-    let pool = Rc::new(Pool::new(endpoint.clone(), manner(own, usual)));
+    let pool = Rc::new(Pool::new(endpoint.clone(), manner(own, usual), &Shelf::new(0)));
     let lease = pool.connect(&Arena::new()).await?;
     let mut fields = HeaderMap::new();
     fields.insert(header::HOST, HeaderValue::try_from(*host).map_err(io::Error::other)?);

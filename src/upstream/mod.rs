@@ -29,6 +29,7 @@ mod group;
 mod knock;
 mod pool;
 mod rest;
+mod room;
 pub mod tls;
 mod tunnel;
 
@@ -42,8 +43,8 @@ pub use tunnel::Switched;
 use backend::Turn;
 use connect::Manner;
 use exchange::{Exchange, Failure};
-use group::Seat;
-use pool::{Lease, Pool};
+use group::{Chosen, Round, Seat};
+use pool::{Lease, Pool, Shelf};
 use rest::Trouble;
 
 /// A site did not answer.
@@ -52,6 +53,9 @@ pub enum Error {
     /// No server of the site took a connection.
     #[error("the site cannot be reached")]
     Unreachable(#[source] io::Error),
+    /// All its servers have as much to do as they may, and none had room in time.
+    #[error("every server of the site is busy")]
+    Full,
     /// It did not begin to answer in time.
     #[error("the site took longer than {0:?} to begin its answer")]
     Slow(Duration),
@@ -74,6 +78,7 @@ impl Error {
     pub fn reason(&self) -> Option<&'static str> {
         match self {
             Self::Unreachable(_) => Some("unreachable"),
+            Self::Full => Some("full"),
             Self::Slow(_) => Some("slow"),
             Self::Broken(_) => Some("broken"),
             Self::TooLarge | Self::Stalled | Self::Garbled => None,
@@ -87,15 +92,21 @@ pub struct Upstream {
     tls: Arc<ClientConfig>,
     arena: Rc<Arena>,
     backends: Arc<Backends>,
+    shelf: Rc<Shelf>,
 }
 
 /// What connections are shared by: the server, and who we are to it.
 type Door = (Endpoint, Option<Credentials>);
 
 impl Upstream {
-    /// No connections yet.
-    pub fn new(tls: Arc<ClientConfig>, (arena, backends): (Rc<Arena>, Arc<Backends>)) -> Self {
-        Self { pools: RefCell::default(), tls, arena, backends }
+    /// No connections yet, and never more than so many that are idle, but for one to each server.
+    pub fn new(
+        tls: Arc<ClientConfig>,
+        (arena, backends): (Rc<Arena>, Arc<Backends>),
+        most_idle: usize,
+    ) -> Self {
+        let shelf = Shelf::new(most_idle);
+        Self { pools: RefCell::default(), tls, arena, backends, shelf }
     }
 
     /// The servers of a site. Sites that share a server share its connections, unless they have
@@ -103,7 +114,8 @@ impl Upstream {
     pub fn group(&self, site: &Site) -> Group {
         let own = site.upstream.tls.as_ref();
         let server = |it| (self.pool(it, own), self.backends.of(&site.name, it));
-        Group::new(&site.upstream, site.upstream.endpoints().map(server))
+        let waiting = self.backends.waiting(site);
+        Group::new(&site.upstream, site.upstream.endpoints().map(server), waiting)
     }
 
     /// Sends a request to the site's next server and brings back its answer, whose body streams.
@@ -116,10 +128,10 @@ impl Upstream {
         body: Outgoing,
         (group, site): (&Group, &Upstreams),
     ) -> Result<Response<Streamed>, Error> {
-        let (mut body, mut asked) = (body, Vec::new());
+        let (mut body, mut round) = (body, Round::default());
         let mut failure = None;
         loop {
-            let ((place, seat), lease) = match self.connection((group, site), &mut asked).await {
+            let ((number, seat), lease) = match self.connection((group, site), &mut round).await {
                 Ok(found) => found,
                 // Nobody else could be asked: what the last one did is the answer.
                 Err(error) => return Err(failure.unwrap_or(error)),
@@ -139,7 +151,7 @@ impl Upstream {
                         return Err(error);
                     }
                     if anew {
-                        asked.push(place);
+                        round.asked.push(number);
                         failure = Some(error);
                     }
                     body = unsent;
@@ -159,22 +171,22 @@ impl Upstream {
     async fn connection<'a>(
         &self,
         (group, site): (&'a Group, &Upstreams),
-        asked: &mut Vec<usize>,
+        round: &mut Round,
     ) -> Result<((usize, &'a Seat), Lease), Error> {
         let mut last = io::Error::other("no server is configured");
-        while let Some((place, seat, turn)) = group.next(asked) {
+        while let Some(Chosen { seat, number, turn, place }) = group.next(round).await? {
             let Seat { pool, backend, .. } = seat;
             if let (Turn::Usual, Some(lease)) = (turn, pool.idle()) {
-                return Ok(((place, seat), lease));
+                return Ok(((number, seat), lease.at(place)));
             }
             // In a box, because it is rare and would make every request carry its weight.
             let connecting = Box::pin(pool.connect(&self.arena));
             match timeout(site.connect_timeout, connecting).await {
-                Ok(Ok(lease)) => return Ok(((place, seat), lease)),
+                Ok(Ok(lease)) => return Ok(((number, seat), lease.at(place))),
                 Ok(Err(error)) => last = error,
                 Err(_) => last = io::ErrorKind::TimedOut.into(),
             }
-            asked.push(place);
+            round.asked.push(number);
             backend.failed(Trouble::REFUSED, &last.to_string());
             tracing::warn!(endpoint = %pool.endpoint, error = %last, "a server cannot be reached");
         }
@@ -185,7 +197,7 @@ impl Upstream {
         // They mean nothing to a server that is not spoken to over TLS.
         let own = own.filter(|_| matches!(endpoint, Endpoint::Https(..)));
         let mut pools = self.pools.borrow_mut();
-        let new = || Rc::new(Pool::new(endpoint.clone(), manner(own, &self.tls)));
+        let new = || Rc::new(Pool::new(endpoint.clone(), manner(own, &self.tls), &self.shelf));
         Rc::clone(pools.entry((endpoint.clone(), own.cloned())).or_insert_with(new))
     }
 }

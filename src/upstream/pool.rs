@@ -9,7 +9,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::connect::{self, Manner};
+use super::{
+    connect::{self, Manner},
+    room::Place,
+};
 use crate::{
     http1::{Arena, Patience, Wire},
     site::Endpoint,
@@ -27,6 +30,7 @@ pub struct Pool {
     tls: Manner,
     idle: RefCell<Vec<(Box<Link>, Instant)>>,
     load: Cell<u32>,
+    shelf: Rc<Shelf>,
 }
 
 /// A connection to a server, and the clock that goes with it. In a box, because it is handed about
@@ -38,8 +42,9 @@ pub struct Link {
 
 impl Pool {
     /// No connections yet.
-    pub fn new(endpoint: Endpoint, tls: Manner) -> Self {
-        Self { endpoint, tls, idle: RefCell::default(), load: Cell::new(0) }
+    pub fn new(endpoint: Endpoint, tls: Manner, shelf: &Rc<Shelf>) -> Self {
+        let (idle, load, shelf) = (RefCell::default(), Cell::new(0), Rc::clone(shelf));
+        Self { endpoint, tls, idle, load, shelf }
     }
 
     /// Requests under way, those that wait for a connection included.
@@ -51,6 +56,7 @@ impl Pool {
     pub fn idle(self: &Rc<Self>) -> Option<Lease> {
         loop {
             let (mut link, _) = self.idle.borrow_mut().pop()?;
+            self.shelf.less(1);
             if link.wire.is_idle() {
                 return Some(Lease { link, busy: Busy::new(self), is_used: true });
             }
@@ -68,25 +74,63 @@ impl Pool {
     /// Closes what has been idle too long; `false` when nothing is left to keep.
     pub fn sweep(&self, now: Instant) -> bool {
         let mut idle = self.idle.borrow_mut();
+        let before = idle.len();
         idle.retain_mut(|(link, since)| now.duration_since(*since) < IDLE && link.wire.is_idle());
+        self.shelf.less(before - idle.len());
         idle.shrink_to(8);
         !idle.is_empty()
     }
 }
 
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shelf.less(self.idle.borrow().len());
+    }
+}
+
+/// How many idle connections one thread keeps in all, and has at the moment.
+#[derive(Debug)]
+pub struct Shelf {
+    most: usize,
+    now: Cell<usize>,
+}
+
+impl Shelf {
+    /// None yet.
+    pub fn new(most: usize) -> Rc<Self> {
+        Rc::new(Self { most, now: Cell::new(0) })
+    }
+
+    fn less(&self, count: usize) {
+        self.now.set(self.now.get().saturating_sub(count));
+    }
+
+    /// Whether one more is kept by a server that has so many.
+    fn takes(&self, idle: usize) -> bool {
+        // One is, whatever the others have: a quiet site is not to be slow for a busy one's sake.
+        let takes = idle == 0 || (idle < MOST_IDLE && self.now.get() < self.most);
+        self.now.set(self.now.get() + usize::from(takes));
+        takes
+    }
+}
+
 /// One request under way at a server, or a tunnel to it.
-pub struct Busy(Rc<Pool>);
+pub struct Busy {
+    pool: Rc<Pool>,
+    /// What says so to all threads, where somebody counts.
+    place: Option<Place>,
+}
 
 impl Busy {
     fn new(pool: &Rc<Pool>) -> Self {
         pool.load.set(pool.load.get() + 1);
-        Self(Rc::clone(pool))
+        Self { pool: Rc::clone(pool), place: None }
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.load.set(self.0.load.get() - 1);
+        self.pool.load.set(self.pool.load.get() - 1);
     }
 }
 
@@ -99,6 +143,12 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// The same, which takes a place at its server for as long as it lasts.
+    pub fn at(mut self, place: Option<Place>) -> Self {
+        self.busy.place = place;
+        self
+    }
+
     /// The connection, and what says that it is in use.
     pub fn into_parts(self) -> (Box<Link>, Busy) {
         (self.link, self.busy)
@@ -107,8 +157,9 @@ impl Lease {
     /// Gives the connection back, over which a request has been sent and its answer read, both to
     /// their ends.
     pub fn give_back(self) {
-        let mut idle = self.busy.0.idle.borrow_mut();
-        if idle.len() < MOST_IDLE {
+        let pool = &self.busy.pool;
+        let mut idle = pool.idle.borrow_mut();
+        if pool.shelf.takes(idle.len()) {
             idle.push((self.link, Instant::now()));
         }
     }

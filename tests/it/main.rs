@@ -41,6 +41,7 @@ mod probe;
 mod promises;
 mod proof;
 mod proxies;
+mod queues;
 mod reload;
 mod replicas;
 mod revocations;

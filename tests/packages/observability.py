@@ -54,6 +54,7 @@ hosts = ["localhost"]
 public_url = "http://localhost:{http}"
 account = "main"
 upstream = ["http://127.0.0.1:{site}"]
+upstream_connections = 100
 outside_wechat = "login:main"
 [[site.route]]
 path = "/static/*"

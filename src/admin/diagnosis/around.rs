@@ -46,6 +46,13 @@ pub fn upstreams_are_down(facts: &Facts<'_>, found: &mut Vec<Finding>) {
 pub fn upstreams_fail(facts: &Facts<'_>, found: &mut Vec<Finding>) {
     for ([site, reason], times) in facts.upstream_errors {
         let (title, remedy) = match &**reason {
+            "full" => (
+                ["站点忙不过来，访客被拒", "A site has no room, and visitors are turned away"],
+                [
+                    "各服务器的在途请求都达到了 upstream_connections，排队的也等不到：看站点为什么慢；它受得住再调大该值，否则加服务器。",
+                    "Each of its servers has upstream_connections requests under way, and who waits does so in vain: see why it is slow; raise the value if it can take more, or add a server.",
+                ],
+            ),
             "slow" => (
                 ["站点答得太慢", "A site takes too long to answer"],
                 [
@@ -63,7 +70,11 @@ pub fn upstreams_fail(facts: &Facts<'_>, found: &mut Vec<Finding>) {
             _ => continue,
         };
         found.push(finding(
-            if reason == "slow" { "upstream_slow" } else { "upstream_broken" },
+            match &**reason {
+                "full" => "upstream_full",
+                "slow" => "upstream_slow",
+                _ => "upstream_broken",
+            },
             Severity::Warning,
             title,
             Text::new(

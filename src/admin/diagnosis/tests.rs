@@ -96,7 +96,7 @@ fn each_trouble_has_its_name() {
         let begins = Timestamp(expires.0 - 90 * 86_400);
         vec![Certificate { names: vec!["h5.example.com".to_owned()], begins, expires }]
     }
-    let cases: [Case; 27] = [
+    let cases: [Case; 28] = [
         (|_| (), &[], ""),
         (
             |it| it.wechat.values_mut().for_each(|host| *host = vital("connection refused")),
@@ -133,6 +133,7 @@ fn each_trouble_has_its_name() {
             &[("upstream_slow", Warning)],
             "h5.example.com: 3 in the last minute",
         ),
+        (|it| it.errors = one("h5.example.com", "full", 3), &[("upstream_full", Warning)], ""),
         (|it| it.errors = one("h5.example.com", "broken", 3), &[("upstream_broken", Warning)], ""),
         (|it| it.errors = one("h5.example.com", "unreachable", 3), &[], ""),
         (|it| it.store = Some(vital("refused")), &[("store_away", Warning)], "Sites go on"),

@@ -103,6 +103,7 @@ fn limits(table: &Table<'_>) -> Limits {
         connections: count("connections", 10_000, 1..=10_000_000),
         streams: table.number("streams", 250, 1..=10_000),
         connections_per_client: count("connections_per_client", 0, 0..=10_000_000),
+        upstream_idle: count("upstream_idle", 2_000, 0..=1_000_000),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
         raw,
         reader::{Table, Word},
     },
-    site::{Balance, Credentials, Endpoint, Server, Unusable, Upstreams},
+    site::{Balance, Credentials, Endpoint, Limit, Server, Unusable, Upstreams},
 };
 
 /// Reads `upstream` and the patience with it.
@@ -24,6 +24,7 @@ pub fn upstreams(site: &Table<'_>, listeners: &[SocketAddr]) -> Option<Upstreams
     let balances = [("round_robin", Balance::RoundRobin), ("least_loaded", Balance::LeastLoaded)];
     let balance = site.one_of("balance", &balances).unwrap_or_default();
     let slow_start = site.duration("slow_start", 10 * SECOND, Duration::ZERO..=3_600 * SECOND);
+    let limit = limit(site);
     let checkup = health::checkup(&site.table("health", &raw::HEALTH));
     let tls = credentials(&site.table("upstream_tls", &raw::UPSTREAM_TLS));
     if site.value("upstream").is_none() || site.empty_array("upstream").is_some() {
@@ -43,6 +44,7 @@ pub fn upstreams(site: &Table<'_>, listeners: &[SocketAddr]) -> Option<Upstreams
         balance,
         slow_start,
         checkup,
+        limit,
         connect_timeout,
         response_timeout,
         tls,
@@ -65,6 +67,16 @@ fn server(
     let endpoint = address::endpoint(site, &word)?;
     address::not_ourselves(site, &word, &endpoint, listeners);
     Some(Server { endpoint, weight })
+}
+
+/// How much of each server the site may take at once; all of it unless the operator says so.
+fn limit(site: &Table<'_>) -> Option<Limit> {
+    const SECOND: Duration = Duration::from_secs(1);
+    let connections = site.number("upstream_connections", 0, 0..=1_000_000);
+    let queue = site.number("upstream_queue", 1_000, 0..=1_000_000);
+    let queue_time =
+        site.duration("upstream_queue_time", 5 * SECOND, SECOND / 1_000..=600 * SECOND);
+    (connections > 0).then_some(Limit { connections, queue, queue_time })
 }
 
 /// Reads `[site.upstream_tls]`, with the files it names.

@@ -1,0 +1,285 @@
+//! How much of its servers a site may take, and who waits.
+
+use std::time::Duration;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::{Instant, sleep, timeout},
+};
+
+use crate::{
+    harness::{Plan, Street},
+    visitor::raw,
+};
+
+const OPEN: &str = "[[site.route]]\npath = \"/*\"\nauth = \"none\"\n";
+const GET: &str = "GET / HTTP/1.1\r\nhost: h5.example.com\r\naccept: text/html\r\n\r\n";
+const WEBSOCKET: &str = "GET / HTTP/1.1\r\nhost: h5.example.com\r\nconnection: upgrade\r\n\
+                         upgrade: websocket\r\nsec-websocket-version: 13\r\n\
+                         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// Four threads, so that what is counted is counted for all of them.
+fn plan(upstream: &str, lines: &str) -> Plan {
+    let site = Plan::site(&format!("{lines}\n{OPEN}"));
+    Plan { workers: 4, upstream: Some(upstream.to_owned()), ..site }
+}
+
+/// A server that answers when it is told to.
+struct Slow(TcpListener);
+
+/// A request that has reached it.
+struct Reached(TcpStream);
+
+impl Slow {
+    async fn start() -> (Self, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("\"http://{}\"", listener.local_addr().unwrap());
+        (Self(listener), url)
+    }
+
+    /// The next request that reaches it, over a connection of its own.
+    async fn reached(&self) -> Reached {
+        let accepted = timeout(Duration::from_secs(10), self.0.accept()).await;
+        let (mut stream, _) = accepted.expect("nothing reaches the server").unwrap();
+        assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+        Reached(stream)
+    }
+
+    /// That no request has reached it by now.
+    async fn is_quiet(&self) {
+        tokio::task::yield_now().await;
+        let quiet = timeout(Duration::ZERO, self.0.accept()).await.is_err();
+        assert!(quiet, "more reach it than may");
+    }
+}
+
+impl Reached {
+    async fn answer(mut self) {
+        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\ndone";
+        self.0.write_all(answer.as_bytes()).await.unwrap();
+    }
+}
+
+/// A visitor who asks for something, and will read the answer.
+async fn visitor(street: &Street, request: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(street.gateway).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
+/// The answer they get: its head, and what came with it.
+async fn answer(stream: &mut TcpStream) -> String {
+    let mut seen = Vec::new();
+    let reading = async {
+        while !seen.windows(4).any(|it| it == b"\r\n\r\n") {
+            assert!(stream.read_buf(&mut seen).await.unwrap() > 0, "hung up on");
+        }
+    };
+    timeout(Duration::from_secs(20), reading).await.expect("no answer");
+    String::from_utf8_lossy(&seen).into_owned()
+}
+
+/// Waits until so many requests wait for a server.
+async fn waiting(street: &Street, count: usize) {
+    let admin = street.admin().await;
+    let line = format!("wxgate_upstream_waiting{{site=\"h5.example.com\"}} {count}\n");
+    let begun = Instant::now();
+    let ask = format!("GET /metrics HTTP/1.1\r\nhost: {admin}\r\nconnection: close\r\n\r\n");
+    loop {
+        let metrics = raw(admin, &ask).await;
+        if metrics.contains(&line) {
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "not {count} wait in {metrics}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn no_more_than_allowed_are_under_way_and_the_others_wait_their_turn() {
+    let (slow, url) = Slow::start().await;
+    let lines = "upstream_connections = 2\nupstream_queue_time = \"60s\"";
+    let street = Street::open(plan(&url, lines)).await;
+    let mut visitors = Vec::new();
+    let mut reached = Vec::new();
+    for _ in 0..2 {
+        visitors.push(visitor(&street, GET).await);
+        reached.push(slow.reached().await);
+    }
+    for count in 1..=6 {
+        visitors.push(visitor(&street, GET).await);
+        waiting(&street, count).await;
+    }
+    slow.is_quiet().await;
+
+    // One by one they get their turn, and two are never three.
+    for left in (0..6).rev() {
+        reached.remove(0).answer().await;
+        reached.push(slow.reached().await);
+        waiting(&street, left).await;
+        slow.is_quiet().await;
+    }
+    for last in reached {
+        last.answer().await;
+    }
+    for mut visitor in visitors {
+        let said = answer(&mut visitor).await;
+        assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+    }
+    street.close().await;
+}
+
+#[tokio::test]
+async fn who_waits_too_long_or_finds_too_many_waiting_is_told_to_come_again() {
+    let (slow, url) = Slow::start().await;
+    let lines = "upstream_connections = 1\nupstream_queue = 1\nupstream_queue_time = \"300ms\"";
+    let street = Street::open(plan(&url, lines)).await;
+    let mut first = visitor(&street, GET).await;
+    let reached = slow.reached().await;
+    let mut second = visitor(&street, GET).await;
+    waiting(&street, 1).await;
+    let mut third = visitor(&street, GET).await;
+    for visitor in [&mut third, &mut second] {
+        let said = answer(visitor).await;
+        assert!(said.starts_with("HTTP/1.1 503") && said.contains("retry-after: 5"), "{said}");
+    }
+    waiting(&street, 0).await;
+    let admin = street.admin().await;
+    let ask =
+        |path: &str| format!("GET {path} HTTP/1.1\r\nhost: {admin}\r\nconnection: close\r\n\r\n");
+    let metrics = raw(admin, &ask("/metrics")).await;
+    for line in [
+        "wxgate_limits_total{limit=\"upstream_connections\"} 2\n",
+        "wxgate_upstream_errors_total{site=\"h5.example.com\",reason=\"full\"} 2\n",
+    ] {
+        assert!(metrics.contains(line), "no {line} in {metrics}");
+    }
+
+    // The server is as well as before: being busy is no failure.
+    reached.answer().await;
+    assert!(answer(&mut first).await.starts_with("HTTP/1.1 200"));
+    let mut fourth = visitor(&street, GET).await;
+    slow.reached().await.answer().await;
+    assert!(answer(&mut fourth).await.starts_with("HTTP/1.1 200"));
+    let ready = raw(admin, &ask("/readyz")).await;
+    assert!(ready.starts_with("HTTP/1.1 200") && !ready.contains("servers well"), "{ready}");
+    street.close().await;
+}
+
+#[tokio::test]
+async fn a_visitor_who_leaves_gives_their_place_to_the_next() {
+    let (slow, url) = Slow::start().await;
+    let lines = "upstream_connections = 1\nupstream_queue_time = \"60s\"";
+    let street = Street::open(plan(&url, lines)).await;
+    let first = visitor(&street, GET).await;
+    let reached = slow.reached().await;
+    let second = visitor(&street, GET).await;
+    waiting(&street, 1).await;
+    let mut third = visitor(&street, GET).await;
+    waiting(&street, 2).await;
+
+    // Who waits and leaves is nobody's obstacle. Their system says so at once: a reset.
+    second.set_zero_linger().unwrap();
+    drop(second);
+    waiting(&street, 1).await;
+    // Nor is who leaves while the server works for them.
+    first.set_zero_linger().unwrap();
+    drop(first);
+    let next = slow.reached().await;
+    drop(reached);
+    next.answer().await;
+    assert!(answer(&mut third).await.starts_with("HTTP/1.1 200"));
+    waiting(&street, 0).await;
+    street.close().await;
+}
+
+#[tokio::test]
+async fn a_websocket_takes_a_place_until_it_ends() {
+    let (slow, url) = Slow::start().await;
+    let lines = "upstream_connections = 1\nupstream_queue_time = \"60s\"";
+    let street = Street::open(plan(&url, lines)).await;
+    let mut tunnel = visitor(&street, WEBSOCKET).await;
+    let mut site = slow.reached().await;
+    let switch = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\
+                  connection: upgrade\r\n\r\n";
+    site.0.write_all(switch.as_bytes()).await.unwrap();
+    assert!(answer(&mut tunnel).await.starts_with("HTTP/1.1 101"));
+    let mut second = visitor(&street, GET).await;
+    waiting(&street, 1).await;
+    slow.is_quiet().await;
+
+    tunnel.write_all(b"still open").await.unwrap();
+    let mut heard = [0; 10];
+    site.0.read_exact(&mut heard).await.unwrap();
+    drop((tunnel, site));
+    slow.reached().await.answer().await;
+    assert!(answer(&mut second).await.starts_with("HTTP/1.1 200"));
+    street.close().await;
+}
+
+#[tokio::test]
+async fn whoever_waits_takes_the_first_server_with_room() {
+    let ((a, a_url), (b, b_url)) = (Slow::start().await, Slow::start().await);
+    let lines = "upstream_connections = 1\nupstream_queue_time = \"60s\"";
+    let street = Street::open(plan(&format!("{a_url}, {b_url}"), lines)).await;
+    // The first of each thread would be for the first server, and it has room for one.
+    let mut first = visitor(&street, GET).await;
+    let at_a = a.reached().await;
+    let mut second = visitor(&street, GET).await;
+    b.reached().await.answer().await;
+    assert!(answer(&mut second).await.starts_with("HTTP/1.1 200"));
+    let mut third = visitor(&street, GET).await;
+    let at_b = b.reached().await;
+
+    // Two wait, and the one server is stuck: both are served by the other.
+    let mut fourth = visitor(&street, GET).await;
+    waiting(&street, 1).await;
+    let mut fifth = visitor(&street, GET).await;
+    waiting(&street, 2).await;
+    at_b.answer().await;
+    assert!(answer(&mut third).await.starts_with("HTTP/1.1 200"));
+    b.reached().await.answer().await;
+    assert!(answer(&mut fourth).await.starts_with("HTTP/1.1 200"));
+    b.reached().await.answer().await;
+    assert!(answer(&mut fifth).await.starts_with("HTTP/1.1 200"));
+    a.is_quiet().await;
+    at_a.answer().await;
+    assert!(answer(&mut first).await.starts_with("HTTP/1.1 200"));
+    street.close().await;
+}
+
+#[tokio::test]
+async fn a_reload_changes_how_many() {
+    let (slow, url) = Slow::start().await;
+    let lines = |count| format!("upstream_connections = {count}\nupstream_queue_time = \"60s\"");
+    let street = Street::open(plan(&url, &lines(1))).await;
+    let mut visitors = vec![visitor(&street, GET).await];
+    let mut reached = vec![slow.reached().await];
+    for count in 1..=3 {
+        visitors.push(visitor(&street, GET).await);
+        waiting(&street, count).await;
+    }
+    // Two more fit in: they have waited under the old rules.
+    street.reload(&plan(&url, &lines(3)));
+    reached.push(slow.reached().await);
+    reached.push(slow.reached().await);
+    waiting(&street, 1).await;
+    slow.is_quiet().await;
+
+    // And two less: those that are under way go on, and one of them is not replaced.
+    street.reload(&plan(&url, &lines(2)));
+    reached.remove(0).answer().await;
+    assert!(answer(&mut visitors[0]).await.starts_with("HTTP/1.1 200"));
+    waiting(&street, 1).await;
+    slow.is_quiet().await;
+    reached.remove(0).answer().await;
+    reached.push(slow.reached().await);
+    for last in reached {
+        last.answer().await;
+    }
+    for mut visitor in visitors.drain(1..) {
+        assert!(answer(&mut visitor).await.starts_with("HTTP/1.1 200"));
+    }
+    street.close().await;
+}
