@@ -166,6 +166,11 @@ fn several_sites() {
 }
 
 #[test]
+fn several_servers() {
+    run("several-servers.md");
+}
+
+#[test]
 fn rotate_keys() {
     run("rotate-keys.md");
 }

@@ -123,10 +123,11 @@ impl Group {
         let is_open = |number, seat: &Seat| unasked(number) && seat.backend.is_open();
         loop {
             let open = self.choose(|number, seat| is_open(number, seat) && seat.has_room());
-            let all_full = || self.seats.iter().enumerate().any(|(it, seat)| is_open(it, seat));
+            let any_open = || self.seats.iter().enumerate().any(|(it, seat)| is_open(it, seat));
             let number = match open {
                 Some(number) => number,
-                None if all_full() => return Pick::Wait,
+                // They are full.
+                None if any_open() => return Pick::Wait,
                 None => match self.choose(|number, seat| unasked(number) && seat.has_room()) {
                     Some(number) => number,
                     None if asked.len() < self.seats.len() => return Pick::Wait,

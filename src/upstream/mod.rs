@@ -121,7 +121,8 @@ impl Upstream {
     /// Sends a request to the site's next server and brings back its answer, whose body streams.
     ///
     /// A connection that had served before and died before a byte of the answer is replaced. A new
-    /// one that did so is the server's failure: what does no harm twice is asked of the next server.
+    /// one that did so is the server's failure: what does no harm twice is asked of the next server,
+    /// but of no third. A request that takes a server down is not to take all of them down.
     pub async fn send(
         &self,
         request: &Onward<'_, impl Fields>,
@@ -147,7 +148,7 @@ impl Upstream {
                     if let (Error::Broken(why), true) = (&error, anew || !again) {
                         seat.backend.failed(Trouble::BROKEN, &why.to_string());
                     }
-                    if !again {
+                    if !again || (anew && failure.is_some()) {
                         return Err(error);
                     }
                     if anew {

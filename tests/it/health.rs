@@ -90,6 +90,15 @@ async fn a_port_that_is_forwarded_to_nobody_costs_nobody_their_page() {
     assert_eq!((a.pages(), b.pages()), (3, 40), "three in a row are enough");
     street.close().await;
 
+    // A request that takes a server down is not passed on to all of them.
+    let c = Server::start().await;
+    let street = Street::open(plan(&[&a, &b, &c], "")).await;
+    b.answers(0);
+    assert_eq!(ask(&street, 1).await, 0);
+    assert_eq!((a.pages(), b.pages(), c.pages()), (1, 1, 0));
+    street.close().await;
+    b.answers(200);
+
     // What may have been done is not done again elsewhere.
     let street = Street::open(plan(&[&a, &b], "")).await;
     let post = "POST / HTTP/1.1\r\nhost: h5.example.com\r\nconnection: close\r\n\

@@ -2,6 +2,8 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
+use http::uri::PathAndQuery;
+
 use super::address;
 use crate::{
     config::reader::{Table, Word},
@@ -31,8 +33,8 @@ pub fn checkup(table: &Table<'_>) -> Option<Checkup> {
 
 /// A path as it stands in a request.
 fn path(table: &Table<'_>, word: &Word<'_>) -> Option<String> {
-    let plain = |b: u8| b.is_ascii_graphic() && b != b'#';
-    if word.text.starts_with('/') && word.text.bytes().all(plain) {
+    let is_path = word.text.parse::<PathAndQuery>().is_ok() && !word.text.contains('#');
+    if word.text.starts_with('/') && is_path {
         return Some(word.text.to_owned());
     }
     let message = format!("\"{}\" is no path", word.text);
