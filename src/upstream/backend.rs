@@ -127,10 +127,15 @@ impl Backend {
         let (rests_until, now) = (self.rests_until.load(Relaxed), self.now());
         if rests_until <= now {
             let trouble = Trouble(self.trouble.load(Relaxed)).and(trouble);
-            self.trouble.store(trouble.0, Relaxed);
-            let Some(rest) = trouble.rest(rand::random()) else { return };
-            let until = after(now, rest);
-            let _ = self.rests_until.compare_exchange(rests_until, until, Relaxed, Relaxed);
+            let rest = trouble.rest(rand::random());
+            let until = rest.map_or(rests_until, |rest| after(now, rest));
+            // Of those who fail in the same moment, one counts.
+            if self.rests_until.compare_exchange(rests_until, until, Relaxed, Relaxed).is_ok() {
+                self.trouble.store(trouble.0, Relaxed);
+            }
+            if rest.is_none() {
+                return;
+            }
         }
         self.told.store(false, Relaxed);
         self.metrics.health.server_is_ill(&self.site, &self.name, why);
