@@ -74,7 +74,7 @@ impl Demo {
                 }
             })?;
         let board = Board::default();
-        board.accepted("demo.toml".into(), config.text, Vec::new());
+        board.accepted("demo.toml".into(), config.shown, Vec::new());
         let admin = Admin::bind(config.admin, board.clone(), Arc::clone(&gateway)).await?;
         Ok(Self { server, gateway, admin, board, wechat, site, addresses })
     }

@@ -19,10 +19,10 @@ use crate::{
 
 /// Shared by those who write and those who read.
 #[derive(Clone, Debug, Default)]
-pub struct Board(Arc<Shown>);
+pub struct Board(Arc<State>);
 
 #[derive(Debug, Default)]
-struct Shown {
+struct State {
     ready: AtomicBool,
     levels: Mutex<Levels>,
     file: Mutex<File>,
@@ -34,9 +34,9 @@ struct Shown {
 pub struct File {
     /// Where it stands.
     pub path: PathBuf,
-    /// Its text, secrets covered. Fetched apart.
+    /// What stands in it. Fetched apart.
     #[serde(skip)]
-    pub text: String,
+    pub shown: Shown,
     /// When it was read.
     pub loaded: Timestamp,
     /// How often that has been: a page that shows the text fetches it again.
@@ -47,6 +47,35 @@ pub struct File {
     pub wants_restart: bool,
     /// What the operator should know of it all the same.
     pub warnings: Vec<String>,
+}
+
+/// What stands in a configuration, secrets covered.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Shown {
+    /// Word for word.
+    pub text: String,
+    /// As tables.
+    pub groups: Vec<Group>,
+}
+
+/// One table of a configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Group {
+    /// How the operator writes it, and which one it is where there are several.
+    pub title: String,
+    /// Its keys.
+    pub keys: Vec<Key>,
+}
+
+/// One key and what goes for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Key {
+    /// Its name.
+    pub key: &'static str,
+    /// As it was written, or the default as it would be.
+    pub value: String,
+    /// Whether it was written.
+    pub written: bool,
 }
 
 /// A certificate that is shown to visitors.
@@ -82,11 +111,11 @@ impl Board {
     }
 
     /// A configuration has come into force.
-    pub fn accepted(&self, path: PathBuf, text: String, warnings: Vec<String>) {
+    pub fn accepted(&self, path: PathBuf, shown: Shown, warnings: Vec<String>) {
         let mut file = lock(&self.0.file);
         let edition = file.edition + 1;
         let (loaded, wants_restart) = (clock::system(), file.wants_restart);
-        *file = File { path, text, loaded, edition, refused: None, wants_restart, warnings };
+        *file = File { path, shown, loaded, edition, refused: None, wants_restart, warnings };
     }
 
     /// A configuration was refused, and the old one stays.

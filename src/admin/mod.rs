@@ -27,7 +27,7 @@ mod page;
 mod program;
 mod snapshot;
 
-pub use board::{Board, Certificate};
+pub use board::{Board, Certificate, Group, Key, Shown};
 
 use body::{Body, Events};
 
@@ -120,7 +120,9 @@ impl Desk {
         let mut response = match request.uri().path() {
             program::REVOCATIONS => program::revoke(request, &self.gateway).await,
             program::LOG => program::log(request, &self.board, &self.gateway).await,
-            "/" | "/events" | "/status.json" | "/config" => self.for_people(&request),
+            "/" | "/events" | "/status.json" | "/config" | "/config.json" => {
+                self.for_people(&request)
+            }
             _ => self.for_machines(&request),
         };
         page::guard(response.headers_mut());
@@ -147,7 +149,11 @@ impl Desk {
         }
         match request.uri().path() {
             "/events" => self.events(),
-            "/config" => say(StatusCode::OK, self.board.file().text),
+            "/config" => say(StatusCode::OK, self.board.file().shown.text),
+            "/config.json" => {
+                let shown = Body::whole(serde_json::json!(self.board.file().shown).to_string());
+                typed(Response::new(shown), "application/json; charset=utf-8")
+            }
             "/status.json" => self.status(),
             _ => page::page(),
         }

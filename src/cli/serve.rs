@@ -60,7 +60,7 @@ pub fn serve(path: &Path) -> ExitCode {
 
 async fn run(path: &Path, config: Config, (log, board): (AccessLog, Board)) -> Result<(), Failure> {
     let (certificates, fixed) = (config.server.tls.clone(), fixed(&config));
-    board.accepted(path.to_owned(), config.text.clone(), warnings(&config.warnings));
+    board.accepted(path.to_owned(), config.shown.clone(), warnings(&config.warnings));
     let gateway = Arc::new(Gateway::new(config.gateway, clock::system, log)?);
     let server = Server::bind(config.server)?;
     let keeper = keeper(&server, &gateway, certificates.as_ref())?;
@@ -199,12 +199,12 @@ impl Watch {
         if let Some(Err(error)) = acme.map(Keeper::check) {
             return self.refuse(vec![causes::line(&error)]);
         }
-        let (fixed, log, text) = (fixed(&config), config.log, config.text);
+        let (fixed, log, shown) = (fixed(&config), config.log, config.shown);
         if let Err(error) = self.gateway.reload(config.gateway) {
             return self.refuse(vec![causes::line(&error)]);
         }
         self.board.levels().settle(&log);
-        self.board.accepted(self.path.clone(), text, warnings(&config.warnings));
+        self.board.accepted(self.path.clone(), shown, warnings(&config.warnings));
         if let (Some(certificates), Some(chosen)) = (&self.certificates, chosen) {
             certificates.replace(chosen);
             let acme = self.files.as_ref().and_then(|tls| tls.acme.as_ref());

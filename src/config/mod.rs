@@ -26,6 +26,7 @@ use crate::{admin, gateway, logs, server, site::Account};
 mod check;
 mod complaint;
 mod mask;
+mod outline;
 mod raw;
 mod reader;
 mod words;
@@ -43,8 +44,8 @@ pub struct Config {
     pub gateway: gateway::Settings,
     /// What is written down.
     pub log: logs::Settings,
-    /// The text, with its secrets covered.
-    pub text: String,
+    /// What stands in the file, for people: its secrets are covered.
+    pub shown: admin::Shown,
     /// Every account, in the order of the file.
     pub accounts: Vec<Arc<Account>>,
     /// What the operator should know, though nothing stops us.
@@ -82,8 +83,9 @@ impl Config {
         match checked {
             Some(checked) if complaints.count(Severity::Error) == 0 => {
                 let check::Checked { server, admin, gateway, log, accounts } = checked;
-                let (text, warnings) = (covered, complaints);
-                Ok(Self { server, admin, gateway, log, text, accounts, warnings })
+                let groups = outline::outline(document.get_ref(), &covered);
+                let (shown, warnings) = (admin::Shown { text: covered, groups }, complaints);
+                Ok(Self { server, admin, gateway, log, shown, accounts, warnings })
             }
             Some(_) | None => Err(complaints),
         }

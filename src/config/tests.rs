@@ -36,7 +36,7 @@ impl Sources for Variables {
 
 mod orders;
 
-const MINIMAL: &str = r#"
+pub const MINIMAL: &str = r#"
 [session]
 keys = [{ id = "2026-11", secret = { env = "WXGATE_SESSION_KEY" } }]
 [[account]]
@@ -50,7 +50,7 @@ account = "main"
 upstream = ["http://10.0.0.5:8000"]
 "#;
 
-fn parse(text: &str) -> Config {
+pub fn parse(text: &str) -> Config {
     Config::parse("config.toml", text, &Variables).unwrap_or_else(|error| panic!("{error}"))
 }
 

@@ -130,7 +130,8 @@ for (const [name, options] of Object.entries({
   'phone zh dark': { colorScheme: 'dark' },
   'phone en light': { colorScheme: 'light', locale: 'en-US' },
 })) {
-  await story(`status ${name}`, options, async (page, shot) => {
+  await story(`status ${name}`, options, async (page) => {
+    const part = (what) => page.locator('#config').screenshot({ path: `${artifacts}/status-${name.replaceAll(' ', '-')}-${what}.png` });
     await page.goto(admin);
     await page.locator('[data-site="127.0.0.1"]').waitFor();
     assert.equal(await page.locator('html').getAttribute('lang'), name.includes('zh') ? 'zh-CN' : 'en');
@@ -147,15 +148,24 @@ for (const [name, options] of Object.entries({
     assert.match(await page.locator('[data-errcode="40163"]').innerText(), name.includes('zh') ? /code 已被用过/ : /The code was used before/);
     await fits(page);
     await page.screenshot({ path: `${artifacts}/status-${name.replaceAll(' ', '-')}.png`, fullPage: true });
-    await page.locator('summary').click();
-    await page.locator('pre').filter({ hasText: 'app_secret' }).waitFor();
+    await page.locator('#config summary').first().click();
+    const key = (table, name) => page.locator(`[data-table="${table}"] [data-key=${name}]`);
+    await key('[[account]] main', 'app_secret').waitFor();
+    assert.match(await key('[server]', 'prefix').innerText(), name.includes('zh') ? /_wx"[^]*默认/ : /_wx"[^]*default/);
+    assert.match(await key('[server]', 'listen').innerText(), name.includes('zh') ? /127\.0\.0\.1[^]*写明/ : /127\.0\.0\.1[^]*written/);
+    await fits(page);
+    await part('config');
+    await page.locator('#config .filter button').last().click();
+    await key('[server]', 'prefix').waitFor({ state: 'detached' });
+    await page.locator('#config .raw summary').click();
+    await page.locator('#config pre').filter({ hasText: 'app_secret' }).waitFor();
     const shown = await page.content();
     for (const secret of Object.values(KEYS)) assert.ok(!shown.includes(secret), 'a secret is on the page');
     await fits(page);
     await page.locator('#language').click();
     assert.match(await text(page), name.includes('zh') ? /All is well/ : /一切正常/);
     await fits(page);
-    await shot('config');
+    await part('config-text');
   });
 }
 
@@ -176,7 +186,7 @@ await story('another name is turned away', {}, async () => {
   const status = (path, headers, method = 'GET') => new Promise((done, fail) => {
     request({ port: ports.admin, host: '127.0.0.1', path, method, headers }, (it) => { it.resume(); done(it.statusCode); }).on('error', fail).end();
   });
-  for (const path of ['/', '/events', '/status.json', '/config']) {
+  for (const path of ['/', '/events', '/status.json', '/config', '/config.json']) {
     assert.equal(await status(path, { host: `evil.example:${ports.admin}` }), 421, path);
   }
   assert.equal(await status('/', {}, 'POST'), 405);

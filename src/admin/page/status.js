@@ -11,7 +11,7 @@ const T = {
     wechat: '微信', calls: '调用', code: '结果', meaning: '含义', remedy: '怎么办', endpoint: '接口', took: '耗时 p50 / p95', noCalls: '还没有调用过微信。', accounts: '公众号', hosts: '接口域名',
     store: '存储', kind: '位置', state: '状态', lag: '注销消息延迟', alone: '单机，无需同步', up: '正常', down: '不可用', never: '尚无', failures: '失败次数',
     certificates: '证书', noCertificates: '网关不做 TLS：证书由前面的代理负责。', days: '天后到期', over: '已过期', notCome: '尚未签发', orderFailed: '申请未成功',
-    audit: '审计', all: '全部', noAudit: '还没有记录。', config: '配置', read: '读取于', show: '显示正在生效的配置（密钥已遮盖）', warnings: '提醒', times: '次', level: '日志级别',
+    audit: '审计', all: '全部', noAudit: '还没有记录。', config: '配置', read: '读取于', show: '正在生效的配置（密钥已遮盖）', allKeys: '全部', onlyWritten: '只看写明的', written: '写明', default: '默认', asText: '文件原文', warnings: '提醒', times: '次', level: '日志级别',
     login: '登录', refusal: '拒绝', logout: '注销', revocation: '吊销', reload: '重载', certificate: '证书', failure: '故障',
   },
   en: {
@@ -22,7 +22,7 @@ const T = {
     wechat: 'WeChat', calls: 'Calls', code: 'Answer', meaning: 'Meaning', remedy: 'What to do', endpoint: 'Endpoint', took: 'took p50 / p95', noCalls: 'WeChat has not been asked yet.', accounts: 'Accounts', hosts: 'API hosts',
     store: 'Store', kind: 'Where', state: 'State', lag: 'News of ended sessions', alone: 'alone, nothing to keep in step', up: 'well', down: 'away', never: 'none yet', failures: 'failures',
     certificates: 'Certificates', noCertificates: 'The gateway speaks no TLS: the proxy in front does.', days: 'days left', over: 'expired', notCome: 'none yet', orderFailed: 'Not ordered yet, or in vain',
-    audit: 'Audit', all: 'all', noAudit: 'Nothing yet.', config: 'Configuration', read: 'read', show: 'Show the configuration in force (secrets covered)', warnings: 'Warnings', times: 'times', level: 'log level',
+    audit: 'Audit', all: 'all', noAudit: 'Nothing yet.', config: 'Configuration', read: 'read', show: 'The configuration in force (secrets covered)', allKeys: 'all', onlyWritten: 'only what is written', written: 'written', default: 'default', asText: 'The file, word for word', warnings: 'Warnings', times: 'times', level: 'log level',
     login: 'login', refusal: 'refusal', logout: 'logout', revocation: 'revocation', reload: 'reload', certificate: 'certificate', failure: 'failure',
   },
 };
@@ -52,7 +52,8 @@ let lang = [wished, remembered, /^zh/i.test(navigator.language) ? 'zh' : 'en'].f
 let status = null;
 let filter = '';
 let configEdition = null;
-let configText = '';
+let configShown = { groups: [], text: '' };
+let onlyWritten = false;
 const drawn = new Map();
 
 const t = (word) => T[lang][word] ?? word;
@@ -207,18 +208,25 @@ function audit({ lines, chosen }) {
   return [head(t('audit'), buttons), rows.length > 0 ? el('div', { class: 'scroll', tabindex: '0' }, el('table', { class: 'cards' }, el('tbody', {}, rows))) : el('p', { class: 'empty' }, t('noAudit'))];
 }
 
-function config({ file, text, level }) {
-  const open = $('config').querySelector('details')?.open ?? false;
-  const details = el('details', { open }, el('summary', {}, t('show')), el('pre', { tabindex: '0' }, text));
-  details.addEventListener('toggle', () => { if (details.open) fetchConfig(); });
+function config({ file, shown, level, written }) {
+  const open = (kind) => $('config').querySelector(`details.${kind}`)?.open ?? false;
   const warnings = file.warnings.map((line) => el('p', { class: 'warn' }, line));
+  const choose = (only) => () => { onlyWritten = only; render(); };
+  const button = (only, word) => el('button', { type: 'button', 'aria-pressed': String(only === written), onclick: choose(only) }, t(word));
+  const row = (it) => el('tr', { class: it.written ? 'written' : 'default', 'data-key': it.key },
+    el('td', {}, el('code', {}, it.key)), el('td', { class: 'value' }, el('code', {}, it.value)), el('td', { class: 'n' }, el('small', {}, t(it.written ? 'written' : 'default'))));
+  const groups = shown.groups.map((it) => ({ ...it, keys: it.keys.filter((key) => key.written || !written) })).filter((it) => it.keys.length > 0);
+  const tables = groups.map((it) => el('table', { 'data-table': it.title }, el('caption', {}, el('code', {}, it.title)), el('tbody', {}, it.keys.map(row))));
+  const raw = el('details', { class: 'raw', open: open('raw') }, el('summary', {}, t('asText')), el('pre', { tabindex: '0' }, shown.text));
+  const details = el('details', { class: 'tables', open: open('tables') }, el('summary', {}, t('show')), el('p', { class: 'filter' }, button(false, 'allKeys'), button(true, 'onlyWritten')), tables, raw);
+  details.addEventListener('toggle', () => { if (details.open) fetchConfig(); });
   return [head(t('config'), el('code', {}, file.path), `${t('read')} ${time(file.loaded)}`, `${t('level')} ${level}`), warnings, details];
 }
 
 async function fetchConfig() {
   if (configEdition === status.file.edition) return;
   configEdition = status.file.edition;
-  try { configText = await (await fetch('/config')).text(); } catch { configEdition = null; }
+  try { configShown = await (await fetch('/config.json')).json(); } catch { configEdition = null; }
   render();
 }
 
@@ -238,8 +246,8 @@ function render() {
   draw('store', status.store, store);
   draw('certificates', status.certificates, certificates);
   draw('audit', { lines: status.audit, chosen: filter }, audit);
-  draw('config', { file: status.file, text: configText, level: status.level }, config);
-  if ($('config').querySelector('details')?.open) fetchConfig();
+  draw('config', { file: status.file, shown: configShown, level: status.level, written: onlyWritten }, config);
+  if ($('config').querySelector('details.tables')?.open) fetchConfig();
 }
 
 function alive(yes) {
