@@ -154,8 +154,8 @@ impl Entry {
     }
 
     /// Notes that a piece of the answer has gone.
-    pub fn sent(&mut self, bytes: usize) {
-        self.bytes = self.bytes.wrapping_add(u64::try_from(bytes).unwrap_or_default());
+    pub fn sent(&mut self, bytes: u64) {
+        self.bytes = self.bytes.wrapping_add(bytes);
     }
 
     /// The name of the site.

@@ -11,7 +11,7 @@ use http_body_util::Full;
 
 use super::{access_log::Entry, vigil::Vigil};
 use crate::{
-    http1::Stream,
+    http1::{Pipe, Source, Stream},
     upstream::{Streamed, Switched},
     wire::BoxError,
 };
@@ -101,17 +101,48 @@ impl Content {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self {
             Self::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
-            Self::Site(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
-            Self::Watched(body, vigil) => {
-                let frame = Pin::new(body).poll_frame(cx).map_err(Into::into);
-                let ended = if frame.is_pending() { vigil.poll_ended(cx) } else { vigil.passed() };
-                if ended {
-                    return Poll::Ready(Some(Err("the session was ended".into())));
-                }
-                frame
-            }
+            Self::Site(body) => Pin::new(body).poll_frame(cx),
+            Self::Watched(body, vigil) => vigil.over_each(cx, |cx| Pin::new(body).poll_frame(cx)),
             Self::Switched(_) => Poll::Ready(None),
         }
+    }
+
+    fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+        most: u64,
+    ) -> Poll<Option<Result<u64, BoxError>>> {
+        match self {
+            Self::Site(body) => Pin::new(body).poll_fill(cx, pipe, most),
+            Self::Watched(body, vigil) => {
+                vigil.over_each(cx, |cx| Pin::new(body).poll_fill(cx, pipe, most))
+            }
+            Self::Own(_) | Self::Switched(_) => Poll::Ready(None),
+        }
+    }
+}
+
+impl Source for Body {
+    fn is_pipeable(&self) -> bool {
+        match &self.content {
+            Content::Site(body) | Content::Watched(body, _) => body.is_pipeable(),
+            Content::Own(_) | Content::Switched(_) => false,
+        }
+    }
+
+    fn poll_fill(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+        most: u64,
+    ) -> Poll<Option<Result<u64, BoxError>>> {
+        let this = self.get_mut();
+        let filled = this.content.poll_fill(cx, pipe, most);
+        if let (Poll::Ready(Some(Ok(count))), Some(line)) = (&filled, &mut this.line) {
+            line.sent(*count);
+        }
+        filled
     }
 }
 
@@ -128,7 +159,7 @@ impl HttpBody for Body {
         if let Poll::Ready(Some(Ok(frame))) = &frame
             && let (Some(line), Some(data)) = (&mut this.line, frame.data_ref())
         {
-            line.sent(data.len());
+            line.sent(u64::try_from(data.len()).unwrap_or_default());
         }
         frame
     }

@@ -13,7 +13,7 @@ use std::{
 use tokio::time::{Sleep, sleep};
 
 use super::feed::Feed;
-use crate::auth::Known;
+use crate::{auth::Known, wire::BoxError};
 
 /// How often to look. An order takes half a second to come here at most.
 const LOOK: Duration = Duration::from_millis(400);
@@ -52,15 +52,26 @@ impl Vigil {
         }
     }
 
+    /// What `poll` brings of the answer, unless the session has been ended.
+    pub fn over_each<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll: impl FnOnce(&mut Context<'_>) -> Poll<Option<Result<T, BoxError>>>,
+    ) -> Poll<Option<Result<T, BoxError>>> {
+        let piece = poll(cx);
+        let ended = if piece.is_pending() { self.poll_ended(cx) } else { self.passed() };
+        if ended { Poll::Ready(Some(Err("the session was ended".into()))) } else { piece }
+    }
+
     /// Whether the session has been ended, looked at each few pieces: an answer that never pauses
     /// never waits for a clock.
-    pub fn passed(&mut self) -> bool {
+    fn passed(&mut self) -> bool {
         self.passed = self.passed.wrapping_add(1) % 64;
         self.passed == 0 && self.post.0.ends(&self.known.session)
     }
 
     /// Whether the session has been ended, looked at from time to time while nothing comes.
-    pub fn poll_ended(&mut self, cx: &mut Context<'_>) -> bool {
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> bool {
         loop {
             let next = self.next.get_or_insert_with(|| Box::pin(sleep(LOOK)));
             match next.as_mut().poll(cx) {

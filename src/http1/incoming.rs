@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body;
 
-use super::{Fault, Wire};
+use super::{Fault, Pipe, Source, Wire};
 
 /// The body of a request, as it comes from a visitor.
 #[derive(Debug, Default)]
@@ -68,6 +68,27 @@ impl Body for Incoming {
                 wire.borrow().framing().exact().map_or_else(SizeHint::default, SizeHint::with_exact)
             }
             Self::Http2(body) => body.size_hint(),
+        }
+    }
+}
+
+impl Source for Incoming {
+    fn is_pipeable(&self) -> bool {
+        match self {
+            Self::Http1(wire) => wire.borrow().is_pipeable(),
+            Self::Empty | Self::Http2(_) => false,
+        }
+    }
+
+    fn poll_fill(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+        most: u64,
+    ) -> Poll<Option<Result<u64, Fault>>> {
+        match self.get_mut() {
+            Self::Http1(wire) => wire.borrow_mut().poll_fill(cx, pipe, most),
+            Self::Empty | Self::Http2(_) => Poll::Ready(None),
         }
     }
 }

@@ -6,7 +6,8 @@
 //! So heads and frames are read here, once, strictly, and written anew.
 //!
 //! [`head`], `framing` and `chunk` are pure: bytes in, meaning out. [`Wire`] joins them to a
-//! socket, [`Sender`] writes a message to one. Both are polled by whoever handles the exchange: no
+//! socket, [`Sender`] writes a message to one; a [`Pipe`] carries a long body past us from one plain
+//! socket to another. Both are polled by whoever handles the exchange: no
 //! task, no channel and no lock is between two sockets.
 
 mod chunk;
@@ -14,6 +15,7 @@ mod framing;
 pub mod head;
 mod incoming;
 mod patience;
+mod pipe;
 #[cfg(any(fuzzing, test))]
 pub mod reading;
 mod sender;
@@ -23,6 +25,7 @@ mod wire;
 pub use framing::{Fault, Framing};
 pub use incoming::Incoming;
 pub use patience::Patience;
-pub use sender::{Broken, Sender};
+pub use pipe::Pipe;
+pub use sender::{Broken, Sender, Source};
 pub use stream::{Socket, Stream};
 pub use wire::{Arena, NoHead, Wire};

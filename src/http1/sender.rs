@@ -10,7 +10,10 @@ use std::{
 use bytes::{Buf, Bytes};
 use http_body::Body;
 
-use super::head::Length;
+use super::{
+    head::Length,
+    pipe::{LONG, Pipe},
+};
 
 /// What a message is written to.
 pub trait Outlet {
@@ -22,6 +25,31 @@ pub trait Outlet {
     ) -> Poll<io::Result<usize>>;
     /// Sees that what it took is on its way.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// A pipe whose bytes it can take, if it is of that kind and one is to be had.
+    fn pipe(&self) -> Option<Pipe>;
+    /// Takes some of the bytes in such a pipe; how many.
+    fn poll_drain(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>>;
+    /// Takes an empty pipe back.
+    fn give_back(&self, pipe: Pipe);
+}
+
+/// A body that may come through a pipe, past us.
+pub trait Source: Body<Data = Bytes> {
+    /// Whether that is so at the moment: nothing of it has been read ahead.
+    fn is_pipeable(&self) -> bool {
+        false
+    }
+
+    /// Fills an empty pipe with at most so many bytes of it; how many. Nothing, if that cannot be done
+    /// and the body has to be read.
+    fn poll_fill(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &mut Pipe,
+        _most: u64,
+    ) -> Poll<Option<Result<u64, Self::Error>>> {
+        Poll::Ready(None)
+    }
 }
 
 /// Borrowed only while it writes, because the body may come over the same connection.
@@ -37,6 +65,18 @@ impl<O: Outlet> Outlet for &RefCell<O> {
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.borrow_mut().poll_flush(cx)
     }
+
+    fn pipe(&self) -> Option<Pipe> {
+        self.borrow().pipe()
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+        self.borrow_mut().poll_drain(cx, pipe)
+    }
+
+    fn give_back(&self, pipe: Pipe) {
+        self.borrow().give_back(pipe);
+    }
 }
 
 /// A message on its way out.
@@ -48,6 +88,8 @@ pub struct Sender {
     /// A piece of the body that follows the words, and what follows the piece.
     piece: Bytes,
     tail: &'static [u8],
+    /// What follows all that, past us.
+    pipe: Option<Pipe>,
     length: Length,
     state: State,
     /// Bytes that have gone out.
@@ -87,6 +129,7 @@ impl Sender {
             written: 0,
             piece: Bytes::new(),
             tail: b"",
+            pipe: None,
             length,
             state: State::Gathering,
             taken: 0,
@@ -127,7 +170,7 @@ impl Sender {
         outlet: &mut impl Outlet,
     ) -> Poll<Result<(), Broken<B::Error>>>
     where
-        B: Body<Data = Bytes>,
+        B: Source,
     {
         self.blocked = false;
         if self.state == State::Waiting {
@@ -135,15 +178,14 @@ impl Sender {
         }
         loop {
             // A head and what is there of the body leave together.
-            if self.state == State::Gathering && self.piece.is_empty() {
-                self.gather(cx, body.as_mut())?;
+            if self.state == State::Gathering && self.piece.is_empty() && !self.is_piped() {
+                self.gather(cx, body.as_mut(), outlet)?;
             }
-            if self.written < self.words.len() || !self.piece.is_empty() || !self.tail.is_empty() {
-                let Poll::Ready(count) = self.poll_write(cx, outlet).map_err(Broken::Io)? else {
+            if self.has_bytes() || self.is_piped() {
+                if self.poll_write(cx, outlet).map_err(Broken::Io)?.is_pending() {
                     self.blocked = true;
                     return Poll::Pending;
-                };
-                self.advance(count);
+                }
                 continue;
             }
             match self.state {
@@ -155,6 +197,9 @@ impl Sender {
                         return Poll::Pending;
                     }
                     self.state = State::Sent;
+                    if let Some(pipe) = self.pipe.take() {
+                        outlet.give_back(pipe);
+                    }
                 }
                 State::Sent => return Poll::Ready(Ok(())),
             }
@@ -166,14 +211,57 @@ impl Sender {
         &mut self,
         cx: &mut Context<'_>,
         mut body: Pin<&mut B>,
+        outlet: &impl Outlet,
     ) -> Result<(), Broken<B::Error>>
     where
-        B: Body<Data = Bytes>,
+        B: Source,
     {
         if body.is_end_stream() {
             return self.end();
         }
-        match body.as_mut().poll_frame(cx) {
+        let piped = self.gather_piped(cx, body.as_mut(), outlet).map_err(Broken::Body)?;
+        if !piped {
+            self.gather_piece(cx, body.as_mut())?;
+        }
+        if self.state == State::Gathering && body.is_end_stream() { self.end() } else { Ok(()) }
+    }
+
+    /// Much of a long body goes past us; whether this is one.
+    fn gather_piped<B>(
+        &mut self,
+        cx: &mut Context<'_>,
+        body: Pin<&mut B>,
+        outlet: &impl Outlet,
+    ) -> Result<bool, B::Error>
+    where
+        B: Source,
+    {
+        let Length::Exactly(left) = &mut self.length else { return Ok(false) };
+        if !body.is_pipeable() || (self.pipe.is_none() && *left < LONG) {
+            return Ok(false);
+        }
+        let Some(mut pipe) = self.pipe.take().or_else(|| outlet.pipe()) else { return Ok(false) };
+        match body.poll_fill(cx, &mut pipe, *left) {
+            Poll::Pending => self.state = State::Waiting,
+            Poll::Ready(Some(count)) => *left = left.saturating_sub(count?),
+            Poll::Ready(None) => {
+                outlet.give_back(pipe);
+                return Ok(false);
+            }
+        }
+        self.pipe = Some(pipe);
+        Ok(true)
+    }
+
+    fn gather_piece<B>(
+        &mut self,
+        cx: &mut Context<'_>,
+        body: Pin<&mut B>,
+    ) -> Result<(), Broken<B::Error>>
+    where
+        B: Source,
+    {
+        match body.poll_frame(cx) {
             Poll::Pending => self.state = State::Waiting,
             Poll::Ready(None) => return self.end(),
             Poll::Ready(Some(Err(error))) => return Err(Broken::Body(error)),
@@ -181,9 +269,6 @@ impl Sender {
                 // Trailers end here: they could carry what a header may not.
                 if let Ok(piece) = frame.into_data() {
                     self.push(piece)?;
-                }
-                if body.is_end_stream() {
-                    return self.end();
                 }
             }
         }
@@ -228,23 +313,42 @@ impl Sender {
         Ok(())
     }
 
+    /// Whether something is in the pipe.
+    fn is_piped(&self) -> bool {
+        self.pipe.as_ref().is_some_and(|pipe| !pipe.is_empty())
+    }
+
+    /// Whether something is in our own hands.
+    fn has_bytes(&self) -> bool {
+        self.written < self.words.len() || !self.piece.is_empty() || !self.tail.is_empty()
+    }
+
     fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
         outlet: &mut impl Outlet,
-    ) -> Poll<io::Result<usize>> {
+    ) -> Poll<io::Result<()>> {
         let words = self.words.get(self.written..).unwrap_or_default();
-        let count = if self.piece.is_empty() && self.tail.is_empty() {
-            ready!(outlet.poll_send(cx, &[IoSlice::new(words)]))?
-        } else {
-            let slices = [IoSlice::new(words), IoSlice::new(&self.piece), IoSlice::new(self.tail)];
-            ready!(outlet.poll_send(cx, &slices))?
+        let own = self.has_bytes();
+        let count = match &mut self.pipe {
+            Some(pipe) if !own => ready!(outlet.poll_drain(cx, pipe))?,
+            _ if self.piece.is_empty() && self.tail.is_empty() => {
+                ready!(outlet.poll_send(cx, &[IoSlice::new(words)]))?
+            }
+            _ => {
+                let slices =
+                    [IoSlice::new(words), IoSlice::new(&self.piece), IoSlice::new(self.tail)];
+                ready!(outlet.poll_send(cx, &slices))?
+            }
         };
         if count == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
         self.taken = self.taken.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
-        Poll::Ready(Ok(count))
+        if own {
+            self.advance(count);
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn advance(&mut self, count: usize) {

@@ -30,6 +30,16 @@ pub enum Stream {
     Tls(Box<TlsStream<Socket>>),
 }
 
+impl Stream {
+    /// The socket itself, if bytes go over it as they are.
+    pub fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(Socket::Tcp(socket)) => Some(socket),
+            Self::Plain(Socket::Unix(_)) | Self::Tls(_) => None,
+        }
+    }
+}
+
 /// Does the same with whatever it is.
 macro_rules! either {
     ($this:expr, $kind:ident { $($case:ident),+ }, $stream:ident => $done:expr) => {

@@ -17,6 +17,7 @@ use super::{
     Fault, Framing, Stream,
     framing::Step,
     head::{Refused, Search},
+    pipe::{Pipe, Pipes},
     sender::Outlet,
 };
 
@@ -27,6 +28,7 @@ use super::{
 pub struct Arena {
     chunk: RefCell<BytesMut>,
     heads: RefCell<Vec<u8>>,
+    pipes: Pipes,
 }
 
 /// Bytes of an arena that are taken at a time.
@@ -170,6 +172,40 @@ impl Wire {
         }
     }
 
+    /// Whether the rest of the body can go through a pipe: it comes over a plain socket, its length is
+    /// known, and nothing of it has been read.
+    pub fn is_pipeable(&self) -> bool {
+        matches!(self.framing, Framing::Length(_))
+            && self.input.is_empty()
+            && self.owed.is_none()
+            && self.stream.tcp().is_some()
+    }
+
+    /// Fills a pipe with at most so many bytes of such a body; how many. Nothing, if that cannot be
+    /// done after all.
+    pub fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+        most: u64,
+    ) -> Poll<Option<Result<u64, Fault>>> {
+        let (Framing::Length(left), Some(socket)) = (self.framing, self.stream.tcp()) else {
+            return Poll::Ready(None);
+        };
+        let filled = ready!(pipe.poll_fill(cx, socket, left.min(most)));
+        if self.arena.pipes.is_useless(&filled) {
+            return Poll::Ready(None);
+        }
+        let count = filled?;
+        if count == 0 {
+            self.closed = true;
+            return Poll::Ready(Some(Err(Fault::Cut)));
+        }
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.framing = Framing::of(left.saturating_sub(count));
+        Poll::Ready(Some(Ok(count)))
+    }
+
     /// Passes over what of the body has been read already; whether that was all of it.
     pub fn pass_over(&mut self) -> bool {
         while let Ok(Step::Data(_)) = self.framing.decode(&mut self.input) {}
@@ -260,6 +296,21 @@ impl Outlet for Wire {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn pipe(&self) -> Option<Pipe> {
+        self.stream.tcp().and_then(|_| self.arena.pipes.take())
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+        let Some(socket) = self.stream.tcp() else {
+            return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+        };
+        pipe.poll_drain(cx, socket)
+    }
+
+    fn give_back(&self, pipe: Pipe) {
+        self.arena.pipes.give_back(pipe);
     }
 }
 

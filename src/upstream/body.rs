@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{exchange::Exchange, tunnel::Switched};
 use crate::{
-    http1::{Incoming, head::Answered},
+    http1::{Fault, Incoming, Pipe, Source, head::Answered},
     wire::BoxError,
 };
 
@@ -139,10 +139,7 @@ impl Body for Outgoing {
         };
         let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
         pace.moved(length);
-        let Some(left) = this.left.checked_sub(length) else {
-            return Poll::Ready(Some(Err(Spoilt::TooLarge)));
-        };
-        this.left = left;
+        this.left = this.left.checked_sub(length).ok_or(Spoilt::TooLarge)?;
         Poll::Ready(Some(Ok(Frame::data(data))))
     }
 
@@ -152,6 +149,31 @@ impl Body for Outgoing {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+impl Source for Outgoing {
+    fn is_pipeable(&self) -> bool {
+        self.inner.is_pipeable()
+    }
+
+    fn poll_fill(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+        most: u64,
+    ) -> Poll<Option<Result<u64, Spoilt>>> {
+        let this = self.get_mut();
+        let Some(pace) = &mut this.pace else { return Poll::Ready(None) };
+        let Poll::Ready(filled) = Pin::new(&mut this.inner).poll_fill(cx, pipe, most) else {
+            ready!(pace.poll_wait(cx));
+            return Poll::Ready(Some(Err(Spoilt::Stalled)));
+        };
+        let Some(filled) = filled else { return Poll::Ready(None) };
+        let count = filled.map_err(|_| Spoilt::Garbled)?;
+        pace.moved(count);
+        this.left = this.left.checked_sub(count).ok_or(Spoilt::TooLarge)?;
+        Poll::Ready(Some(Ok(count)))
     }
 }
 
@@ -195,17 +217,16 @@ impl Streamed {
     }
 }
 
-impl Body for Streamed {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
+impl Streamed {
+    /// What `poll` brings of the answer, unless it stands still for too long.
+    fn poll<T>(
+        &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        poll: impl FnOnce(&mut Exchange, &mut Context<'_>) -> Poll<Option<Result<T, Fault>>>,
+    ) -> Poll<Option<Result<T, BoxError>>> {
         let patience = self.patience;
         let Some(exchange) = &mut self.exchange else { return Poll::Ready(None) };
-        let Poll::Ready(piece) = exchange.poll_data(cx) else {
+        let Poll::Ready(piece) = poll(exchange, cx) else {
             let Some(patience) = patience else { return Poll::Pending };
             ready!(exchange.poll_stalled(cx, patience));
             tracing::warn!("a site stopped in the middle of its answer");
@@ -216,7 +237,35 @@ impl Body for Streamed {
         {
             exchange.end();
         }
-        Poll::Ready(piece.map(|piece| piece.map(Frame::data).map_err(Into::into)))
+        Poll::Ready(piece.map(|piece| piece.map_err(Into::into)))
+    }
+}
+
+impl Source for Streamed {
+    fn is_pipeable(&self) -> bool {
+        self.exchange.as_ref().is_some_and(|exchange| exchange.is_pipeable())
+    }
+
+    fn poll_fill(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+        most: u64,
+    ) -> Poll<Option<Result<u64, BoxError>>> {
+        self.get_mut().poll(cx, |exchange, cx| exchange.poll_fill(cx, pipe, most))
+    }
+}
+
+impl Body for Streamed {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let piece = ready!(self.get_mut().poll(cx, Exchange::poll_data));
+        Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {

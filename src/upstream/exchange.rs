@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     http1::{
-        Broken, Fault, Sender, Stream,
+        Broken, Fault, Pipe, Sender, Stream,
         head::{self, Answered},
     },
     wire::onward::{Fields, Onward},
@@ -166,6 +166,26 @@ impl Exchange {
             self.since = None;
         }
         piece
+    }
+
+    /// Whether the rest of the answer can go past us.
+    pub fn is_pipeable(&self) -> bool {
+        self.lease.link.wire.is_pipeable()
+    }
+
+    /// Fills a pipe with at most so many bytes of the answer's body; how many.
+    pub fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+        most: u64,
+    ) -> Poll<Option<Result<u64, Fault>>> {
+        let _ = self.poll_send(cx);
+        let filled = self.lease.link.wire.poll_fill(cx, pipe, most);
+        if filled.is_ready() {
+            self.since = None;
+        }
+        filled
     }
 
     /// Nothing is there. Ready when that has been so for too long.

@@ -35,6 +35,7 @@ mod hostile;
 mod hygiene;
 mod limits;
 mod login;
+mod long;
 mod online;
 mod openssl;
 mod probe;
