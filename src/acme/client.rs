@@ -12,7 +12,10 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response, header::RETRY_AFTER};
+use http::{
+    Request, Response,
+    header::{CONTENT_TYPE, RETRY_AFTER},
+};
 use http_body_util::{BodyExt, Full};
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use rustls::ClientConfig;
@@ -107,8 +110,15 @@ impl HttpClient for Client {
                 Ok(body) => body.to_bytes(),
                 Err(never) => match never {},
             };
+            let host = parts.uri.host().unwrap_or_default().to_owned();
             let answer = this.send(Request::from_parts(parts, body)).await;
             let answer = answer.map_err(|error| Error::Other(error.into()))?;
+            let kind = answer.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+            let status = answer.status();
+            // A refusal is a document (RFC 8555, section 6.7). What has none is somebody in between.
+            if !status.is_success() && !kind.is_some_and(|kind| kind.contains("json")) {
+                return Err(Error::Other(format!("{host} answers {status} and no reason").into()));
+            }
             Ok(BytesResponse::from(answer.map(Full::new)))
         })
     }

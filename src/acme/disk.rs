@@ -124,7 +124,7 @@ fn private(path: &Path) -> OpenOptions {
 }
 
 /// A directory's URL as the name of a folder.
-fn label(directory: &str) -> String {
+pub fn label(directory: &str) -> String {
     let rest = directory.split_once("://").map_or(directory, |(_, rest)| rest);
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
     let label: String = rest.trim_start_matches('.').chars().map(plain).take(200).collect();

@@ -5,6 +5,9 @@
 //! whose DNS record is wrong keeps no other from theirs. What comes is kept on disk, and put on a
 //! shelf where handshakes find it. Requests wait for none of this.
 //!
+//! Where replicas share a store, one of them orders, under a lease; all answer the authority, and all
+//! show what came. Each keeps a copy on its disk.
+//!
 //! An authority that fails costs nothing but lines in the log while the certificate at hand lasts.
 //! Each try is written down before it is made, so that neither a failing authority nor a gateway
 //! that is started again and again turns into a stream of orders.
@@ -13,15 +16,17 @@ use std::{io, path::PathBuf};
 
 use instant_acme::Problem;
 
-use crate::site::Credentials;
+use crate::{auth::KeySettings, site::Credentials, store::Away};
 
 mod account;
 pub mod client;
 mod disk;
+mod house;
 mod keeper;
 mod leaf;
 mod order;
 mod plan;
+mod shared;
 mod shelf;
 
 pub use keeper::{Around, Keeper};
@@ -44,6 +49,8 @@ pub struct Settings {
     pub believes: Credentials,
     /// The folder where keys and certificates are kept.
     pub storage: PathBuf,
+    /// What seals that which replicas share; nothing where there are none.
+    pub ring: Vec<KeySettings>,
 }
 
 /// The folder, or a file in it, cannot be used.
@@ -87,6 +94,9 @@ pub enum Trouble {
     /// It could not be kept.
     #[error(transparent)]
     Disk(#[from] Error),
+    /// The other replicas could not be told of it.
+    #[error(transparent)]
+    Store(#[from] Away),
     /// It took too long.
     #[error("the authority came to no end in {0} s")]
     Late(u64),

@@ -14,7 +14,7 @@ use rustls::{
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::{Trouble, leaf::Leaf, shelf::Shelf};
+use super::{Trouble, leaf::Leaf, shared::Stage};
 use crate::clock;
 
 /// How long an authority may think before each of the two answers that it takes its time for.
@@ -39,12 +39,12 @@ pub async fn place(
     account: &Account,
     name: &str,
     replaces: Option<&Made>,
-    shelf: &Shelf,
+    stage: Stage<'_>,
 ) -> Result<(Zeroizing<String>, Made), Trouble> {
     let all = async {
         let identifiers = [Identifier::Dns(name.to_owned())];
         let mut order = open(account, &identifiers, replaces).await?;
-        prove(&mut order, name, shelf).await?;
+        prove(&mut order, name, stage).await?;
         // A key of its own for each certificate, made by the library: P-256.
         let key = Zeroizing::new(order.finalize().await?);
         let chain = order.poll_certificate(&PATIENCE).await?;
@@ -89,7 +89,7 @@ pub fn identifier(made: &Made) -> Option<CertificateIdentifier<'_>> {
 }
 
 /// Shows that the name is ours.
-async fn prove(order: &mut Order, name: &str, shelf: &Shelf) -> Result<(), Trouble> {
+async fn prove(order: &mut Order, name: &str, stage: Stage<'_>) -> Result<(), Trouble> {
     let mut answered = None;
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
@@ -101,10 +101,13 @@ async fn prove(order: &mut Order, name: &str, shelf: &Shelf) -> Result<(), Troub
         let challenge = authorization.challenge(ChallengeType::TlsAlpn01);
         let mut challenge = challenge.ok_or(Trouble::NoChallenge)?;
         let digest = challenge.key_authorization().digest();
-        answered = Some(shelf.challenge(name, digest.as_ref())?);
+        answered = Some(stage.answer(name, digest.as_ref()).await?);
         challenge.set_ready().await?;
     }
     let ready = order.poll_ready(&PATIENCE).await;
+    if answered.is_some() {
+        stage.done().await;
+    }
     drop(answered);
     match ready {
         Ok(OrderStatus::Ready | OrderStatus::Processing | OrderStatus::Valid) => Ok(()),

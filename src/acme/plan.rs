@@ -69,11 +69,14 @@ pub fn renewal(leaf: &Leaf, dice: f64) -> Timestamp {
 }
 
 /// When to renew by the window that the authority advises (RFC 9773, section 4.2): at some moment
-/// of it. One that leaves less than a twelfth of the life is not believed.
+/// of it. A twelfth of the life is left then at least, or an authority that says nonsense would let it
+/// end; and a twelfth, or a day, has passed, or one that always says "now" would be asked for one
+/// certificate after the other.
 pub fn advised(leaf: &Leaf, [start, end]: [Timestamp; 2], dice: f64) -> Timestamp {
-    let window = Duration::from_secs(end.since(start));
-    let latest = leaf.begins.plus(Duration::from_secs(life(leaf)).mul_f64(11.0 / 12.0));
-    start.plus(window.mul_f64(dice)).min(latest)
+    let (window, twelfth) = (Duration::from_secs(end.since(start)), life(leaf) / 12);
+    let soonest = Timestamp(leaf.begins.0.saturating_add(twelfth.min(86_400)));
+    let latest = Timestamp(leaf.expires.0.saturating_sub(twelfth));
+    start.plus(window.mul_f64(dice)).clamp(soonest, latest.max(soonest))
 }
 
 fn life(leaf: &Leaf) -> u64 {
@@ -135,13 +138,13 @@ mod tests {
         for (window, dice, expected) in [
             ([at(60), at(62)], 0.0, at(60)),
             ([at(60), at(62)], 0.5, at(61)),
-            ([Timestamp(5), Timestamp(10)], 1.0, Timestamp(10)), // revoked: the past is at once
+            ([Timestamp(5), Timestamp(10)], 1.0, at(1)), // revoked: at once, but not again and again
             ([at(62), at(60)], 1.0, at(62)),
-            ([at(500), at(600)], 0.5, Timestamp(NOW.0 + 90 * DAY * 11 / 12)),
+            ([at(500), at(600)], 0.5, Timestamp(NOW.0 + 90 * DAY - 90 * DAY / 12)),
             (
                 [Timestamp(u64::MAX), Timestamp(u64::MAX)],
                 0.5,
-                Timestamp(NOW.0 + 90 * DAY * 11 / 12),
+                Timestamp(NOW.0 + 90 * DAY - 90 * DAY / 12),
             ),
         ] {
             assert_eq!(advised(&leaf, window, dice), expected, "{window:?} {dice}");

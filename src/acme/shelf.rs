@@ -62,15 +62,15 @@ impl Shelf {
     }
 
     /// Answers a challenge for a name until what comes back is dropped.
-    pub(super) fn challenge<'a>(
-        &'a self,
-        name: &'a str,
+    pub(super) fn challenge(
+        this: &Arc<Self>,
+        name: &str,
         digest: &[u8],
-    ) -> Result<Challenge<'a>, Trouble> {
+    ) -> Result<Challenge, Trouble> {
         let proof = Arc::new(proof(name, digest)?);
-        let mut challenges = self.challenges.write().unwrap_or_else(PoisonError::into_inner);
+        let mut challenges = this.challenges.write().unwrap_or_else(PoisonError::into_inner);
         challenges.insert(name.to_owned(), proof);
-        Ok(Challenge { shelf: self, name })
+        Ok(Challenge { shelf: Arc::clone(this), name: name.to_owned() })
     }
 }
 
@@ -82,15 +82,15 @@ impl fmt::Debug for Shelf {
 }
 
 /// A challenge while it is answered.
-pub struct Challenge<'a> {
-    shelf: &'a Shelf,
-    name: &'a str,
+pub struct Challenge {
+    shelf: Arc<Shelf>,
+    name: String,
 }
 
-impl Drop for Challenge<'_> {
+impl Drop for Challenge {
     fn drop(&mut self) {
         let challenges = self.shelf.challenges.write();
-        challenges.unwrap_or_else(PoisonError::into_inner).remove(self.name);
+        challenges.unwrap_or_else(PoisonError::into_inner).remove(&self.name);
     }
 }
 
@@ -124,8 +124,8 @@ mod tests {
 
     #[test]
     fn a_challenge_is_answered_while_it_lasts_and_for_its_name_alone() {
-        let shelf = Shelf::default();
-        let challenge = shelf.challenge("h5.example.com", &[7; 32]).unwrap();
+        let shelf = Arc::new(Shelf::default());
+        let challenge = Shelf::challenge(&shelf, "h5.example.com", &[7; 32]).unwrap();
         let shown = shelf.answer("h5.example.com").unwrap();
         assert!(shelf.answer("www.example.com").is_none());
         let (_, leaf) = X509Certificate::from_der(&shown.cert[0]).unwrap();
@@ -140,6 +140,6 @@ mod tests {
         assert_eq!(marks, [(true, [[4, 32].as_slice(), &[7; 32]].concat().as_slice())]);
         drop(challenge);
         assert!(shelf.answer("h5.example.com").is_none());
-        assert!(shelf.challenge("h5.example.com", b"short").is_err());
+        assert!(Shelf::challenge(&shelf, "h5.example.com", b"short").is_err());
     }
 }

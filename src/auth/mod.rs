@@ -40,7 +40,7 @@ pub struct Settings {
 }
 
 /// One key of the ring.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeySettings {
     /// What tokens call it (`kid`).
     pub id: String,

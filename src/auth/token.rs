@@ -59,6 +59,7 @@ struct Key {
     sign: EncodingKey,
     verify: DecodingKey,
     flow: LessSafeKey,
+    certificates: LessSafeKey,
     state: hmac::Key,
     logout: hmac::Key,
     session: hmac::Key,
@@ -134,11 +135,7 @@ impl Keys {
     /// Encrypts `value` (AES-256-GCM) so that only we can read it, for this `place` only. The
     /// nonce must never have been used before: 96 random bits.
     pub fn seal(&self, value: &[u8], place: &str, nonce: [u8; NONCE]) -> Result<String, Unusable> {
-        let mut sealed = value.to_vec();
-        let once = Nonce::assume_unique_for_key(nonce);
-        let aad = Aad::from(place.as_bytes());
-        self.newest.flow.seal_in_place_append_tag(once, aad, &mut sealed).map_err(|_| Unusable)?;
-        Ok(BASE64_URL_SAFE_NO_PAD.encode([nonce.as_slice(), &sealed].concat()))
+        close(&self.newest.flow, value, place, nonce)
     }
 
     /// Opens what [`Keys::seal`] closed for the same place.
@@ -148,18 +145,22 @@ impl Keys {
 
     /// The same, of whatever length: for what comes from our own store and from no visitor.
     pub fn open_own(&self, sealed: &[u8], place: &str) -> Result<Vec<u8>, Forged> {
-        let bytes = BASE64_URL_SAFE_NO_PAD.decode(sealed).map_err(|_| Forged)?;
-        let (nonce, closed) = bytes.split_first_chunk::<NONCE>().ok_or(Forged)?;
-        self.all()
-            .find_map(|key| {
-                let mut opened = closed.to_vec();
-                let once = Nonce::assume_unique_for_key(*nonce);
-                let aad = Aad::from(place.as_bytes());
-                let length = key.flow.open_in_place(once, aad, &mut opened).ok()?.len();
-                opened.truncate(length);
-                Some(opened)
-            })
-            .ok_or(Forged)
+        self.all().find_map(|key| open(&key.flow, sealed, place)).ok_or(Forged)
+    }
+
+    /// As [`Keys::seal`], for the certificates that replicas share, and under a key for these alone.
+    pub fn seal_certificate(
+        &self,
+        value: &[u8],
+        place: &str,
+        nonce: [u8; NONCE],
+    ) -> Result<String, Unusable> {
+        close(&self.newest.certificates, value, place, nonce)
+    }
+
+    /// Opens what [`Keys::seal_certificate`] closed for the same place.
+    pub fn open_certificate(&self, sealed: &[u8], place: &str) -> Result<Vec<u8>, Forged> {
+        self.all().find_map(|key| open(&key.certificates, sealed, place)).ok_or(Forged)
     }
 
     /// A code of 16 bytes that vouches for `message`. The message's fields must have fixed
@@ -200,12 +201,16 @@ impl Key {
             derived.fill(&mut key).map_err(|_| Unusable)?;
             Ok(key)
         };
-        let flow = UnboundKey::new(&AES_256_GCM, &derive("flow")?).map_err(|_| Unusable)?;
+        let aead = |label: &str| -> Result<LessSafeKey, Unusable> {
+            let key = UnboundKey::new(&AES_256_GCM, &derive(label)?).map_err(|_| Unusable)?;
+            Ok(LessSafeKey::new(key))
+        };
         Ok(Self {
             id: settings.id.clone(),
             sign: EncodingKey::from_secret(secret),
             verify: DecodingKey::from_secret(secret),
-            flow: LessSafeKey::new(flow),
+            flow: aead("flow")?,
+            certificates: aead("certificates")?,
             state: hmac::Key::new(hmac::HMAC_SHA256, &derive("state")?),
             logout: hmac::Key::new(hmac::HMAC_SHA256, &derive("logout")?),
             session: hmac::Key::new(hmac::HMAC_SHA256, &derive("session id")?),
@@ -220,6 +225,30 @@ impl Key {
             Purpose::Session => &self.session,
         }
     }
+}
+
+fn close(
+    key: &LessSafeKey,
+    value: &[u8],
+    place: &str,
+    nonce: [u8; NONCE],
+) -> Result<String, Unusable> {
+    let mut sealed = value.to_vec();
+    let once = Nonce::assume_unique_for_key(nonce);
+    let aad = Aad::from(place.as_bytes());
+    key.seal_in_place_append_tag(once, aad, &mut sealed).map_err(|_| Unusable)?;
+    Ok(BASE64_URL_SAFE_NO_PAD.encode([nonce.as_slice(), &sealed].concat()))
+}
+
+fn open(key: &LessSafeKey, sealed: &[u8], place: &str) -> Option<Vec<u8>> {
+    let bytes = BASE64_URL_SAFE_NO_PAD.decode(sealed).ok()?;
+    let (nonce, closed) = bytes.split_first_chunk::<NONCE>()?;
+    let mut opened = closed.to_vec();
+    let once = Nonce::assume_unique_for_key(*nonce);
+    let aad = Aad::from(place.as_bytes());
+    let length = key.open_in_place(once, aad, &mut opened).ok()?.len();
+    opened.truncate(length);
+    Some(opened)
 }
 
 struct Length32;
@@ -292,6 +321,8 @@ pub(super) mod tests {
         assert!(old.verify::<Value>(new.sign(&json!({})).unwrap().as_bytes()).is_err());
         let sealed = old.seal(b"x", "here", [7; NONCE]).unwrap();
         assert_eq!(new.open(sealed.as_bytes(), "here"), Ok(b"x".to_vec()));
+        let sealed = old.seal_certificate(b"x", "here", [7; NONCE]).unwrap();
+        assert_eq!(new.open_certificate(sealed.as_bytes(), "here"), Ok(b"x".to_vec()));
         let code = old.vouch(Purpose::State, b"m");
         assert!(new.vouched(Purpose::State, b"m", &code));
     }
@@ -309,6 +340,10 @@ pub(super) mod tests {
         let token = keys.sign(&json!({})).unwrap();
         assert_eq!(keys.open(token.as_bytes(), "here"), Err(Forged));
         assert_eq!(keys.open(b"", "here"), Err(Forged));
+        assert_eq!(keys.open_certificate(sealed.as_bytes(), "here"), Err(Forged));
+        let sealed = keys.seal_certificate(b"x", "here", [7; NONCE]).unwrap();
+        assert_eq!(keys.open_own(sealed.as_bytes(), "here"), Err(Forged));
+        assert_eq!(keys.open_certificate(sealed.as_bytes(), "there"), Err(Forged));
     }
 
     #[test]

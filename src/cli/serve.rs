@@ -116,6 +116,7 @@ fn keeper(
     let around = Around {
         shelf: Arc::clone(certificates.shelf()),
         tls: Arc::clone(gateway.tls()),
+        store: Arc::clone(gateway.shared()),
         metrics: Arc::clone(gateway.metrics()),
         note: Arc::new(move |line| noted.audit().note(line)),
     };

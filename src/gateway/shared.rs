@@ -80,6 +80,7 @@ pub struct Gateway {
     pub(super) metrics: Arc<Metrics>,
     pub(super) audit: Audit,
     pub(super) traces: Traces,
+    store: Arc<Store>,
     /// The store in words, without its passwords.
     kept: String,
 }
@@ -128,13 +129,14 @@ impl Gateway {
             exchanges: Exchanges::new(wechat.clone(), Arc::clone(&store), runtime.clone()),
             errands: Errands::new(Arc::clone(&store), runtime.clone()),
             signers: Signers::new(wechat.clone(), Arc::clone(&store), runtime.clone()),
-            refreshes: Arc::new(Refreshes::new(wechat, store, runtime)),
+            refreshes: Arc::new(Refreshes::new(wechat, Arc::clone(&store), runtime)),
             throttle: Throttle::new(),
             clock,
             log,
             metrics,
             audit,
             traces,
+            store,
             kept,
         })
     }
@@ -164,6 +166,11 @@ impl Gateway {
     /// The trail of what was decided.
     pub fn audit(&self) -> &Audit {
         &self.audit
+    }
+
+    /// What replicas share.
+    pub fn shared(&self) -> &Arc<Store> {
+        &self.store
     }
 
     /// Where is kept what replicas share, in words.

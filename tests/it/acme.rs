@@ -17,7 +17,7 @@ use crate::{
     harness::{Plan, ROUTES, Street},
     openssl,
     pebble::Pebble,
-    redis::free_port,
+    redis::{Redis, free_port},
     reload::{Made, goes_on, until},
     tls::connect,
     visitor::{Visitor, raw},
@@ -45,13 +45,12 @@ impl Place {
 
     /// With one that connects to another port than ours.
     async fn asked_at(asked: u16, tls: u16, seconds: u32) -> Self {
-        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
         Self {
             street: Street::usual().await,
             folder: tempfile::tempdir().unwrap(),
-            plain: at(free_port().await),
-            tls: at(tls),
-            admin: at(free_port().await),
+            plain: free().await,
+            tls: SocketAddr::from(([127, 0, 0, 1], tls)),
+            admin: free().await,
             pebble: Pebble::new(asked, seconds).await,
         }
     }
@@ -63,12 +62,27 @@ impl Place {
     /// Writes the file, with these lines in `[server.tls]` and in `[server.acme]`.
     fn write(&self, name: &str, tls: &str, acme: &str) {
         let orders = self.pebble.table(&self.path("acme"), acme);
-        let server = format!("[server.tls]\nlisten = [\"{}\"]\n{tls}\n{orders}", self.tls);
-        let more = format!("[admin]\nlisten = \"{}\"\n", self.admin);
+        let text = self.text([self.plain, self.tls, self.admin], &format!("{tls}\n{orders}"), "");
+        std::fs::write(self.path(name), text).unwrap();
+    }
+
+    /// A configuration that listens there, with these lines after `listen` of `[server.tls]`.
+    fn text(&self, [plain, tls, admin]: [SocketAddr; 3], lines: &str, more: &str) -> String {
+        let server = format!("[server.tls]\nlisten = [\"{tls}\"]\n{lines}");
+        let more = format!("[admin]\nlisten = \"{admin}\"\n{more}");
         let plan = Plan { server, more, ..Plan::site(ROUTES) };
         let text = plan.text(self.street.wechat, &format!("\"http://{}\"", self.street.site.addr));
-        let text = text.replace("[\"127.0.0.1:0\"]", &format!("[\"{}\"]", self.plain));
-        std::fs::write(self.path(name), text).unwrap();
+        text.replace("[\"127.0.0.1:0\"]", &format!("[\"{plain}\"]"))
+    }
+
+    /// Another gateway that orders from the same authority: with this folder and this store.
+    async fn another(&self, storage: &str, store: &str) -> (SocketAddr, Process) {
+        let [plain, tls, admin] = [free().await, free().await, free().await];
+        let orders = self.pebble.table(&self.path(storage), "domains = [\"h5.example.com\"]");
+        let file = self.path(&format!("{}.toml", tls.port()));
+        std::fs::write(&file, self.text([plain, tls, admin], &orders, store)).unwrap();
+        let log = std::fs::File::options().create(true).append(true).open(self.path("log"));
+        (tls, Process::start_into(&file, plain, admin.port(), log.unwrap().into()).await)
     }
 
     /// A certificate in files, for h5, and the line that names them.
@@ -134,6 +148,10 @@ impl Place {
     fn log(&self) -> String {
         std::fs::read_to_string(self.path("log")).unwrap()
     }
+}
+
+async fn free() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], free_port().await))
 }
 
 fn mode(path: &Path) -> u32 {
@@ -248,25 +266,14 @@ async fn domains_change_at_a_reload_and_one_process_orders() {
     it.wait_for(&roots, WWW).await;
     assert_eq!(it.serial(&roots, H5).await, serial, "what is there is not ordered again");
 
-    // Another process, another port, the same folder: it shows what the first one got.
-    let second = Place { tls: SocketAddr::from(([127, 0, 0, 1], free_port().await)), ..it };
-    let port = free_port().await;
-    let text = std::fs::read_to_string(second.path("config.toml")).unwrap();
-    let text = text.replace(&second.admin.to_string(), &format!("127.0.0.1:{port}"));
-    let text = text.replace(&second.plain.to_string(), "127.0.0.1:0");
-    let [old, new] = [process.gateway, second.tls].map(|it| it.to_string());
-    assert_ne!(old, new);
-    let listens = text.split("[server.tls]\nlisten = [\"").nth(1).unwrap().split('"').next();
-    let text = text.replace(listens.unwrap(), &new);
-    std::fs::write(second.path("second.toml"), text).unwrap();
-    let other = Process::start(&second.path("second.toml"), second.tls, port).await;
-    assert_eq!(second.serial(&roots, H5).await, serial);
-    assert!(second.serial(&roots, WWW).await.is_some());
-    assert_eq!(second.pebble.said("Issued certificate serial"), 2);
+    // Another process, other ports, the same folder: it shows what the first one got.
+    let (tls, other) = it.another("acme", "").await;
+    let first = std::mem::replace(&mut it.tls, tls);
+    assert_eq!(it.serial(&roots, H5).await, serial);
+    it.tls = first;
+    assert_eq!(it.pebble.said("Issued certificate serial"), 2);
 
     // A file that has the name comes first, and nothing is restarted for it.
-    let mut it = second;
-    it.tls = listens.unwrap().parse().unwrap();
     let (made, files) = it.file();
     it.write("config.toml", &files, "");
     process.signal("HUP").await;
@@ -355,5 +362,112 @@ async fn check_asks_the_authority() {
     assert!(line(&there).contains("data:text/plain"), "the terms of Pebble: {there}");
     let said = check(&[]).await;
     assert!(said.contains("Orders     h5.example.com, www.example.com from 127.0.0.1"), "{said}");
+    it.street.close().await;
+}
+
+/// Takes connections for several, in turn.
+async fn balancer(to: Vec<SocketAddr>, listener: tokio::net::TcpListener) {
+    for turn in 0.. {
+        let (mut here, _) = listener.accept().await.unwrap();
+        let to = to[turn % to.len()];
+        tokio::spawn(async move {
+            let mut there = TcpStream::connect(to).await?;
+            tokio::io::copy_bidirectional(&mut here, &mut there).await
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_order_once_answer_together_and_share_what_came() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let asked = listener.local_addr().unwrap().port();
+    let mut it = Place::asked_at(asked, 0, 86_400).await;
+    it.pebble.start().await;
+    let roots = it.pebble.roots().await;
+    let redis = Redis::start().await;
+    let store = format!("[store]\nkind = \"redis\"\nurl = \"{}\"", redis.url());
+    let (first, _one) = it.another("first", &store).await;
+    let (second, _two) = it.another("second", &store).await;
+    // The authority asks three times, and never the same one twice in a row.
+    let balancer = tokio::spawn(balancer(vec![first, second], listener));
+    let mut serials = Vec::new();
+    for tls in [first, second] {
+        it.tls = tls;
+        serials.push(it.wait_for(&roots, H5).await);
+    }
+    assert_eq!(serials[0], serials[1]);
+    assert_eq!(it.pebble.said("Issued certificate serial"), 1, "{}", it.log());
+
+    // The store learns nothing of it, and what it has lost is put back.
+    let name = format!("wxgate:acme:127.0.0.1-{}-dir:certificate:{H5}", it.pebble.port);
+    let kept = async || redis.ask(&format!("GET {name}")).await;
+    until("it is shared", async || kept().await.len() > 1_000).await;
+    assert!(!kept().await.contains("BEGIN") && !kept().await.contains("LS0t"), "g4: in the clear");
+    redis.ask("FLUSHALL").await;
+    until("it is put back", async || kept().await.len() > 1_000).await;
+
+    // One that comes later needs no authority. Somebody who writes garbage to the store stops nobody.
+    it.pebble.stop().await;
+    let (third, _three) = it.another("third", &store).await;
+    it.tls = third;
+    assert_eq!(it.wait_for(&roots, H5).await, serials[0]);
+    redis.ask(&format!("SET {name} garbage")).await;
+    tokio::time::sleep(Duration::from_secs(6)).await; // longer than they compare
+    for tls in [first, second, third] {
+        it.tls = tls;
+        assert_eq!(it.serial(&roots, H5).await.as_ref(), Some(&serials[0]));
+    }
+    balancer.abort();
+    it.street.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_authority_says_when_to_renew() {
+    // Debian's Pebble gives no advice, so nginx in front of it does: always "now".
+    let mut it = Place::new(72).await;
+    it.pebble.start().await;
+    let roots = it.pebble.roots().await;
+    let shim = free().await;
+    let paths = ["nonce-plz", "sign-me-up", "order-plz", "revoke-cert", "renewal-info"];
+    let [nonce, account, order, revoke, info] = paths.map(|it| format!("https://{shim}/{it}"));
+    let directory = format!(
+        r#"{{"newNonce": "{nonce}", "newAccount": "{account}", "newOrder": "{order}", "revokeCert": "{revoke}", "renewalInfo": "{info}"}}"#
+    );
+    let advice =
+        r#"{"suggestedWindow": {"start": "2020-01-01T00:00:00Z", "end": "2020-01-02T00:00:00Z"}}"#;
+    let ca = it.pebble.ca();
+    let config = format!(
+        "daemon off;\nmaster_process off;\npid pid;\nerror_log stderr;\nevents {{}}\nhttp {{ access_log off; \
+         client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;\n\
+         server {{ listen {shim} ssl; ssl_certificate {0}; ssl_certificate_key {1};\n\
+         location = /dir {{ default_type application/json; return 200 '{directory}'; }}\n\
+         location /renewal-info/ {{ default_type application/json; add_header Retry-After 3600; return 200 '{advice}'; }}\n\
+         location / {{ proxy_pass https://127.0.0.1:{2}; proxy_set_header Host $http_host; }} }} }}",
+        ca.display(),
+        ca.with_extension("key").display(),
+        it.pebble.port
+    );
+    std::fs::write(it.path("nginx.conf"), config).unwrap();
+    let _nginx = tokio::process::Command::new("nginx")
+        .arg("-p")
+        .arg(it.folder.path())
+        .arg("-c")
+        .arg(it.path("nginx.conf"))
+        .args(["-e", "stderr"])
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    it.write("config.toml", "", "domains = [\"h5.example.com\"]");
+    let text = std::fs::read_to_string(it.path("config.toml")).unwrap();
+    let text = text.replace(&it.pebble.directory(), &format!("https://{shim}/dir"));
+    std::fs::write(it.path("config.toml"), text).unwrap();
+    let _process = it.serve().await;
+    let first = it.wait_for(&roots, H5).await;
+    let begun = Instant::now();
+    until("the advice", async || it.serial(&roots, H5).await.as_ref() != Some(&first)).await;
+    assert!(begun.elapsed() < Duration::from_secs(20), "long before two thirds of its life");
+    assert!(it.log().contains("the authority says when to renew"), "{}", it.log());
+    let issued = it.pebble.said("Issued certificate serial");
+    assert!(issued <= 3, "advice is taken within reason: {issued} orders");
     it.street.close().await;
 }

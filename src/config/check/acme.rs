@@ -51,6 +51,7 @@ pub fn settings(server: &Table<'_>) -> Option<(Settings, Place)> {
         directory,
         believes: authority(&table),
         storage: storage.unwrap_or_else(|| PathBuf::from(STORAGE)),
+        ring: Vec::new(),
     };
     let named = table.value("domains").is_some();
     Some((settings, Place { at, named }))
@@ -76,14 +77,6 @@ pub fn fill<'a>(
         let help = "name them: `domains = [\"h5.example.com\"]`";
         desk.error(place.at.clone(), "there is no name to order a certificate for", help);
     }
-}
-
-/// Complains that replicas cannot order.
-pub fn among_replicas(place: &Place, desk: &Desk<'_>) {
-    let help = "an authority's question reaches any one of them: let one program get the certificates \
-                (cert-manager, certbot, the proxy in front) and name its files in [server.tls] \
-                certificates; a gateway that is alone needs no Redis (`kind = \"file\"`)";
-    desk.error(place.at.clone(), "[server.acme] is for a gateway that is alone", help);
 }
 
 fn directory(table: &Table<'_>) -> String {

@@ -9,7 +9,9 @@ use super::{
     reader::{Desk, Table},
 };
 use crate::{
-    admin, gateway, logs, server,
+    admin,
+    auth::KeySettings,
+    gateway, logs, server,
     site::{Account, Broker, Site, Sites},
 };
 
@@ -71,8 +73,9 @@ pub fn check<'a>(document: &'a DeTable<'a>, desk: &'a Desk<'a>) -> Option<Checke
     let (broker, clients) = broker::broker(&file, &plan);
     used.extend(clients);
     account::unused(desk, &accounts, &used);
-    let replicas = plan.replicas;
-    orders(&mut front, (&accounts, &sites, broker.as_ref()), (desk, replicas));
+    // What replicas share is sealed.
+    let ring = session.as_ref().filter(|_| plan.replicas).map(|it| it.keys.clone());
+    orders(&mut front, (&accounts, &sites, broker.as_ref()), (ring.unwrap_or_default(), desk));
     Some(Checked {
         server: front.server,
         admin: front.admin,
@@ -99,7 +102,7 @@ pub fn check<'a>(document: &'a DeTable<'a>, desk: &'a Desk<'a>) -> Option<Checke
 fn orders(
     front: &mut listener::Front,
     (accounts, sites, broker): (&[account::Listed<'_>], &[Site], Option<&Broker>),
-    (desk, replicas): (&Desk<'_>, bool),
+    (ring, desk): (Vec<KeySettings>, &Desk<'_>),
 ) {
     let tls = front.server.tls.as_mut();
     let (Some(place), Some(orders)) = (&front.orders, tls.and_then(|tls| tls.acme.as_mut())) else {
@@ -108,8 +111,6 @@ fn orders(
     let callbacks = accounts.iter().filter_map(|it| it.account.as_ref()?.callback.as_ref());
     let hosts = sites.iter().flat_map(|site| &site.hosts);
     let hosts = hosts.chain(callbacks.map(|callback| &callback.host));
-    if replicas {
-        acme::among_replicas(place, desk);
-    }
+    orders.ring = ring;
     acme::fill(orders, place, hosts.chain(broker.map(|broker| broker.public_url.host())), desk);
 }

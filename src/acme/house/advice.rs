@@ -1,0 +1,64 @@
+//! When the authority wants certificates renewed (RFC 9773).
+
+use std::time::Duration;
+
+use instant_acme::Account;
+
+use super::{Held, House};
+use crate::{
+    acme::{account, client::Client, order, plan},
+    causes,
+    clock::{self, Timestamp},
+};
+
+/// How often the authority is asked, in seconds: what it says, within reason.
+const OFTEN: [u64; 2] = [3_600, 86_400];
+
+impl House {
+    /// Asks the authority when to renew what is at hand. Without an answer the usual rule holds.
+    pub(super) async fn take_advice(&mut self, client: &Client) {
+        let now = clock::system();
+        if self.held.values().all(|held| held.ask > now) {
+            return;
+        }
+        let account = account::known(&self.settings, &self.disk, client).await;
+        let account = account.unwrap_or_else(|error| {
+            tracing::debug!(error = causes::line(&error), "no advice on renewals");
+            None
+        });
+        for (name, held) in &mut self.held {
+            if held.ask <= now {
+                let [soonest, latest] = OFTEN;
+                let again = match &account {
+                    Some(account) => ask(account, name, held).await,
+                    None => soonest,
+                };
+                held.ask = now.plus(Duration::from_secs(again.clamp(soonest, latest)));
+            }
+        }
+    }
+}
+
+/// Takes the advice about one certificate, and says after how many seconds to ask again.
+async fn ask(account: &Account, name: &str, held: &mut Held) -> u64 {
+    let Some(identifier) = order::identifier(&held.made) else { return u64::MAX };
+    match account.renewal_info(&identifier).await {
+        Ok((info, again)) => {
+            let at = |moment: i64| Timestamp(u64::try_from(moment).unwrap_or_default());
+            let window = info.suggested_window;
+            let [start, end] = [at(window.start.unix_timestamp()), at(window.end.unix_timestamp())];
+            if held.renew < start || end < held.renew {
+                let dice = rand::random_range(0.0..1.0);
+                held.renew = plan::advised(&held.made.leaf, [start, end], dice);
+                let (why, renewal) = (info.explanation_url.unwrap_or_default(), held.renew.0);
+                tracing::info!(domain = name, renewal, why, "the authority says when to renew");
+            }
+            again.as_secs()
+        }
+        Err(instant_acme::Error::Unsupported(_)) => u64::MAX,
+        Err(error) => {
+            tracing::debug!(domain = name, %error, "no advice on renewals");
+            0
+        }
+    }
+}
