@@ -78,8 +78,12 @@ impl House {
         };
         house.look();
         let health = &house.around.metrics.health;
+        let known = health.of(Part::Certificate);
         for (name, tries) in &mut house.tries {
             *tries = tries.forgiven();
+            if known.contains_key(name) {
+                continue;
+            }
             if tries.failures > 0 {
                 health.ill(Part::Certificate, name, "the last tries were in vain: see the log");
             } else if house.held.contains_key(name) {
@@ -178,15 +182,19 @@ impl House {
     /// Sees to each name that is due.
     async fn round(&mut self, wish: &Wish) -> Result<Duration, Trouble> {
         let settings = Arc::clone(&self.settings);
-        let tls = upstream::tls::with(&settings.believes, &self.around.tls);
-        let client = Client::new(&tls)?;
-        for name in &settings.domains {
-            let due = self.due(name) <= clock::system();
-            if due && !wish.has_changed().unwrap_or(true) {
-                self.see_to(name, &client).await?;
+        let now = clock::system();
+        let due: Vec<&String> =
+            settings.domains.iter().filter(|name| self.due(name) <= now).collect();
+        if !due.is_empty() || self.wants_advice(now) {
+            let tls = upstream::tls::with(&settings.believes, &self.around.tls);
+            let client = Client::new(&tls)?;
+            for name in due {
+                if wish.has_changed().unwrap_or(true) || !self.see_to(name, &client).await? {
+                    break;
+                }
             }
+            self.take_advice(&client).await;
         }
-        self.take_advice(&client).await;
         let next = settings.domains.iter().map(|name| self.due(name)).min();
         let next = next.map_or(LONGEST, |next| Duration::from_secs(next.since(clock::system())));
         Ok(next.clamp(Duration::from_millis(500), LONGEST))
@@ -198,21 +206,24 @@ impl House {
         renew.max(self.tries.get(name).map(|tries| tries.next).unwrap_or_default())
     }
 
-    /// Orders, where another replica has not done it, nor is about to.
-    async fn see_to(&mut self, name: &str, client: &Client) -> Result<(), Trouble> {
+    /// Orders, where another replica has not done it; nothing comes of it while one is about to.
+    async fn see_to(&mut self, name: &str, client: &Client) -> Result<bool, Trouble> {
         let Some(shared) = self.shared.clone() else {
-            self.order(name, client).await;
-            return Ok(());
+            Box::pin(self.order(name, client)).await;
+            return Ok(true);
         };
         if !shared.lease().await? {
-            return Ok(());
+            return Ok(false);
         }
         let seen = self.adopt(&shared, name).await;
         if seen.is_ok() && self.due(name) <= clock::system() {
-            self.order(name, client).await;
+            tokio::select! {
+                () = Box::pin(self.order(name, client)) => (),
+                () = shared.hold() => (),
+            }
         }
         shared.release().await;
-        seen
+        seen.map(|()| true)
     }
 
     /// Orders a certificate, and tells what came of it.

@@ -72,7 +72,10 @@ async fn run(around: Around, mut wish: watch::Receiver<Option<Arc<Settings>>>) {
                 house.keep(&mut wish).await;
                 before = Some(house);
             }
-            Ok(None) => around.shelf.show(BTreeMap::new()),
+            Ok(None) => {
+                before = None;
+                around.shelf.show(BTreeMap::new());
+            }
             Err(error) => {
                 tracing::error!(error = causes::line(&error), "no certificates can be ordered");
             }

@@ -23,8 +23,9 @@ use crate::{
 pub const BEAT: Duration = Duration::from_secs(1);
 /// After so long every replica answers a challenge.
 const KNOWN: Duration = Duration::from_millis(2_500);
-/// How long one replica may order; longer than an order can take.
-const LEASE: Duration = Duration::from_mins(8);
+/// For how long one replica orders, unless it says again that it does; one that dies is not waited for
+/// any longer.
+const LEASE: Duration = Duration::from_secs(30);
 /// How long a challenge is answered at most.
 const CHALLENGE: Duration = Duration::from_mins(5);
 
@@ -88,6 +89,15 @@ impl Shared {
     /// Whether we may order now; then nobody else may until [`Shared::release`].
     pub async fn lease(&self) -> Result<bool, Away> {
         self.store.put_new(&self.name("lease"), b"1".to_vec(), LEASE).await
+    }
+
+    /// Keeps the lease for as long as this is waited for.
+    pub async fn hold(&self) {
+        loop {
+            sleep(LEASE / 3).await;
+            // Where that fails, another may order beside us: no harm is done.
+            let _ = self.store.put(&self.name("lease"), b"1".to_vec(), LEASE).await;
+        }
     }
 
     /// Lets others order.

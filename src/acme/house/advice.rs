@@ -15,10 +15,15 @@ use crate::{
 const OFTEN: [u64; 2] = [3_600, 86_400];
 
 impl House {
+    /// Whether it is time to ask.
+    pub(super) fn wants_advice(&self, now: Timestamp) -> bool {
+        self.held.values().any(|held| held.ask <= now)
+    }
+
     /// Asks the authority when to renew what is at hand. Without an answer the usual rule holds.
     pub(super) async fn take_advice(&mut self, client: &Client) {
         let now = clock::system();
-        if self.held.values().all(|held| held.ask > now) {
+        if !self.wants_advice(now) {
             return;
         }
         let account = account::known(&self.settings, &self.disk, client).await;

@@ -43,7 +43,10 @@ impl House {
             self.adopt(shared, name).await?;
         }
         match (shared.get("account").await?, self.disk.account()) {
-            (Found::Value(account), None) => self.disk.keep_account(&account)?,
+            (Found::Value(account), None) => {
+                // Where this fails, an order will say so.
+                let _ = self.disk.keep_account(&account);
+            }
             (Found::Nothing, Some(account)) => shared.put("account", &account, KEPT).await?,
             (Found::Value(_) | Found::Sealed | Found::Nothing, _) => (),
         }
@@ -107,7 +110,11 @@ impl House {
                 self.held.insert(name.to_owned(), Held::new(theirs, clock::system()));
                 self.show();
                 self.around.metrics.health.well(Part::Certificate, name);
-                Ok(self.disk.keep_certificate(name, pem)?)
+                if let Err(error) = self.disk.keep_certificate(name, pem) {
+                    let error = causes::line(&error);
+                    tracing::warn!(error, "a file of [server.acme] storage cannot be written");
+                }
+                Ok(())
             }
             Ordering::Equal => Ok(()),
             Ordering::Less => self.put_back(shared, name).await,
