@@ -6,12 +6,14 @@ use std::{
         Arc,
         atomic::{AtomicU16, AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::JoinSet,
+    time::sleep,
 };
 
 /// The server.
@@ -30,6 +32,9 @@ struct Counts {
     health: AtomicU16,
     /// What pages answer; zero hangs up.
     status: AtomicU16,
+    /// Requests under way, and the most there were at once.
+    now: AtomicUsize,
+    peak: AtomicUsize,
 }
 
 impl Server {
@@ -41,6 +46,8 @@ impl Server {
             checks: AtomicUsize::new(0),
             health: AtomicU16::new(200),
             status: AtomicU16::new(200),
+            now: AtomicUsize::new(0),
+            peak: AtomicUsize::new(0),
         };
         let addr = listener.local_addr().unwrap();
         let mut server = Self { addr, counts: Arc::new(counts), running: JoinSet::new() };
@@ -79,6 +86,11 @@ impl Server {
         self.counts.pages.swap(0, Relaxed)
     }
 
+    /// The most pages it was asked for at once.
+    pub fn peak(&self) -> usize {
+        self.counts.peak.load(Relaxed)
+    }
+
     /// How often it was asked whether it is well.
     pub fn checks(&self) -> usize {
         self.counts.checks.load(Relaxed)
@@ -96,6 +108,26 @@ impl Server {
     }
 }
 
+/// What a page takes that is work.
+const WORK: Duration = Duration::from_millis(5);
+
+/// A request under way.
+struct Busy<'a>(&'a Counts);
+
+impl<'a> Busy<'a> {
+    fn new(counts: &'a Counts) -> Self {
+        let now = counts.now.fetch_add(1, Relaxed) + 1;
+        counts.peak.fetch_max(now, Relaxed);
+        Self(counts)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Relaxed);
+    }
+}
+
 /// Answers requests without bodies, one after the other.
 async fn answer(mut stream: TcpStream, counts: Arc<Counts>) {
     let mut seen = Vec::new();
@@ -106,11 +138,15 @@ async fn answer(mut stream: TcpStream, counts: Arc<Counts>) {
             }
         }
         let check = seen.starts_with(b"GET /healthz ");
-        seen.clear();
         let (count, status) =
             if check { (&counts.checks, &counts.health) } else { (&counts.pages, &counts.status) };
         count.fetch_add(1, Relaxed);
         let status = status.load(Relaxed);
+        let _busy = Busy::new(&counts);
+        if seen.starts_with(b"GET /work ") {
+            sleep(WORK).await;
+        }
+        seen.clear();
         if status == 0 {
             return;
         }

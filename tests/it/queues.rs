@@ -9,6 +9,7 @@ use tokio::{
 };
 
 use crate::{
+    farm::Server,
     harness::{Plan, Street},
     visitor::raw,
 };
@@ -282,5 +283,72 @@ async fn a_reload_changes_how_many() {
     for mut visitor in visitors.drain(1..) {
         assert!(answer(&mut visitor).await.starts_with("HTTP/1.1 200"));
     }
+    street.close().await;
+}
+
+#[tokio::test]
+async fn what_idles_is_bounded_in_all() {
+    let (slow, url) = Slow::start().await;
+    let limits = "[server.limits]\nupstream_idle = 3\n";
+    let plan = Plan { workers: 1, server: limits.to_owned(), ..plan(&url, "") };
+    let street = Street::open(plan).await;
+    let mut visitors = Vec::new();
+    let mut connections = Vec::new();
+    for _ in 0..10 {
+        visitors.push(visitor(&street, GET).await);
+        connections.push(slow.reached().await.0);
+    }
+    for (visitor, connection) in visitors.iter_mut().zip(&mut connections) {
+        let kept = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone";
+        connection.write_all(kept.as_bytes()).await.unwrap();
+        assert!(answer(visitor).await.starts_with("HTTP/1.1 200"));
+    }
+    // The first three are kept, and each later one is closed as its answer ends.
+    for connection in connections.drain(3..) {
+        let mut connection = connection;
+        let read = timeout(Duration::from_secs(10), connection.read(&mut [0; 1])).await;
+        assert_eq!(read.expect("it is kept").unwrap_or_default(), 0);
+    }
+    // They are of use: three more requests come over them, and a fourth over a new one.
+    for (visitor, number) in visitors.iter_mut().zip(0..4) {
+        visitor.write_all(GET.as_bytes()).await.unwrap();
+        if number == 3 {
+            slow.reached().await;
+        }
+    }
+    for connection in &mut connections {
+        let read = timeout(Duration::from_secs(10), connection.read(&mut [0; 4096])).await;
+        assert!(read.expect("nothing comes over it").unwrap() > 0);
+    }
+    street.close().await;
+}
+
+/// A message to all followers, and one of two servers goes down and up under it.
+#[tokio::test]
+async fn a_crowd_is_served_to_the_last_and_nobody_is_overrun() {
+    let (mut a, b) = (Server::start().await, Server::start().await);
+    let lines = "upstream_connections = 4\nupstream_queue_time = \"60s\"\nslow_start = \"0s\"";
+    let street = Street::open(plan(&format!("{}, {}", a.url(), b.url()), lines)).await;
+    let gateway = street.gateway;
+    let request = "GET /work HTTP/1.1\r\nhost: h5.example.com\r\n";
+    let requests = format!("{request}\r\n").repeat(3) + request + "connection: close\r\n\r\n";
+    let mut crowd = tokio::task::JoinSet::new();
+    for _ in 0..150 {
+        let requests = requests.clone();
+        crowd.spawn(async move { raw(gateway, &requests).await.matches("HTTP/1.1 200").count() });
+    }
+    let mut answered = 0;
+    for number in 0..150 {
+        answered += crowd.join_next().await.unwrap().unwrap();
+        match number {
+            20 => a.kill().await,
+            60 => a.revive().await,
+            _ => (),
+        }
+    }
+    assert_eq!(answered, 600);
+    assert!(a.peak() <= 4 && b.peak() <= 4, "{} and {} at once", a.peak(), b.peak());
+    assert!(b.peak() == 4, "the limit was met");
+    waiting(&street, 0).await;
     street.close().await;
 }

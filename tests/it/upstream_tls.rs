@@ -199,3 +199,23 @@ async fn sites_that_share_a_server_share_no_credentials() {
     }
     street.close().await;
 }
+
+#[tokio::test]
+async fn a_health_check_shows_the_same_certificate() {
+    let authority = Authority::new();
+    authority.issue("gateway");
+    let addr = authority.serve("localhost", true).await;
+    let checked = "[site.health]\npath = \"/\"\ninterval = \"100ms\"\nrise = 1\nfall = 1\n";
+    let ca = format!("ca = \"{}\"\n", authority.path("ca.pem"));
+    let shown = format!(
+        "cert = \"{}\"\nkey = \"{}\"\n",
+        authority.path("gateway.pem"),
+        authority.path("gateway.key")
+    );
+    // No visitor comes: what is known is what the checks found.
+    let street = Street::open(plan(addr, &format!("{ca}{checked}"))).await;
+    says(&street, "GET /: ").await;
+    street.reload(&plan(addr, &format!("{ca}{shown}{checked}")));
+    says(&street, "\"well\":true").await;
+    street.close().await;
+}
