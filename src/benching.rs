@@ -146,6 +146,7 @@ impl Street {
             introduction: &self.known.introduction,
             proof: None,
             websocket: false,
+            multiplexed: false,
         };
         let onward = Onward { method: request.method(), uri: request.uri(), fields };
         head::write_request(out, &onward, Some(0));

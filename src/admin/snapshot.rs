@@ -99,6 +99,7 @@ impl Look<'_> {
                 "url": site.map(|site| site.public_url.as_str()),
                 "account": site.map(|site| site.account.name.as_str()),
                 "servers": servers.collect::<Vec<_>>(),
+                "protocol": site.map(|site| site.upstream.protocol.to_string()),
                 "rate": lately.rate(name),
                 "minute": minute_of(minute),
                 "series": lately.curves.get(name),

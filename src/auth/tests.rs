@@ -37,6 +37,7 @@ pub fn site() -> Site {
             connect_timeout: Duration::ZERO,
             response_timeout: Duration::ZERO,
             tls: None,
+            protocol: crate::site::Protocol::default(),
         },
         outside_wechat: Outside::Page,
         snapshot: Snapshot::Page,

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     config::{Complaints, Config, Severity},
     server::Listen,
-    site::{Account, Endpoint, Kind, Outside, Site},
+    site::{Account, Endpoint, Kind, Outside, Protocol, Site},
 };
 
 mod broker;
@@ -135,7 +135,7 @@ impl fmt::Display for Summary<'_> {
             writeln!(f, "\nSite {}", site.public_url)?;
             writeln!(f, "  hosts    {}", hosts(site).join(", "))?;
             writeln!(f, "  account  {}", site.account.name)?;
-            writeln!(f, "  from     {}", endpoints(site).join(", "))?;
+            writeln!(f, "  from     {}", from(site))?;
         }
         if let Some(broker) = &config.gateway.broker {
             f.write_str(&broker::about(broker)?)?;
@@ -252,6 +252,15 @@ pub(super) fn endpoints(site: &Site) -> Vec<String> {
     site.upstream.endpoints().map(one).collect()
 }
 
+/// The same, and what they are spoken to in where that is not the usual.
+pub(super) fn from(site: &Site) -> String {
+    let servers = endpoints(site).join(", ");
+    match site.upstream.protocol {
+        Protocol::Http1 => servers,
+        other @ Protocol::Http2 => format!("{servers} over {other}"),
+    }
+}
+
 fn summary_json(config: &Config) -> Value {
     let site = |site: &std::sync::Arc<Site>| {
         json!({
@@ -259,6 +268,7 @@ fn summary_json(config: &Config) -> Value {
             "hosts": hosts(site),
             "account": site.account.name,
             "upstream": endpoints(site),
+            "upstream_http": site.upstream.protocol.to_string(),
         })
     };
     let account = |account: &std::sync::Arc<Account>| {
@@ -302,6 +312,7 @@ hosts = ["h5.example.com", "www.example.com"]
 public_url = "https://h5.example.com"
 account = "main"
 upstream = ["http://[fd00::5]:8000", "https://site.internal"]
+upstream_http = "2"
 "#;
 
     fn said(text: &str, form: Form) -> (String, bool) {
@@ -318,7 +329,7 @@ upstream = ["http://[fd00::5]:8000", "https://site.internal"]
             "http://0.0.0.0:8080, unix:/run/wxgate.sock, https://0.0.0.0:8443\n",
             "Store      in memory: for a gateway that is alone\n",
             "  hosts    h5.example.com, www.example.com\n",
-            "  from     http://[fd00::5]:8000, https://site.internal:443\n",
+            "  from     http://[fd00::5]:8000, https://site.internal:443 over HTTP/2\n",
             "网页授权域名 must hold: h5.example.com\n",
         ];
         for part in expected {

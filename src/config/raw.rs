@@ -199,6 +199,7 @@ pub const SITE: Section = Section {
         ("fragment", r#"fragment = "drop""#),
         ("connect_timeout", r#"connect_timeout = "3s""#),
         ("response_timeout", r#"response_timeout = "60s""#),
+        ("upstream_http", r#"upstream_http = "2""#),
         ("upstream_tls", "[site.upstream_tls]"),
         ("ambiguous_paths", r#"ambiguous_paths = "refuse""#),
         ("underscores", r#"underscores = "drop""#),

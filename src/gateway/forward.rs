@@ -9,7 +9,7 @@ use super::{Arrival, Body, Desk, Error, Tunnel, Worker, vigil::Vigil};
 use crate::{
     auth::Known,
     http1::Incoming,
-    site::ASSERTION,
+    site::{ASSERTION, Protocol},
     upstream::{self, Outgoing},
     wire::{
         headers,
@@ -34,7 +34,10 @@ impl Worker {
             return Err(upstream::Error::TooLarge.into());
         }
         let tunnel = wants_websocket(request);
-        let body = Outgoing::new(std::mem::take(request.body_mut()), desk.rules.body);
+        let mut body = Outgoing::new(std::mem::take(request.body_mut()), desk.rules.body);
+        if site.upstream.protocol == Protocol::Http2 {
+            body.with_trailers(site);
+        }
         let passage = passage((request, tunnel), desk, arrival, known.as_deref())?;
         let onward = Onward { method: request.method(), uri: request.uri(), fields: passage };
         let group = desk.group(site, &self.upstream).ok_or(Error::UnknownHost)?;
@@ -102,6 +105,7 @@ fn passage<'a>(
         introduction: known.map_or(&[], |known| &known.introduction),
         proof: proof.map(|proof| (ASSERTION, proof)),
         websocket,
+        multiplexed: request.version() == Version::HTTP_2,
     })
 }
 

@@ -1,6 +1,6 @@
 //! Which site a host belongs to, which route a path falls on, and what it asks. Pure.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use http::{HeaderName, Method};
 
@@ -125,6 +125,28 @@ pub struct Upstreams {
     pub response_timeout: Duration,
     /// Whom we believe and who we are, over TLS; like any other client where there is nothing.
     pub tls: Option<Credentials>,
+    /// What they are spoken to in.
+    pub protocol: Protocol,
+}
+
+/// A version of HTTP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// HTTP/1.1: a connection for each request under way.
+    #[default]
+    Http1,
+    /// HTTP/2, which many requests share a connection with. Over TLS the server is asked, and may
+    /// choose HTTP/1.1.
+    Http2,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Http1 => "HTTP/1.1",
+            Self::Http2 => "HTTP/2",
+        })
+    }
 }
 
 impl Upstreams {

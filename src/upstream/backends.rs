@@ -83,6 +83,7 @@ impl Backends {
                 backend: self.of(&site.name, endpoint),
                 endpoint: endpoint.clone(),
                 tls: site.upstream.tls.clone(),
+                protocol: site.upstream.protocol,
                 host: checkup.host.clone().unwrap_or_else(|| site.public_url.host().to_string()),
                 checkup: checkup.clone(),
             })

@@ -3,22 +3,25 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{exchange::Exchange, tunnel::Switched};
 use crate::{
-    http1::{Fault, Incoming, Pipe, Source, head::Answered},
-    wire::BoxError,
+    http1::{Incoming, Pipe, Source},
+    site::Site,
+    wire::{BoxError, headers},
 };
 
-/// A request body. Its trailers end here: they could carry what a header may not.
+/// A request body. Its trailers end here, unless they are let through: they could carry what a header
+/// may not.
 pub struct Outgoing {
     inner: Incoming,
     left: u64,
@@ -59,11 +62,35 @@ struct Pace {
     since: Option<Instant>,
     waited: Duration,
     bytes: u64,
+    /// What comes once more before the rest, the last piece first.
+    again: Vec<Bytes>,
+    /// Whose rules let trailers through.
+    trailers: Option<Arc<Site>>,
 }
 
 impl Pace {
     fn new(patience: Duration) -> Self {
-        Self { patience, clock: None, since: None, waited: Duration::ZERO, bytes: 0 }
+        Self {
+            patience,
+            clock: None,
+            since: None,
+            waited: Duration::ZERO,
+            bytes: 0,
+            again: Vec::new(),
+            trailers: None,
+        }
+    }
+
+    /// What of the trailers may go on.
+    fn let_through(&self, trailers: HeaderMap) -> Option<HeaderMap> {
+        let (site, mut trailers) = (self.trailers.as_deref()?, trailers);
+        headers::end_trailers(&mut trailers);
+        let kept = |name: &HeaderName| site.reserved.keeps(name.as_str(), false);
+        let gone: Vec<HeaderName> = trailers.keys().filter(|name| !kept(name)).cloned().collect();
+        for name in gone {
+            trailers.remove(name);
+        }
+        (!trailers.is_empty()).then_some(trailers)
     }
 
     /// Something has come.
@@ -109,6 +136,20 @@ impl Outgoing {
         Self { inner: Incoming::Empty, left: 0, pace: None }
     }
 
+    /// Lets its trailers through, as far as this site's rules do.
+    pub fn with_trailers(&mut self, site: &Arc<Site>) {
+        if let Some(pace) = &mut self.pace {
+            pace.trailers = Some(Arc::clone(site));
+        }
+    }
+
+    /// Puts back what has been taken of it, in order.
+    pub(super) fn unread(&mut self, pieces: Vec<Bytes>) {
+        if let Some(pace) = &mut self.pace {
+            pace.again.extend(pieces.into_iter().rev());
+        }
+    }
+
     /// Whether nothing of it has been passed on: only an empty one can say so for sure.
     pub(super) fn is_whole(&self) -> bool {
         matches!(self.inner, Incoming::Empty)
@@ -125,6 +166,9 @@ impl Body for Outgoing {
     ) -> Poll<Option<Result<Frame<Bytes>, Spoilt>>> {
         let this = self.get_mut();
         let Some(pace) = &mut this.pace else { return Poll::Ready(None) };
+        if let Some(piece) = pace.again.pop() {
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
         let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
             ready!(pace.poll_wait(cx));
             return Poll::Ready(Some(Err(Spoilt::Stalled)));
@@ -134,7 +178,11 @@ impl Body for Outgoing {
             Some(Err(_)) => return Poll::Ready(Some(Err(Spoilt::Garbled))),
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => data,
-                Err(_trailers) => return Poll::Ready(None),
+                Err(frame) => {
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    let trailers = pace.let_through(trailers);
+                    return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+                }
             },
         };
         let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
@@ -144,17 +192,21 @@ impl Body for Outgoing {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.is_end_stream() && self.pace.as_ref().is_none_or(|pace| pace.again.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        let again = self.pace.iter().flat_map(|pace| &pace.again).map(Bytes::len).sum::<usize>();
+        let exact = self.inner.size_hint().exact();
+        let again = u64::try_from(again).unwrap_or(u64::MAX);
+        exact.map_or_else(SizeHint::default, |exact| SizeHint::with_exact(exact + again))
     }
 }
 
 impl Source for Outgoing {
     fn is_pipeable(&self) -> bool {
-        self.inner.is_pipeable()
+        let again = self.pace.as_ref().is_some_and(|pace| !pace.again.is_empty());
+        !again && self.inner.is_pipeable()
     }
 
     fn poll_fill(
@@ -179,30 +231,39 @@ impl Source for Outgoing {
 
 /// A response body and the connection it comes over; none once it has come.
 pub struct Streamed {
-    exchange: Option<Box<Exchange>>,
+    exchange: Option<Exchange>,
     /// How long it may stand still; events come when they come.
     patience: Option<Duration>,
 }
 
 /// The answer as it streams; an empty one frees its connection at once.
 pub fn streamed(
-    (answered, exchange): (Answered, Box<Exchange>),
+    (response, exchange): (Response<()>, Exchange),
     patience: Duration,
 ) -> Response<Streamed> {
-    let patience = (!are_events(&answered.response)).then_some(patience);
-    answered.response.map(|()| Streamed::new(exchange, patience))
+    let open = are_events(&response) || (exchange.is_shared() && is_grpc(&response));
+    let patience = (!open).then_some(patience);
+    response.map(|()| Streamed::new(exchange, patience))
 }
 
 /// Whether the answer is a stream that may be quiet for hours.
 fn are_events<B>(response: &Response<B>) -> bool {
-    const EVENTS: &[u8] = b"text/event-stream";
+    is_of(response, b"text/event-stream")
+}
+
+/// Whether it is one of gRPC, which may be as quiet: its client has set a deadline, or wanted none.
+fn is_grpc<B>(response: &Response<B>) -> bool {
+    is_of(response, b"application/grpc")
+}
+
+fn is_of<B>(response: &Response<B>, wanted: &[u8]) -> bool {
     let kind = response.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-    let kind = kind.and_then(|kind| kind.get(..EVENTS.len()));
-    kind.is_some_and(|kind| kind.eq_ignore_ascii_case(EVENTS))
+    let kind = kind.and_then(|kind| kind.get(..wanted.len()));
+    kind.is_some_and(|kind| kind.eq_ignore_ascii_case(wanted))
 }
 
 impl Streamed {
-    fn new(exchange: Box<Exchange>, patience: Option<Duration>) -> Self {
+    fn new(exchange: Exchange, patience: Option<Duration>) -> Self {
         if exchange.is_over() && !exchange.is_switched() {
             exchange.end();
             return Self { exchange: None, patience };
@@ -212,8 +273,8 @@ impl Streamed {
 
     /// The connection, if the answer was to switch to another protocol.
     pub fn switched(self) -> Option<Switched> {
-        let exchange = self.exchange.filter(|it| it.is_switched())?;
-        Some(Switched::new(exchange.into_parts()))
+        let exchange = self.exchange.filter(Exchange::is_switched)?;
+        exchange.into_parts().map(Switched::new)
     }
 }
 
@@ -222,7 +283,7 @@ impl Streamed {
     fn poll<T>(
         &mut self,
         cx: &mut Context<'_>,
-        poll: impl FnOnce(&mut Exchange, &mut Context<'_>) -> Poll<Option<Result<T, Fault>>>,
+        poll: impl FnOnce(&mut Exchange, &mut Context<'_>) -> Poll<Option<Result<T, BoxError>>>,
     ) -> Poll<Option<Result<T, BoxError>>> {
         let patience = self.patience;
         let Some(exchange) = &mut self.exchange else { return Poll::Ready(None) };
@@ -237,13 +298,13 @@ impl Streamed {
         {
             exchange.end();
         }
-        Poll::Ready(piece.map(|piece| piece.map_err(Into::into)))
+        Poll::Ready(piece)
     }
 }
 
 impl Source for Streamed {
     fn is_pipeable(&self) -> bool {
-        self.exchange.as_ref().is_some_and(|exchange| exchange.is_pipeable())
+        self.exchange.as_ref().is_some_and(Exchange::is_pipeable)
     }
 
     fn poll_fill(
@@ -264,8 +325,7 @@ impl Body for Streamed {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let piece = ready!(self.get_mut().poll(cx, Exchange::poll_data));
-        Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
+        self.get_mut().poll(cx, Exchange::poll_frame)
     }
 
     fn is_end_stream(&self) -> bool {

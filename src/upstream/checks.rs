@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     causes,
-    site::{Checkup, Credentials, Endpoint, Verdict},
+    site::{Checkup, Credentials, Endpoint, Protocol, Verdict},
 };
 
 /// One server and what it is asked.
@@ -32,6 +32,8 @@ pub struct Wanted {
     pub endpoint: Endpoint,
     /// Who we are to it.
     pub tls: Option<Credentials>,
+    /// What it is spoken to in.
+    pub protocol: Protocol,
     /// Whose page is asked for.
     pub host: String,
     /// What is asked, and when.
@@ -41,7 +43,7 @@ pub struct Wanted {
 impl Wanted {
     fn is(&self, other: &Self) -> bool {
         self.is_of(other)
-            && self.tls == other.tls
+            && (&self.tls, self.protocol) == (&other.tls, other.protocol)
             && (&self.host, &self.checkup) == (&other.host, &other.checkup)
     }
 
@@ -104,12 +106,13 @@ async fn check(wanted: Wanted, tls: Arc<ClientConfig>) {
 }
 
 async fn ask(wanted: &Wanted, tls: &Arc<ClientConfig>) -> Result<(), String> {
-    let Wanted { endpoint, tls: own, host, checkup, .. } = wanted;
-    let question = Question { method: Method::GET, path: &checkup.path, host };
+    let Wanted { endpoint, tls: own, host, checkup, protocol, .. } = wanted;
+    let (path, protocol) = (checkup.path.as_str(), *protocol);
+    let question = Question { method: Method::GET, path, host, protocol };
     let failed = |why: String| Err(format!("GET {}: {why}", checkup.path));
     match timeout(checkup.timeout, knock(endpoint, &question, (own.as_ref(), tls))).await {
-        Ok(Ok((status, _))) if checkup.expects(status.as_u16()) => Ok(()),
-        Ok(Ok((status, _))) => failed(status.to_string()),
+        Ok(Ok(heard)) if checkup.expects(heard.status.as_u16()) => Ok(()),
+        Ok(Ok(heard)) => failed(heard.status.to_string()),
         Ok(Err(error)) => failed(causes::line(&error)),
         Err(_) => failed(format!("no answer in {:?}", checkup.timeout)),
     }

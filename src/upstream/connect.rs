@@ -19,10 +19,22 @@ pub struct Manner {
     pub name: Option<ServerName<'static>>,
 }
 
+/// A new connection, and the protocol that was chosen for it, if there was a choice.
+pub struct Opened {
+    pub stream: Stream,
+    pub protocol: Option<Vec<u8>>,
+}
+
+impl From<Socket> for Opened {
+    fn from(socket: Socket) -> Self {
+        Self { stream: Stream::Plain(socket), protocol: None }
+    }
+}
+
 /// Opens a connection.
-pub async fn open(endpoint: &Endpoint, tls: &Manner) -> io::Result<Stream> {
+pub async fn open(endpoint: &Endpoint, tls: &Manner) -> io::Result<Opened> {
     match endpoint {
-        Endpoint::Http(host, port) => Ok(Stream::Plain(tcp(host, *port).await?)),
+        Endpoint::Http(host, port) => Ok(tcp(host, *port).await?.into()),
         Endpoint::Https(host, port) => {
             let name = match &tls.name {
                 Some(name) => name.clone(),
@@ -30,9 +42,10 @@ pub async fn open(endpoint: &Endpoint, tls: &Manner) -> io::Result<Stream> {
             };
             let socket = tcp(host, *port).await?;
             let stream = TlsConnector::from(Arc::clone(&tls.config)).connect(name, socket).await?;
-            Ok(Stream::Tls(Box::new(stream.into())))
+            let protocol = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+            Ok(Opened { stream: Stream::Tls(Box::new(stream.into())), protocol })
         }
-        Endpoint::Unix(path) => Ok(Stream::Plain(Socket::Unix(UnixStream::connect(path).await?))),
+        Endpoint::Unix(path) => Ok(Socket::Unix(UnixStream::connect(path).await?).into()),
     }
 }
 

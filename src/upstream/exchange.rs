@@ -1,176 +1,141 @@
-//! One request and its answer over one connection, both ways at once: a site may answer before it
-//! has the whole request.
+//! One request and its answer, over whatever a server speaks: the few things that can be done with
+//! either kind. Nothing here costs the one kind anything for the sake of the other.
 
 use std::{
-    io,
-    pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::{Method, StatusCode};
-use http_body::Body as _;
-use tokio::time::Instant;
+use bytes::{Bytes, BytesMut};
+use http::Response;
+use http_body::Frame;
 
 use super::{
     Error,
     body::{Outgoing, Spoilt},
+    http1,
+    http2::{self, Slot},
     pool::{Busy, Lease},
+    room::Place,
 };
 use crate::{
-    http1::{
-        Broken, Fault, Pipe, Sender, Stream,
-        head::{self, Answered},
+    http1::{Pipe, Stream},
+    wire::{
+        BoxError,
+        onward::{Fields, Onward},
     },
-    wire::onward::{Fields, Onward},
 };
 
-/// The longest head of a response, in bytes.
-const HEAD: usize = 64 * 1024;
+/// A way to a server that is free for one request.
+pub enum Way {
+    /// A connection of its own.
+    Http1(Lease),
+    /// A place on a connection that others share, and what says that it is in use.
+    Http2(Slot, Busy),
+}
 
-/// A request on its way over a connection, or its answer.
-pub struct Exchange {
-    lease: Lease,
-    sender: Sender,
-    body: Outgoing,
-    /// Since when nothing has moved, once we have begun to wait, and what had gone out by then.
-    since: Option<(Instant, u64)>,
-    /// Whether the connection is good for another request when this one is through.
-    keeps: bool,
-    /// Whether the answer was to switch to another protocol.
-    switched: bool,
-    /// The site takes no more of the request; it may have answered before.
-    refused: Option<io::Error>,
+/// A request on its way, or its answer.
+pub enum Exchange {
+    /// Over a connection of its own.
+    Http1(Box<http1::Exchange>),
+    /// Over a stream among others.
+    Http2 {
+        /// The stream.
+        stream: Box<http2::Exchange>,
+        /// While it lasts, the server has something to do.
+        _busy: Busy,
+    },
 }
 
 /// An exchange that brought no answer.
 pub struct Failure {
-    /// The body, which nothing was taken from if `again`.
+    /// The body, whole if the request may be sent again.
     pub body: Outgoing,
     /// Why.
     pub error: Error,
-    /// Whether the site cannot have acted on the request, or acting on it twice does no harm.
-    pub again: bool,
+    /// Whether it may.
+    pub again: Again,
+}
+
+/// Whether a request that brought no answer may be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// No: the site may have acted on it.
+    No,
+    /// Yes: the connection had served before and is gone. There is an end to those.
+    Stale,
+    /// Yes, by somebody else: it does no harm twice, and this server cannot be trusted.
+    Elsewhere,
+    /// Once: the server said that it has not acted on it (RFC 9113, section 8.7).
+    Once,
+}
+
+/// What comes of an exchange.
+pub type Answer = Result<(Response<()>, Exchange), Failure>;
+
+impl Way {
+    /// The same, which takes a place at its server for as long as it lasts.
+    pub fn at(self, place: Option<Place>) -> Self {
+        match self {
+            Self::Http1(lease) => Self::Http1(lease.at(place)),
+            Self::Http2(slot, busy) => Self::Http2(slot, busy.at(place)),
+        }
+    }
+
+    /// Whether its connection has served before, so that the other end may have left it this very
+    /// moment.
+    pub fn is_used(&self) -> bool {
+        match self {
+            Self::Http1(lease) => lease.is_used,
+            Self::Http2(slot, _) => slot.is_used,
+        }
+    }
 }
 
 impl Exchange {
-    /// Begins to send a request over this connection.
-    pub fn begin(lease: Lease, request: &Onward<'_, impl Fields>, body: Outgoing) -> Box<Self> {
-        let mut buffer = lease.link.wire.arena().buffer();
-        let length = head::write_request(&mut buffer, request, body.size_hint().exact());
-        let sender = Sender::new(buffer, length);
-        Box::new(Self {
-            lease,
-            sender,
-            body,
-            since: None,
-            keeps: true,
-            switched: false,
-            refused: None,
-        })
-    }
-
-    /// Brings the head of the answer.
-    pub async fn answer(mut self: Box<Self>, method: &Method, patience: Duration) -> Answer {
-        let answered = std::future::poll_fn(|cx| self.poll_answer(cx, method, patience)).await;
-        match answered {
-            Ok(answered) => {
-                self.switched = answered.response.status() == StatusCode::SWITCHING_PROTOCOLS;
-                self.keeps = answered.keeps && !self.switched;
-                self.since = None;
-                self.lease.link.wire.receive(answered.framing, false);
-                Ok((answered, self))
+    /// Sends a request and brings the head of its answer.
+    pub async fn ask(
+        way: Way,
+        request: &Onward<'_, impl Fields>,
+        body: Outgoing,
+        patience: Duration,
+    ) -> Answer {
+        match way {
+            Way::Http1(lease) => {
+                let exchange = http1::Exchange::begin(lease, request, body);
+                let answer = exchange.answer(request.method, patience).await;
+                answer.map(|(response, exchange)| (response, Self::Http1(exchange)))
             }
-            Err(error) => {
-                let silent = matches!(error, Error::Broken(_)) && !self.lease.link.wire.has_more();
-                let harmless = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
-                let unseen = self.lease.is_used && self.sender.taken() == 0;
-                let again = silent && self.body.is_whole() && (harmless || unseen);
-                Err(Failure { body: self.body, error, again })
+            Way::Http2(slot, busy) => {
+                let exchange = http2::Exchange::begin(slot, request, body)?;
+                // In a box, which requests of the other kind do not have to keep room for.
+                let answer = Box::pin(exchange.answer(request.method, patience)).await;
+                answer.map(|(response, stream)| (response, Self::Http2 { stream, _busy: busy }))
             }
         }
     }
 
-    fn poll_answer(
+    /// The next piece of the answer's body, or its trailers; nothing at its end.
+    pub fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
-        method: &Method,
-        patience: Duration,
-    ) -> Poll<Result<Answered, Error>> {
-        self.poll_send(cx)?;
-        loop {
-            let Poll::Ready(head) = self.lease.link.wire.poll_head(cx, HEAD) else {
-                return self.poll_patience(cx, patience);
-            };
-            let Some(head) = head.map_err(Error::unreadable)? else {
-                let closed = io::ErrorKind::UnexpectedEof.into();
-                return Poll::Ready(Err(Error::Broken(self.refused.take().unwrap_or(closed))));
-            };
-            let answered = head::response(&head, method).map_err(Error::unreadable)?;
-            // An interim answer is not the answer (RFC 9110, section 15.2).
-            let status = answered.response.status();
-            if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
-                return Poll::Ready(Ok(answered));
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self {
+            Self::Http1(it) => it
+                .poll_data(cx)
+                .map(|piece| piece.map(|it| it.map(Frame::data).map_err(Into::into))),
+            Self::Http2 { stream: it, .. } => {
+                it.poll_frame(cx).map(|frame| frame.map(|it| it.map_err(Into::into)))
             }
         }
-    }
-
-    /// The clock runs from the moment the last byte went out, and not while the visitor owes us
-    /// the next.
-    fn poll_patience(
-        &mut self,
-        cx: &mut Context<'_>,
-        patience: Duration,
-    ) -> Poll<Result<Answered, Error>> {
-        if self.sender.is_waiting() && self.refused.is_none() {
-            self.since = None;
-            return Poll::Pending;
-        }
-        ready!(self.poll_stalled(cx, patience));
-        Poll::Ready(Err(Error::Slow(patience)))
-    }
-
-    /// Sends on. A connection that takes no more is not yet a failure.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        if self.refused.is_some() || self.sender.is_sent() {
-            return Ok(());
-        }
-        let Self { lease, sender, body, .. } = self;
-        match sender.poll(cx, Pin::new(body), &mut lease.link.wire) {
-            Poll::Pending => (),
-            Poll::Ready(Ok(())) => {
-                self.since = None;
-                let buffer = self.sender.take_buffer();
-                self.lease.link.wire.arena().give_back(buffer);
-            }
-            Poll::Ready(Err(Broken::Io(error))) => self.refused = Some(error),
-            Poll::Ready(Err(Broken::Body(spoilt))) => {
-                self.refused = Some(io::ErrorKind::BrokenPipe.into());
-                return Err(match spoilt {
-                    Spoilt::TooLarge => Error::TooLarge,
-                    Spoilt::Stalled => Error::Stalled,
-                    Spoilt::Garbled => Error::Garbled,
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// The next piece of the answer's body; nothing at its end.
-    pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Fault>>> {
-        // What the visitor still sends concerns the site alone: it has begun to answer.
-        let _ = self.poll_send(cx);
-        let piece = self.lease.link.wire.poll_data(cx);
-        if piece.is_ready() {
-            self.since = None;
-        }
-        piece
     }
 
     /// Whether the rest of the answer can go past us.
     pub fn is_pipeable(&self) -> bool {
-        self.lease.link.wire.is_pipeable()
+        match self {
+            Self::Http1(it) => it.is_pipeable(),
+            Self::Http2 { .. } => false,
+        }
     }
 
     /// Fills a pipe with at most so many bytes of the answer's body; how many.
@@ -179,55 +144,74 @@ impl Exchange {
         cx: &mut Context<'_>,
         pipe: &mut Pipe,
         most: u64,
-    ) -> Poll<Option<Result<u64, Fault>>> {
-        let _ = self.poll_send(cx);
-        let filled = self.lease.link.wire.poll_fill(cx, pipe, most);
-        if filled.is_ready() {
-            self.since = None;
+    ) -> Poll<Option<Result<u64, BoxError>>> {
+        match self {
+            Self::Http1(it) => it.poll_fill(cx, pipe, most).map_err(Into::into),
+            Self::Http2 { .. } => Poll::Ready(None),
         }
-        filled
     }
 
     /// Nothing is there. Ready when that has been so for too long.
     pub fn poll_stalled(&mut self, cx: &mut Context<'_>, patience: Duration) -> Poll<()> {
-        let taken = self.sender.taken();
-        let since = self.since.filter(|(_, before)| *before == taken);
-        let (since, _) = *self.since.insert(since.unwrap_or_else(|| (Instant::now(), taken)));
-        self.lease.link.clock.poll_until(cx, since + patience)
+        match self {
+            Self::Http1(it) => it.poll_stalled(cx, patience),
+            Self::Http2 { stream: it, .. } => it.poll_stalled(cx, patience),
+        }
     }
 
     /// The length of what is still to come, if anybody can know.
     pub fn left(&self) -> Option<u64> {
-        self.lease.link.wire.framing().exact()
+        match self {
+            Self::Http1(it) => it.left(),
+            Self::Http2 { stream: it, .. } => it.left(),
+        }
     }
 
     /// Whether the answer has been read to its end.
     pub fn is_over(&self) -> bool {
-        self.lease.link.wire.framing().is_ended()
+        match self {
+            Self::Http1(it) => it.is_over(),
+            Self::Http2 { stream: it, .. } => it.is_over(),
+        }
     }
 
-    /// Ends it. The connection is kept only if both ways have come to their ends: a site may answer
-    /// before it has the whole request, and then the next visitor would wait for the body of this
-    /// one, for as long as this one likes.
-    pub fn end(self: Box<Self>) {
-        let through = self.is_over() && self.sender.is_sent() && self.refused.is_none();
-        if through && self.keeps && !self.lease.link.wire.has_more() {
-            self.lease.give_back();
+    /// Ends it, and gives back what can be of use to others.
+    pub fn end(self) {
+        match self {
+            Self::Http1(it) => it.end(),
+            Self::Http2 { .. } => (),
         }
+    }
+
+    /// Whether it comes over a connection that others share.
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Self::Http2 { .. })
     }
 
     /// Whether the answer was to switch to another protocol.
     pub fn is_switched(&self) -> bool {
-        self.switched
+        match self {
+            Self::Http1(it) => it.is_switched(),
+            Self::Http2 { .. } => false,
+        }
     }
 
     /// The connection itself, over which something else than HTTP now comes, and what says that it
     /// is in use.
-    pub fn into_parts(self) -> ((Stream, bytes::BytesMut), Busy) {
-        let (link, busy) = self.lease.into_parts();
-        (link.wire.into_parts(), busy)
+    pub fn into_parts(self) -> Option<((Stream, BytesMut), Busy)> {
+        match self {
+            Self::Http1(it) => Some(it.into_parts()),
+            Self::Http2 { .. } => None,
+        }
     }
 }
 
-/// What comes of an exchange.
-pub type Answer = Result<(Answered, Box<Exchange>), Failure>;
+impl From<Spoilt> for Error {
+    fn from(spoilt: Spoilt) -> Self {
+        match spoilt {
+            Spoilt::TooLarge => Self::TooLarge,
+            Spoilt::Stalled => Self::Stalled,
+            Spoilt::Garbled => Self::Garbled,
+        }
+    }
+}

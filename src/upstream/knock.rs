@@ -1,14 +1,14 @@
 //! Whether a server answers at all: asked by the operator or by a health check, not by a visitor.
 
-use std::{io, rc::Rc, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use rustls::ClientConfig;
 
-use super::{Exchange, Outgoing, Pool, Shelf, manner};
+use super::{Exchange, Outgoing, Shelf, pool};
 use crate::{
     http1::Arena,
-    site::{Credentials, Endpoint, Site},
+    site::{Credentials, Endpoint, Protocol, Site},
     wire::onward::Onward,
 };
 
@@ -27,37 +27,51 @@ pub struct Question<'a> {
     pub path: &'a str,
     /// Of which site.
     pub host: &'a str,
+    /// What it is spoken to in.
+    pub protocol: Protocol,
 }
 
 impl<'a> Question<'a> {
     /// What a server of this site is asked: what its health check asks, or for the front page.
     pub fn of(site: &'a Site) -> Self {
-        let host = site.public_url.host().as_str();
+        let (host, protocol) = (site.public_url.host().as_str(), site.upstream.protocol);
         let Some(checkup) = &site.upstream.checkup else {
-            return Self { method: Method::HEAD, path: "/", host };
+            return Self { method: Method::HEAD, path: "/", host, protocol };
         };
         let host = checkup.host.as_deref().unwrap_or(host);
-        Self { method: Method::GET, path: &checkup.path, host }
+        Self { method: Method::GET, path: &checkup.path, host, protocol }
     }
 }
 
-/// The status with which a server answers, and its clock.
+/// What it answered.
+pub struct Heard {
+    /// The status of its answer.
+    pub status: StatusCode,
+    /// Its clock.
+    pub date: Option<String>,
+    /// What it was spoken to in.
+    pub protocol: Protocol,
+}
+
+/// What a server answers.
 pub async fn knock(
     endpoint: &Endpoint,
-    Question { method, path, host }: &Question<'_>,
-    (own, usual): (Option<&Credentials>, &Arc<ClientConfig>),
-) -> io::Result<(StatusCode, Option<String>)> {
-    let pool = Rc::new(Pool::new(endpoint.clone(), manner(own, usual), &Shelf::new(0)));
-    let lease = pool.connect(&Arena::new()).await?;
+    Question { method, path, host, protocol }: &Question<'_>,
+    tls: (Option<&Credentials>, &Arc<ClientConfig>),
+) -> io::Result<Heard> {
+    let way =
+        pool(endpoint, tls, (*protocol, &Shelf::new(0))).connect(&Arena::new(), false).await?;
     let mut fields = HeaderMap::new();
     fields.insert(header::HOST, HeaderValue::try_from(*host).map_err(io::Error::other)?);
     fields.insert(header::USER_AGENT, HeaderValue::from_static(WE));
     let uri = Uri::try_from(*path).map_err(io::Error::other)?;
     let request = Onward { method, uri: &uri, fields: &fields };
-    let exchange = Exchange::begin(lease, &request, Outgoing::empty());
-    let answer = exchange.answer(method, PATIENCE).await;
-    let (answered, _) = answer.map_err(|failure| io::Error::other(failure.error))?;
-    let response = answered.response;
+    let answer = Exchange::ask(way, &request, Outgoing::empty(), PATIENCE).await;
+    let (response, exchange) = answer.map_err(|failure| io::Error::other(failure.error))?;
+    let protocol = match exchange {
+        Exchange::Http1(_) => Protocol::Http1,
+        Exchange::Http2 { .. } => Protocol::Http2,
+    };
     let date = response.headers().get(header::DATE).and_then(|date| date.to_str().ok());
-    Ok((response.status(), date.map(str::to_owned)))
+    Ok(Heard { status: response.status(), date: date.map(str::to_owned), protocol })
 }

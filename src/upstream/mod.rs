@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     http1::Arena,
-    site::{Credentials, Endpoint, Site, Upstreams},
+    site::{Credentials, Endpoint, Protocol, Site, Upstreams},
     wire::{
         BoxError,
         onward::{Fields, Onward},
@@ -26,6 +26,8 @@ mod checks;
 mod connect;
 mod exchange;
 mod group;
+mod http1;
+mod http2;
 mod knock;
 mod pool;
 mod rest;
@@ -37,14 +39,15 @@ pub use backend::Backend;
 pub use backends::Backends;
 pub use body::{Allowance, Outgoing, Streamed};
 pub use group::Group;
-pub use knock::{Question, knock};
+pub use knock::{Heard, Question, knock};
 pub use tunnel::Switched;
 
 use backend::Turn;
 use connect::Manner;
-use exchange::{Exchange, Failure};
+use exchange::{Again, Exchange, Failure, Way};
 use group::{Chosen, Round, Seat};
-use pool::{Lease, Pool, Shelf};
+use http2::Sessions;
+use pool::{Pool, Shelf};
 use rest::Trouble;
 
 /// A site did not answer.
@@ -95,8 +98,8 @@ pub struct Upstream {
     shelf: Rc<Shelf>,
 }
 
-/// What connections are shared by: the server, and who we are to it.
-type Door = (Endpoint, Option<Credentials>);
+/// What connections are shared by: the server, who we are to it, and what we speak.
+type Door = (Endpoint, Option<Credentials>, Protocol);
 
 impl Upstream {
     /// No connections yet, and never more than so many that are idle, but for one to each server.
@@ -112,7 +115,7 @@ impl Upstream {
     /// The servers of a site. Sites that share a server share its connections, unless they have
     /// other credentials: then its answers are not the same either.
     pub fn group(&self, site: &Site) -> Group {
-        let own = site.upstream.tls.as_ref();
+        let own = (site.upstream.tls.as_ref(), site.upstream.protocol);
         let server = |it| (self.pool(it, own), self.backends.of(&site.name, it));
         let waiting = self.backends.waiting(site);
         Group::new(&site.upstream, site.upstream.endpoints().map(server), waiting)
@@ -129,31 +132,34 @@ impl Upstream {
         body: Outgoing,
         (group, site): (&Group, &Upstreams),
     ) -> Result<Response<Streamed>, Error> {
-        let (mut body, mut round) = (body, Round::default());
+        let (mut body, mut round, mut refused) = (body, Round::default(), false);
         let mut failure = None;
+        let switches = request.fields.switch();
         loop {
-            let ((number, seat), lease) = match self.connection((group, site), &mut round).await {
+            let found = self.way((group, site), &mut round, switches).await;
+            let ((number, seat), way) = match found {
                 Ok(found) => found,
                 // Nobody else could be asked: what the last one did is the answer.
                 Err(error) => return Err(failure.unwrap_or(error)),
             };
-            let anew = !lease.is_used;
-            let exchange = Exchange::begin(lease, request, body);
-            match exchange.answer(request.method, site.response_timeout).await {
+            let anew = !way.is_used();
+            match Exchange::ask(way, request, body, site.response_timeout).await {
                 Ok(answer) => {
                     seat.backend.answered(anew);
                     return Ok(body::streamed(answer, site.response_timeout));
                 }
                 Err(Failure { body: unsent, error, again }) => {
-                    if let (Error::Broken(why), true) = (&error, anew || !again) {
+                    if let (Error::Broken(why), Again::No | Again::Elsewhere) = (&error, again) {
                         seat.backend.failed(Trouble::BROKEN, &why.to_string());
                     }
-                    if !again || (anew && failure.is_some()) {
-                        return Err(error);
-                    }
-                    if anew {
-                        round.asked.push(number);
-                        failure = Some(error);
+                    match again {
+                        Again::Once if !refused => refused = true,
+                        Again::Elsewhere if failure.is_none() => {
+                            round.asked.push(number);
+                            failure = Some(error);
+                        }
+                        Again::Stale => (),
+                        Again::No | Again::Once | Again::Elsewhere => return Err(error),
                     }
                     body = unsent;
                 }
@@ -167,23 +173,26 @@ impl Upstream {
         self.pools.borrow_mut().retain(|_, pool| pool.sweep(now) || Rc::strong_count(pool) > 1);
     }
 
-    /// A connection to the server that is next: an idle one, else a new one, else one to the
-    /// server after it.
-    async fn connection<'a>(
+    /// A way to the server that is next: a free one, else a new one, else one to the server after
+    /// it.
+    async fn way<'a>(
         &self,
         (group, site): (&'a Group, &Upstreams),
         round: &mut Round,
-    ) -> Result<((usize, &'a Seat), Lease), Error> {
+        switches: bool,
+    ) -> Result<((usize, &'a Seat), Way), Error> {
         let mut last = io::Error::other("no server is configured");
         while let Some(Chosen { seat, number, turn, place }) = group.next(round).await? {
             let Seat { pool, backend, .. } = seat;
-            if let (Turn::Usual, Some(lease)) = (turn, pool.idle()) {
-                return Ok(((number, seat), lease.at(place)));
+            if turn == Turn::Usual
+                && let Some(way) = pool.free(switches)
+            {
+                return Ok(((number, seat), way.at(place)));
             }
             // In a box, because it is rare and would make every request carry its weight.
-            let connecting = Box::pin(pool.connect(&self.arena));
+            let connecting = Box::pin(pool.connect(&self.arena, switches));
             match timeout(site.connect_timeout, connecting).await {
-                Ok(Ok(lease)) => return Ok(((number, seat), lease.at(place))),
+                Ok(Ok(way)) => return Ok(((number, seat), way.at(place))),
                 Ok(Err(error)) => last = error,
                 Err(_) => last = io::ErrorKind::TimedOut.into(),
             }
@@ -194,19 +203,36 @@ impl Upstream {
         Err(Error::Unreachable(last))
     }
 
-    fn pool(&self, endpoint: &Endpoint, own: Option<&Credentials>) -> Rc<Pool> {
+    fn pool(
+        &self,
+        endpoint: &Endpoint,
+        (own, protocol): (Option<&Credentials>, Protocol),
+    ) -> Rc<Pool> {
         // They mean nothing to a server that is not spoken to over TLS.
         let own = own.filter(|_| matches!(endpoint, Endpoint::Https(..)));
         let mut pools = self.pools.borrow_mut();
-        let new = || Rc::new(Pool::new(endpoint.clone(), manner(own, &self.tls), &self.shelf));
-        Rc::clone(pools.entry((endpoint.clone(), own.cloned())).or_insert_with(new))
+        let new = || pool(endpoint, (own, &self.tls), (protocol, &self.shelf));
+        Rc::clone(pools.entry((endpoint.clone(), own.cloned(), protocol)).or_insert_with(new))
     }
 }
 
-/// How to speak TLS with these credentials, or with none.
-fn manner(own: Option<&Credentials>, usual: &Arc<ClientConfig>) -> Manner {
+/// No connections yet to a server, with these credentials, or with none.
+fn pool(
+    endpoint: &Endpoint,
+    (own, usual): (Option<&Credentials>, &Arc<ClientConfig>),
+    (protocol, shelf): (Protocol, &Rc<Shelf>),
+) -> Rc<Pool> {
     let config = own.map_or_else(|| Arc::clone(usual), |own| tls::with(own, usual));
-    Manner { config, name: own.and_then(|own| own.name.clone()) }
+    let manner = |config| Manner { config, name: own.and_then(|own| own.name.clone()) };
+    Rc::new(match protocol {
+        Protocol::Http1 => Pool::new(endpoint.clone(), (manner(config), None), shelf),
+        Protocol::Http2 => {
+            let plain = manner(tls::offering(&[http2::HTTP1], &config));
+            let tls = manner(tls::offering(&[http2::HTTP2, http2::HTTP1], &config));
+            let sessions = Box::new(Sessions::new(plain));
+            Pool::new(endpoint.clone(), (tls, Some(sessions)), shelf)
+        }
+    })
 }
 
 impl Error {

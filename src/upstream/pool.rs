@@ -11,6 +11,8 @@ use tokio::time::Instant;
 
 use super::{
     connect::{self, Manner},
+    exchange::Way,
+    http2::{Found, Sessions},
     room::Place,
 };
 use crate::{
@@ -28,6 +30,8 @@ pub struct Pool {
     /// The server.
     pub endpoint: Endpoint,
     tls: Manner,
+    /// What requests share, where HTTP/2 is spoken.
+    http2: Option<Box<Sessions>>,
     idle: RefCell<Vec<(Box<Link>, Instant)>>,
     load: Cell<u32>,
     shelf: Rc<Shelf>,
@@ -42,9 +46,13 @@ pub struct Link {
 
 impl Pool {
     /// No connections yet.
-    pub fn new(endpoint: Endpoint, tls: Manner, shelf: &Rc<Shelf>) -> Self {
+    pub fn new(
+        endpoint: Endpoint,
+        (tls, http2): (Manner, Option<Box<Sessions>>),
+        shelf: &Rc<Shelf>,
+    ) -> Self {
         let (idle, load, shelf) = (RefCell::default(), Cell::new(0), Rc::clone(shelf));
-        Self { endpoint, tls, idle, load, shelf }
+        Self { endpoint, tls, http2, idle, load, shelf }
     }
 
     /// Requests under way, those that wait for a connection included.
@@ -52,23 +60,46 @@ impl Pool {
         self.load.get()
     }
 
-    /// A connection that is open and free.
-    pub fn idle(self: &Rc<Self>) -> Option<Lease> {
+    /// A way that is open and free, for a request that would switch to another protocol or not.
+    pub fn free(self: &Rc<Self>, switches: bool) -> Option<Way> {
+        if let Some(http2) = &self.http2
+            && !switches
+        {
+            let slot = http2.slot().map(|slot| Way::Http2(slot, Busy::new(self)));
+            // What a WebSocket that was refused has left is for the next of its kind.
+            return if http2.chose_http1() { slot.or_else(|| self.idle()) } else { slot };
+        }
+        self.idle()
+    }
+
+    fn idle(self: &Rc<Self>) -> Option<Way> {
         loop {
             let (mut link, _) = self.idle.borrow_mut().pop()?;
             self.shelf.less(1);
             if link.wire.is_idle() {
-                return Some(Lease { link, busy: Busy::new(self), is_used: true });
+                let busy = Busy::new(self);
+                return Some(Way::Http1(Lease { link, busy, is_used: true }));
             }
         }
     }
 
-    /// A new connection.
-    pub async fn connect(self: &Rc<Self>, arena: &Rc<Arena>) -> io::Result<Lease> {
+    /// A way over a new connection.
+    pub async fn connect(self: &Rc<Self>, arena: &Rc<Arena>, switches: bool) -> io::Result<Way> {
         let busy = Busy::new(self);
-        let stream = connect::open(&self.endpoint, &self.tls).await?;
-        let link = Link { wire: Wire::new(stream, arena), clock: Patience::default() };
-        Ok(Lease { link: Box::new(link), busy, is_used: false })
+        let found = match &self.http2 {
+            None => Found::Http1(connect::open(&self.endpoint, &self.tls).await?.stream),
+            Some(it) if switches => {
+                Found::Http1(connect::open(&self.endpoint, &it.plain).await?.stream)
+            }
+            Some(it) => it.connect(&self.endpoint, &self.tls).await?,
+        };
+        Ok(match found {
+            Found::Slot(slot) => Way::Http2(slot, busy),
+            Found::Http1(stream) => {
+                let link = Link { wire: Wire::new(stream, arena), clock: Patience::default() };
+                Way::Http1(Lease { link: Box::new(link), busy, is_used: false })
+            }
+        })
     }
 
     /// Closes what has been idle too long; `false` when nothing is left to keep.
@@ -78,7 +109,8 @@ impl Pool {
         idle.retain_mut(|(link, since)| now.duration_since(*since) < IDLE && link.wire.is_idle());
         self.shelf.less(before - idle.len());
         idle.shrink_to(8);
-        !idle.is_empty()
+        let shared = self.http2.as_ref().is_some_and(|it| it.sweep(now, IDLE));
+        !idle.is_empty() || shared
     }
 }
 
@@ -125,6 +157,12 @@ impl Busy {
     fn new(pool: &Rc<Pool>) -> Self {
         pool.load.set(pool.load.get() + 1);
         Self { pool: Rc::clone(pool), place: None }
+    }
+
+    /// The same, which takes a place at the server for as long as it lasts.
+    pub fn at(mut self, place: Option<Place>) -> Self {
+        self.place = place;
+        self
     }
 }
 

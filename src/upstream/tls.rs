@@ -40,3 +40,10 @@ pub fn with(credentials: &Credentials, usual: &Arc<ClientConfig>) -> Arc<ClientC
     config.resumption = Resumption::default();
     Arc::new(config)
 }
+
+/// The same configuration, which offers these protocols in the handshake (RFC 7301).
+pub fn offering(protocols: &[&[u8]], config: &ClientConfig) -> Arc<ClientConfig> {
+    let mut config = config.clone();
+    config.alpn_protocols = protocols.iter().map(|it| it.to_vec()).collect();
+    Arc::new(config)
+}

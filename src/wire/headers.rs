@@ -140,6 +140,38 @@ pub fn end_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Removes what may not come behind a message: what frames it, says whom it is for or who sent it,
+/// asks for something, or tells how to take what was before it (RFC 9110, section 6.5.1).
+pub fn end_trailers(trailers: &mut HeaderMap) {
+    const NEVER: [HeaderName; 21] = [
+        header::HOST,
+        header::CONTENT_LENGTH,
+        header::CONTENT_TYPE,
+        header::CONTENT_ENCODING,
+        header::CONTENT_RANGE,
+        header::COOKIE,
+        header::SET_COOKIE,
+        header::AUTHORIZATION,
+        header::WWW_AUTHENTICATE,
+        header::CACHE_CONTROL,
+        header::EXPECT,
+        header::EXPIRES,
+        header::AGE,
+        header::DATE,
+        header::LOCATION,
+        header::RETRY_AFTER,
+        header::VARY,
+        header::MAX_FORWARDS,
+        header::PRAGMA,
+        header::RANGE,
+        header::STRICT_TRANSPORT_SECURITY,
+    ];
+    end_hop(trailers);
+    for name in NEVER {
+        trailers.remove(name);
+    }
+}
+
 /// Whether `Connection` says that a header ends with it.
 pub fn is_named(connection: &GetAll<'_, HeaderValue>, name: &HeaderName) -> bool {
     let tokens = connection.iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
@@ -235,6 +267,20 @@ mod tests {
             assert_eq!(reserved.admit(&headers, false), admitted, "{policy:?}");
             assert_eq!(passed(&headers, &reserved, false).len(), kept, "{policy:?}");
         }
+    }
+
+    #[test]
+    fn b6_trailers_frame_route_and_identify_nothing() {
+        let sent = "connection x-named te transfer-encoding host content-length content-type cookie \
+                    set-cookie authorization cache-control trailer grpc-status x-checksum date";
+        let mut trailers = HeaderMap::new();
+        for name in sent.split_whitespace() {
+            trailers.insert(HeaderName::from_static(name), HeaderValue::from_static("x-named"));
+        }
+        end_trailers(&mut trailers);
+        let mut kept: Vec<&str> = trailers.keys().map(HeaderName::as_str).collect();
+        kept.sort_unstable();
+        assert_eq!(kept, ["grpc-status", "x-checksum"]);
     }
 
     /// Names near to those that matter, with every separator a header name may hold.

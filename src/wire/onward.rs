@@ -28,6 +28,17 @@ pub struct Onward<'a, F> {
 pub trait Fields {
     /// Calls `write` with the name and the value of each.
     fn each(&self, write: impl FnMut(&HeaderName, &[u8]));
+
+    /// Whether the answer may be to switch to another protocol.
+    fn switch(&self) -> bool {
+        false
+    }
+
+    /// Whether what comes behind the answer is taken (RFC 9110, section 10.1.4). That is said of one
+    /// hop, so that whoever writes for the next one says it, who can pass it on.
+    fn take_trailers(&self) -> bool {
+        false
+    }
 }
 
 impl Fields for HeaderMap {
@@ -41,6 +52,14 @@ impl Fields for HeaderMap {
 impl<F: Fields> Fields for &F {
     fn each(&self, write: impl FnMut(&HeaderName, &[u8])) {
         (*self).each(write);
+    }
+
+    fn switch(&self) -> bool {
+        (*self).switch()
+    }
+
+    fn take_trailers(&self) -> bool {
+        (*self).take_trailers()
     }
 }
 
@@ -62,6 +81,8 @@ pub struct Passage<'a> {
     pub proof: Option<(HeaderName, HeaderValue)>,
     /// Whether they want a WebSocket: no other protocol is asked for.
     pub websocket: bool,
+    /// Whether they speak HTTP/2, in which we pass trailers on.
+    pub multiplexed: bool,
 }
 
 /// How a request came to us.
@@ -101,6 +122,15 @@ impl Fields for Passage<'_> {
                 write(name, value.as_bytes());
             }
         }
+    }
+
+    fn switch(&self) -> bool {
+        self.websocket
+    }
+
+    fn take_trailers(&self) -> bool {
+        let mut said = self.sent.get_all(header::TE).iter();
+        self.multiplexed && said.any(|it| it.as_bytes().eq_ignore_ascii_case(b"trailers"))
     }
 }
 
@@ -155,6 +185,7 @@ pub mod tests {
             introduction: &[],
             proof: None,
             websocket: false,
+            multiplexed: false,
         };
         let mut said = Vec::new();
         passage.way.each(&mut |name: &HeaderName, _: &[u8]| said.push(name.clone()));
@@ -208,6 +239,7 @@ pub mod tests {
             introduction: &[(HeaderName::from_static("x-wechat-openid"), ours.clone())],
             proof: Some((HeaderName::from_static("x-wechat-assertion"), ours.clone())),
             websocket: true,
+            multiplexed: true,
         };
         let mut lines = Vec::new();
         passage.each(|name, value| {

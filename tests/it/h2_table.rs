@@ -9,17 +9,16 @@ use tokio::{
 
 use crate::{
     h2::{
-        CONTINUATION, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS,
-        WINDOW_UPDATE, Wire, block, frame,
+        ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, RST_STREAM,
+        SETTINGS, WINDOW_UPDATE, Wire, block, frame,
     },
     harness::Street,
     tls::{certified, connect},
 };
 
-const DATA: u8 = 0;
 const PRIORITY: u8 = 2;
 const PUSH_PROMISE: u8 = 5;
-const ACK: u8 = 1;
+
 const PADDED: u8 = 8;
 
 /// How it ended.

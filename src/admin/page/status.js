@@ -135,7 +135,7 @@ function sites(list) {
     const statuses = Object.entries(it.minute.statuses).map(([hundred, count]) => el('i', { class: `s${hundred[0]}`, 'width%': count / Math.max(1, it.minute.requests) * 100 }));
     return el('tbody', { 'data-site': it.name }, el('tr', {},
       el('td', { class: 'wide' }, it.name === '-' ? el('span', { class: 'muted' }, t('noSite')) : el('b', {}, it.name), it.account && el('small', {}, ` ${it.account}`), el('div', { class: 'mix' }, statuses),
-        it.servers.length > 0 && el('div', { class: 'chips' }, it.servers.map(server))),
+        it.servers.length > 0 && el('div', { class: 'chips' }, it.servers.map(server), it.protocol === 'HTTP/2' && el('span', { class: 'muted' }, it.protocol))),
       el('td', { class: 'wide' }, sparkline(it.series)),
       cell(t('rate'), number(it.rate)), cell(t('errors'), bad > 0 ? el('span', { class: 'bad' }, number(bad)) : '0'),
       cell(t('half'), millis(it.minute.half)), cell(t('most'), millis(it.minute.most)), cell(t('worst'), millis(it.minute.worst)),

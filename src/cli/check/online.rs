@@ -13,7 +13,7 @@ use crate::{
     clock::{self, Timestamp},
     config::Config,
     metrics::Metrics,
-    site::{Account, Endpoint, Site},
+    site::{Account, Endpoint, Protocol, Site},
     store::{self, Away, Mark, Store},
     upstream::{self, Question},
     wechat::{self, WeChat, Word},
@@ -177,16 +177,20 @@ async fn ask_upstream(
 ) -> Heard {
     let mut heard = Heard { place, ..Heard::default() };
     let patience = site.upstream.connect_timeout + site.upstream.response_timeout.min(PATIENCE);
-    let manner = (site.upstream.tls.as_ref(), &tls);
+    let (wanted, manner) = (site.upstream.protocol, (site.upstream.tls.as_ref(), &tls));
     let question = Question::of(&site);
     let asked = timeout(patience, upstream::knock(&endpoint, &question, manner));
     let of = format!("{} of {}", endpoint, site.name);
     let finding = match asked.await {
-        Ok(Ok((status, date))) => {
+        Ok(Ok(upstream::Heard { status, date, protocol })) => {
             if let Some(date) = date {
                 heard.clocks.push((endpoint.to_string(), date, clock::system()));
             }
-            let says = format!("answers {} {} with {status}", question.method, question.path);
+            let over = match wanted {
+                Protocol::Http1 => String::new(),
+                Protocol::Http2 => format!(" over {protocol}"),
+            };
+            let says = format!("answers {} {} with {status}{over}", question.method, question.path);
             let checkup = site.upstream.checkup.as_ref();
             match checkup.map(|checkup| checkup.expects(status.as_u16())) {
                 Some(false) => Finding::bad("upstream", of, says).remedy(
@@ -195,6 +199,8 @@ async fn ask_upstream(
                 None if status.is_server_error() => {
                     Finding::note("upstream", of, says).remedy("look into the site's own log")
                 }
+                Some(true) | None if protocol != wanted => Finding::note("upstream", of, says)
+                    .remedy("let it offer h2 in the TLS handshake, or remove `upstream_http`"),
                 Some(true) | None => Finding::good("upstream", of, says),
             }
         }
@@ -224,6 +230,8 @@ fn upstream_remedy(error: &io::Error) -> &'static str {
         "start the site, or correct `upstream`: nobody listens there"
     } else if error.kind() == io::ErrorKind::PermissionDenied {
         "let the user that runs wxgate use the socket"
+    } else if why.contains("does not speak HTTP/2") {
+        "let it understand HTTP/2 without TLS (h2c), or remove `upstream_http`"
     } else if why.contains("certificate") {
         "its certificate does not hold for this name: see docs/troubleshooting.md"
     } else {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Target, visitors::Row};
 use crate::{
-    cli::check::endpoints,
+    cli::check::from,
     site::{ASSERTION, Access, Ambiguous, Fact, Prompt, Route, Site, Sites},
 };
 
@@ -111,7 +111,7 @@ impl Answer {
 
     /// Adds what the site sees of a request; where nobody is introduced, that is no identity.
     pub fn headers(&mut self, site: &Site, introduces: bool) {
-        self.says("from", &endpoints(site).join(", "));
+        self.says("from", &from(site));
         let own = Fact::ALL.into_iter().map(|(_, name, word)| (shown(name.as_str()), word));
         let word = |fact: Fact| {
             let known = Fact::ALL.into_iter().find(|(other, _, _)| *other == fact);

@@ -11,7 +11,7 @@ use crate::{
         raw,
         reader::{Table, Word},
     },
-    site::{Balance, Credentials, Endpoint, Limit, Server, Unusable, Upstreams},
+    site::{Balance, Credentials, Endpoint, Limit, Protocol, Server, Unusable, Upstreams},
 };
 
 /// Reads `upstream` and the patience with it.
@@ -26,6 +26,8 @@ pub fn upstreams(site: &Table<'_>, listeners: &[SocketAddr]) -> Option<Upstreams
     let slow_start = site.duration("slow_start", 10 * SECOND, Duration::ZERO..=3_600 * SECOND);
     let limit = limit(site);
     let checkup = health::checkup(&site.table("health", &raw::HEALTH));
+    let protocol =
+        site.one_of("upstream_http", &[("1.1", Protocol::Http1), ("2", Protocol::Http2)]);
     let tls = credentials(&site.table("upstream_tls", &raw::UPSTREAM_TLS));
     if site.value("upstream").is_none() || site.empty_array("upstream").is_some() {
         site.missing("upstream");
@@ -48,6 +50,7 @@ pub fn upstreams(site: &Table<'_>, listeners: &[SocketAddr]) -> Option<Upstreams
         connect_timeout,
         response_timeout,
         tls,
+        protocol: protocol.unwrap_or_default(),
     })
 }
 

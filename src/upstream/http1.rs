@@ -1,0 +1,224 @@
+//! One request and its answer over a connection of HTTP/1, both ways at once: a site may answer
+//! before it has the whole request.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Method, Response, StatusCode};
+use http_body::Body as _;
+use tokio::time::Instant;
+
+use super::{
+    Error,
+    body::Outgoing,
+    exchange::{Again, Failure},
+    pool::{Busy, Lease},
+};
+use crate::{
+    http1::{
+        Broken, Fault, Pipe, Sender, Stream,
+        head::{self, Answered},
+    },
+    wire::onward::{Fields, Onward},
+};
+
+/// The longest head of a response, in bytes.
+const HEAD: usize = 64 * 1024;
+
+/// A request on its way over a connection, or its answer.
+pub struct Exchange {
+    lease: Lease,
+    sender: Sender,
+    body: Outgoing,
+    /// Since when nothing has moved, once we have begun to wait, and what had gone out by then.
+    since: Option<(Instant, u64)>,
+    /// Whether the connection is good for another request when this one is through.
+    keeps: bool,
+    /// Whether the answer was to switch to another protocol.
+    switched: bool,
+    /// The site takes no more of the request; it may have answered before.
+    refused: Option<io::Error>,
+}
+
+impl Exchange {
+    /// Begins to send a request over this connection.
+    pub fn begin(lease: Lease, request: &Onward<'_, impl Fields>, body: Outgoing) -> Box<Self> {
+        let mut buffer = lease.link.wire.arena().buffer();
+        let length = head::write_request(&mut buffer, request, body.size_hint().exact());
+        let sender = Sender::new(buffer, length);
+        Box::new(Self {
+            lease,
+            sender,
+            body,
+            since: None,
+            keeps: true,
+            switched: false,
+            refused: None,
+        })
+    }
+
+    /// Brings the head of the answer.
+    pub async fn answer(mut self: Box<Self>, method: &Method, patience: Duration) -> Answer {
+        let answered = std::future::poll_fn(|cx| self.poll_answer(cx, method, patience)).await;
+        match answered {
+            Ok(answered) => {
+                self.switched = answered.response.status() == StatusCode::SWITCHING_PROTOCOLS;
+                self.keeps = answered.keeps && !self.switched;
+                self.since = None;
+                self.lease.link.wire.receive(answered.framing, false);
+                Ok((answered.response, self))
+            }
+            Err(error) => {
+                let silent = matches!(error, Error::Broken(_)) && !self.lease.link.wire.has_more();
+                let harmless = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+                let unseen = self.lease.is_used && self.sender.taken() == 0;
+                let again = match silent && self.body.is_whole() && (harmless || unseen) {
+                    true if self.lease.is_used => Again::Stale,
+                    true => Again::Elsewhere,
+                    false => Again::No,
+                };
+                Err(Failure { body: self.body, error, again })
+            }
+        }
+    }
+
+    fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        method: &Method,
+        patience: Duration,
+    ) -> Poll<Result<Answered, Error>> {
+        self.poll_send(cx)?;
+        loop {
+            let Poll::Ready(head) = self.lease.link.wire.poll_head(cx, HEAD) else {
+                return self.poll_patience(cx, patience);
+            };
+            let Some(head) = head.map_err(Error::unreadable)? else {
+                let closed = io::ErrorKind::UnexpectedEof.into();
+                return Poll::Ready(Err(Error::Broken(self.refused.take().unwrap_or(closed))));
+            };
+            let answered = head::response(&head, method).map_err(Error::unreadable)?;
+            // An interim answer is not the answer (RFC 9110, section 15.2).
+            let status = answered.response.status();
+            if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
+                return Poll::Ready(Ok(answered));
+            }
+        }
+    }
+
+    /// The clock runs from the moment the last byte went out, and not while the visitor owes us
+    /// the next.
+    fn poll_patience(
+        &mut self,
+        cx: &mut Context<'_>,
+        patience: Duration,
+    ) -> Poll<Result<Answered, Error>> {
+        if self.sender.is_waiting() && self.refused.is_none() {
+            self.since = None;
+            return Poll::Pending;
+        }
+        ready!(self.poll_stalled(cx, patience));
+        Poll::Ready(Err(Error::Slow(patience)))
+    }
+
+    /// Sends on. A connection that takes no more is not yet a failure.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        if self.refused.is_some() || self.sender.is_sent() {
+            return Ok(());
+        }
+        let Self { lease, sender, body, .. } = self;
+        match sender.poll(cx, Pin::new(body), &mut lease.link.wire) {
+            Poll::Pending => (),
+            Poll::Ready(Ok(())) => {
+                self.since = None;
+                let buffer = self.sender.take_buffer();
+                self.lease.link.wire.arena().give_back(buffer);
+            }
+            Poll::Ready(Err(Broken::Io(error))) => self.refused = Some(error),
+            Poll::Ready(Err(Broken::Body(spoilt))) => {
+                self.refused = Some(io::ErrorKind::BrokenPipe.into());
+                return Err(spoilt.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// The next piece of the answer's body; nothing at its end.
+    pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Fault>>> {
+        // What the visitor still sends concerns the site alone: it has begun to answer.
+        let _ = self.poll_send(cx);
+        let piece = self.lease.link.wire.poll_data(cx);
+        if piece.is_ready() {
+            self.since = None;
+        }
+        piece
+    }
+
+    /// Whether the rest of the answer can go past us.
+    pub fn is_pipeable(&self) -> bool {
+        self.lease.link.wire.is_pipeable()
+    }
+
+    /// Fills a pipe with at most so many bytes of the answer's body; how many.
+    pub fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+        most: u64,
+    ) -> Poll<Option<Result<u64, Fault>>> {
+        let _ = self.poll_send(cx);
+        let filled = self.lease.link.wire.poll_fill(cx, pipe, most);
+        if filled.is_ready() {
+            self.since = None;
+        }
+        filled
+    }
+
+    /// Nothing is there. Ready when that has been so for too long.
+    pub fn poll_stalled(&mut self, cx: &mut Context<'_>, patience: Duration) -> Poll<()> {
+        let taken = self.sender.taken();
+        let since = self.since.filter(|(_, before)| *before == taken);
+        let (since, _) = *self.since.insert(since.unwrap_or_else(|| (Instant::now(), taken)));
+        self.lease.link.clock.poll_until(cx, since + patience)
+    }
+
+    /// The length of what is still to come, if anybody can know.
+    pub fn left(&self) -> Option<u64> {
+        self.lease.link.wire.framing().exact()
+    }
+
+    /// Whether the answer has been read to its end.
+    pub fn is_over(&self) -> bool {
+        self.lease.link.wire.framing().is_ended()
+    }
+
+    /// Ends it. The connection is kept only if both ways have come to their ends: a site may answer
+    /// before it has the whole request, and then the next visitor would wait for the body of this
+    /// one, for as long as this one likes.
+    pub fn end(self: Box<Self>) {
+        let through = self.is_over() && self.sender.is_sent() && self.refused.is_none();
+        if through && self.keeps && !self.lease.link.wire.has_more() {
+            self.lease.give_back();
+        }
+    }
+
+    /// Whether the answer was to switch to another protocol.
+    pub fn is_switched(&self) -> bool {
+        self.switched
+    }
+
+    /// The connection itself, over which something else than HTTP now comes, and what says that it
+    /// is in use.
+    pub fn into_parts(self) -> ((Stream, bytes::BytesMut), Busy) {
+        let (link, busy) = self.lease.into_parts();
+        (link.wire.into_parts(), busy)
+    }
+}
+
+/// What comes of one.
+pub type Answer = Result<(Response<()>, Box<Exchange>), Failure>;
