@@ -41,8 +41,15 @@ impl Worker {
         let passage = passage((request, tunnel), desk, arrival, known.as_deref())?;
         let onward = Onward { method: request.method(), uri: request.uri(), fields: passage };
         let group = desk.group(site, &self.upstream).ok_or(Error::UnknownHost)?;
+        // HTTP/1.0 has none of these, and over HTTP/2 the library cannot send them.
+        let passes = request.version() == Version::HTTP_11;
+        let early = |answer| {
+            if passes {
+                say_early(answer, arrival);
+            }
+        };
         let began = Instant::now();
-        let answer = self.upstream.send(&onward, body, (group, &site.upstream)).await;
+        let answer = self.upstream.send(&onward, body, (group, &site.upstream), &early).await;
         arrival.site_took.set(Some(began.elapsed()));
         let response = answer?;
         let mut response = self.answer_with(response, arrival, (tunnel, known.as_ref()))?;
@@ -76,6 +83,16 @@ impl Worker {
         response.headers_mut().insert(header::CONNECTION, UPGRADE);
         response.headers_mut().insert(header::UPGRADE, WEBSOCKET);
         Ok(response)
+    }
+}
+
+/// Passes on what the site says before its answer (RFC 9110, section 15.2). A `100 Continue` is
+/// between it and us.
+fn say_early(answer: Response<()>, arrival: &Arrival<'_>) {
+    if answer.status() != StatusCode::CONTINUE {
+        let mut answer = answer;
+        headers::end_interim(answer.headers_mut());
+        arrival.peer.interim.add(&answer);
     }
 }
 

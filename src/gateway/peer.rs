@@ -6,6 +6,7 @@ use http::HeaderValue;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::crowd::Seat;
+use crate::http1::Interim;
 
 /// Whoever connected to us: a visitor, or a proxy in front of us.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub struct Peer {
     pub encrypted: bool,
     /// The address as a header, written once per connection.
     pub text: HeaderValue,
+    /// What a site has said to it before its answer, over HTTP/1.1.
+    pub interim: Interim,
     /// One of the connections we can hold. A tunnel keeps it when HTTP has ended.
     pub place: OwnedSemaphorePermit,
     /// One of those its own network can hold, where these are counted.
@@ -25,7 +28,7 @@ pub struct Peer {
 impl Peer {
     /// The peer at this address.
     pub fn new(ip: IpAddr, encrypted: bool, place: OwnedSemaphorePermit) -> Self {
-        Self { ip, encrypted, text: text(ip), place, seat: None }
+        Self { ip, encrypted, text: text(ip), interim: Interim::default(), place, seat: None }
     }
 }
 

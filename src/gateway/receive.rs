@@ -19,6 +19,8 @@ pub struct Arrival<'a> {
     pub site: &'a Arc<Site>,
     /// What it wants there.
     pub landing: Landing,
+    /// Who brought it.
+    pub peer: &'a Peer,
     /// The host as the visitor spelled it.
     pub host: HeaderValue,
     /// Whether that is the host the site is known by, where logins end.
@@ -96,7 +98,7 @@ pub struct Origin {
 pub fn receive<'a, B>(
     rules: &'a Rules,
     request: &Request<B>,
-    peer: &Rc<Peer>,
+    peer: &'a Rc<Peer>,
     entry: &mut Entry,
     now: Timestamp,
 ) -> Result<Arrival<'a>, Error> {
@@ -113,6 +115,7 @@ pub fn receive<'a, B>(
     Ok(Arrival {
         site,
         landing: land(rules, site, request)?,
+        peer,
         at_home: host == site.public_url.host().as_str(),
         host: text,
         now,

@@ -14,6 +14,7 @@ mod chunk;
 mod framing;
 pub mod head;
 mod incoming;
+mod interim;
 mod patience;
 mod pipe;
 #[cfg(any(fuzzing, test))]
@@ -24,6 +25,7 @@ mod wire;
 
 pub use framing::{Fault, Framing};
 pub use incoming::Incoming;
+pub use interim::Interim;
 pub use patience::Patience;
 pub use pipe::Pipe;
 pub use sender::{Broken, Sender, Source};

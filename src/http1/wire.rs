@@ -134,6 +134,11 @@ impl Wire {
         self.owed = expects.then_some(0);
     }
 
+    /// Whether the other end waits to be told that we want the body, and may have been told in part.
+    pub fn invites(&self) -> bool {
+        self.owed.is_some()
+    }
+
     /// What is still to come of the message.
     pub fn framing(&self) -> Framing {
         self.framing

@@ -162,12 +162,16 @@ impl Http1 {
         mut handling: Pin<&mut impl Future<Output = Response<Body>>>,
         upgrades: bool,
     ) -> Result<Response<Body>, End> {
-        poll_fn(|cx| match handling.as_mut().poll(cx) {
-            Poll::Ready(response) if !upgrades => Poll::Ready(Ok(response)),
-            polled @ (Poll::Ready(_) | Poll::Pending) => match self.poll_left(cx, upgrades) {
+        poll_fn(|cx| {
+            let polled = handling.as_mut().poll(cx);
+            if polled.is_ready() && !upgrades {
+                return polled.map(Ok);
+            }
+            self.connection.peer.interim.poll_say(cx, &mut self.wire.borrow_mut());
+            match self.poll_left(cx, upgrades) {
                 Poll::Ready(end) => Poll::Ready(Err(end)),
                 Poll::Pending => polled.map(Ok),
-            },
+            }
         })
         .await
     }
@@ -213,6 +217,9 @@ impl Http1 {
         let last = !exchange.keeps || framed.ends() || self.is_last(response.headers());
         let arena = Rc::clone(self.wire.borrow().arena());
         let mut head = arena.buffer();
+        if let Some(rest) = self.connection.peer.interim.take() {
+            head.extend_from_slice(&rest);
+        }
         head::write_response(&mut head, &response, framed.said);
         if !response.headers().contains_key(header::DATE) {
             head::write_field(&mut head, "date", self.connection.shared.date().as_bytes());

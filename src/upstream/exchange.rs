@@ -11,7 +11,7 @@ use http::Response;
 use http_body::Frame;
 
 use super::{
-    Error,
+    Early, Error,
     body::{Outgoing, Spoilt},
     http1,
     http2::{self, Slot},
@@ -98,18 +98,18 @@ impl Exchange {
         way: Way,
         request: &Onward<'_, impl Fields>,
         body: Outgoing,
-        patience: Duration,
+        (patience, early): (Duration, Early<'_>),
     ) -> Answer {
         match way {
             Way::Http1(lease) => {
                 let exchange = http1::Exchange::begin(lease, request, body);
-                let answer = exchange.answer(request.method, patience).await;
+                let answer = exchange.answer(request.method, (patience, early)).await;
                 answer.map(|(response, exchange)| (response, Self::Http1(exchange)))
             }
             Way::Http2(slot, busy) => {
                 let exchange = http2::Exchange::begin(slot, request, body)?;
                 // In a box, which requests of the other kind do not have to keep room for.
-                let answer = Box::pin(exchange.answer(request.method, patience)).await;
+                let answer = Box::pin(exchange.answer(request.method, (patience, early))).await;
                 answer.map(|(response, stream)| (response, Self::Http2 { stream, _busy: busy }))
             }
         }

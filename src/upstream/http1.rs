@@ -14,7 +14,7 @@ use http_body::Body as _;
 use tokio::time::Instant;
 
 use super::{
-    Error,
+    Early, Error, MOST_INTERIM,
     body::Outgoing,
     exchange::{Again, Failure},
     pool::{Busy, Lease},
@@ -41,6 +41,8 @@ pub struct Exchange {
     keeps: bool,
     /// Whether the answer was to switch to another protocol.
     switched: bool,
+    /// Interim answers so far.
+    interim: u32,
     /// The site takes no more of the request; it may have answered before.
     refused: Option<io::Error>,
 }
@@ -58,13 +60,19 @@ impl Exchange {
             since: None,
             keeps: true,
             switched: false,
+            interim: 0,
             refused: None,
         })
     }
 
     /// Brings the head of the answer.
-    pub async fn answer(mut self: Box<Self>, method: &Method, patience: Duration) -> Answer {
-        let answered = std::future::poll_fn(|cx| self.poll_answer(cx, method, patience)).await;
+    pub async fn answer(
+        mut self: Box<Self>,
+        method: &Method,
+        (patience, early): (Duration, Early<'_>),
+    ) -> Answer {
+        let asked = (method, patience);
+        let answered = std::future::poll_fn(|cx| self.poll_answer(cx, asked, early)).await;
         match answered {
             Ok(answered) => {
                 self.switched = answered.response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -90,8 +98,8 @@ impl Exchange {
     fn poll_answer(
         &mut self,
         cx: &mut Context<'_>,
-        method: &Method,
-        patience: Duration,
+        (method, patience): (&Method, Duration),
+        early: Early<'_>,
     ) -> Poll<Result<Answered, Error>> {
         self.poll_send(cx)?;
         loop {
@@ -108,6 +116,11 @@ impl Exchange {
             if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
                 return Poll::Ready(Ok(answered));
             }
+            self.interim += 1;
+            if self.interim > MOST_INTERIM {
+                return Poll::Ready(Err(Error::unreadable("interim answers without end")));
+            }
+            early(answered.response);
         }
     }
 

@@ -66,7 +66,7 @@ pub async fn knock(
     fields.insert(header::USER_AGENT, HeaderValue::from_static(WE));
     let uri = Uri::try_from(*path).map_err(io::Error::other)?;
     let request = Onward { method, uri: &uri, fields: &fields };
-    let answer = Exchange::ask(way, &request, Outgoing::empty(), PATIENCE).await;
+    let answer = Exchange::ask(way, &request, Outgoing::empty(), (PATIENCE, &|_| ())).await;
     let (response, exchange) = answer.map_err(|failure| io::Error::other(failure.error))?;
     let protocol = match exchange {
         Exchange::Http1(_) => Protocol::Http1,

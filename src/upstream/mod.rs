@@ -98,6 +98,12 @@ pub struct Upstream {
     shelf: Rc<Shelf>,
 }
 
+/// Whoever wants to know what a site says before its answer.
+pub type Early<'a> = &'a dyn Fn(Response<()>);
+
+/// Interim answers before the answer. They are there to be few.
+const MOST_INTERIM: u32 = 100;
+
 /// What connections are shared by: the server, who we are to it, and what we speak.
 type Door = (Endpoint, Option<Credentials>, Protocol);
 
@@ -131,6 +137,7 @@ impl Upstream {
         request: &Onward<'_, impl Fields>,
         body: Outgoing,
         (group, site): (&Group, &Upstreams),
+        early: Early<'_>,
     ) -> Result<Response<Streamed>, Error> {
         let (mut body, mut round, mut refused) = (body, Round::default(), false);
         let mut failure = None;
@@ -143,7 +150,7 @@ impl Upstream {
                 Err(error) => return Err(failure.unwrap_or(error)),
             };
             let anew = !way.is_used();
-            match Exchange::ask(way, request, body, site.response_timeout).await {
+            match Exchange::ask(way, request, body, (site.response_timeout, early)).await {
                 Ok(answer) => {
                     seat.backend.answered(anew);
                     return Ok(body::streamed(answer, site.response_timeout));

@@ -140,6 +140,14 @@ pub fn end_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Removes from an interim answer what must not cross the gateway, and what it has no use for: it is
+/// there to be read at once and forgotten.
+pub fn end_interim(headers: &mut HeaderMap) {
+    end_hop(headers);
+    headers.remove(header::CONTENT_LENGTH);
+    headers.remove(header::SET_COOKIE);
+}
+
 /// Removes what may not come behind a message: what frames it, says whom it is for or who sent it,
 /// asks for something, or tells how to take what was before it (RFC 9110, section 6.5.1).
 pub fn end_trailers(trailers: &mut HeaderMap) {

@@ -61,7 +61,7 @@ async fn what_the_visitor_gets() {
     let continues = format!(
         "POST /static/a HTTP/1.1\r\n{H}expect: 100-continue\r\ncontent-length: 2\r\n\r\nhi"
     );
-    let rows: [Answered<'_>; 14] = [
+    let rows: [Answered<'_>; 18] = [
         ("9110 6.6.1: a missing Date is added", &get, OK, &["\r\ndate: "], &[]),
         (
             "9110 6.6.1: a Date is kept",
@@ -92,11 +92,44 @@ async fn what_the_visitor_gets() {
             &["transfer-encoding"],
         ),
         (
-            "9110 15.2: an interim answer is not the answer",
+            "9110 15.2: an interim answer is passed on, and is not the answer",
             &get,
             "HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
-            &["HTTP/1.1 200", "\r\n\r\nok"],
-            &["103"],
+            &[
+                "HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\nHTTP/1.1 200 OK\r\n",
+                "\r\n\r\nok",
+            ],
+            &[],
+        ),
+        (
+            "9110 15.2: so are several, each without what ends here",
+            &get,
+            "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nset-cookie: wxgate=x\r\nconnection: x-a\r\nx-a: 1\r\ncontent-length: 9\r\nx-b: 2\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
+            &[
+                "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nx-b: 2\r\n\r\nHTTP/1.1 204 No Content\r\n",
+            ],
+            &["x-a", "set-cookie", "content-length"],
+        ),
+        (
+            "9110 15.2: none goes to HTTP/1.0",
+            old,
+            "HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
+            &["HTTP/1.1 204"],
+            &["103", "link"],
+        ),
+        (
+            "9110 15.2.1: a 100 of the site is for us",
+            &get,
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
+            &["HTTP/1.1 204"],
+            &["100"],
+        ),
+        (
+            "9110 10.1.1: our own 100 and those of the site stay apart",
+            &continues,
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
+            &["HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 204"],
+            &["Continue\r\n\r\nHTTP/1.1 100"],
         ),
         (
             "9110 7.6.1: hop-by-hop headers of the site end here",
@@ -288,4 +321,49 @@ async fn rfc9112_7_5_an_answer_before_the_request_has_ended_is_passed_on() {
     }
     assert!(seen.starts_with("HTTP/1.1 413"), "{seen}");
     street.close().await;
+}
+
+#[tokio::test]
+async fn rfc8297_early_hints_come_before_the_answer_is_there() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = format!("\"http://{}\"", listener.local_addr().unwrap());
+    let street = Street::open(Plan { upstream: Some(upstream), ..Plan::site(ROUTES) }).await;
+    let mut visitor = TcpStream::connect(street.gateway).await.unwrap();
+    let request = "GET /static/a HTTP/1.1\r\nhost: h5.example.com\r\n\r\n";
+    let mut site = None;
+    // Over one connection twice: what was said to one request is not said to the next.
+    for number in 0..2 {
+        visitor.write_all(request.as_bytes()).await.unwrap();
+        let mut stream = match site.take() {
+            Some(stream) => stream,
+            None => listener.accept().await.unwrap().0,
+        };
+        let mut seen = [0; 4096];
+        let _ = stream.read(&mut seen).await.unwrap();
+        let hint = format!("HTTP/1.1 103 Early Hints\r\nx-number: {number}\r\n\r\n");
+        stream.write_all(hint.as_bytes()).await.unwrap();
+        let mut got = vec![0; hint.len()];
+        timeout(Duration::from_secs(5), visitor.read_exact(&mut got)).await.unwrap().unwrap();
+        assert_eq!(String::from_utf8(got).unwrap(), hint);
+        stream.write_all(OK.as_bytes()).await.unwrap();
+        let mut got = String::new();
+        while !got.ends_with("ok") {
+            got.push(char::from(visitor.read_u8().await.unwrap()));
+        }
+        assert!(got.starts_with("HTTP/1.1 200 OK\r\n"), "{got}");
+        site = Some(stream);
+    }
+    street.close().await;
+}
+
+#[tokio::test]
+async fn rfc9110_15_2_interim_answers_are_few() {
+    let get = format!("GET /static/a HTTP/1.1\r\n{H}\r\n");
+    let hint = "HTTP/1.1 103 Early Hints\r\nx-a: b\r\n\r\n";
+    for (times, passed, status) in [(3, 3, "200"), (60, 16, "200"), (500, 16, "502")] {
+        let answer: &'static str = Box::leak(format!("{}{OK}", hint.repeat(times)).into());
+        let (got, _) = exchange(&get, answer).await;
+        assert_eq!(got.matches(hint).count(), passed, "{times}: {got}");
+        assert!(got.contains(&format!("\r\n\r\nHTTP/1.1 {status}")), "{times}: {got}");
+    }
 }

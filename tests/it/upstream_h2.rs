@@ -357,3 +357,31 @@ async fn health_checks_ask_in_the_same() {
     assert_eq!((asked.uri().path(), asked.method().as_str()), ("/health", "GET"));
     street.close().await;
 }
+
+#[tokio::test]
+async fn rfc9110_15_2_interim_answers_pass_to_those_who_can_be_told() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = format!("\"http://{}\"", listener.local_addr().unwrap());
+    let certified = certified(&["h5.example.com"]);
+    let mut own = Plan { server: certified.plan.server.clone(), ..plan(upstream) };
+    own.workers = 1;
+    let street = Street::open(own).await;
+    tokio::spawn(async move {
+        let mut site = ByHand::accept(&listener, &[]).await;
+        loop {
+            let stream = site.request().await;
+            let hint = block(&[(":status", "103"), ("link", "</a.css>"), ("set-cookie", "a=b")]);
+            site.send(&frame(HEADERS, END_HEADERS, stream, &hint)).await;
+            site.answer(stream).await;
+        }
+    });
+    let answer = get(&street, "/static/a").await;
+    let hint = "HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\nHTTP/1.1 204 No Content\r\n";
+    assert!(answer.starts_with(hint), "{answer}");
+    // hyper cannot send them over HTTP/2, and the answer comes all the same.
+    let mut visitor = visitor(&street, &certified).await;
+    let request = Request::get("https://h5.example.com/static/a");
+    let request = request.body(BodyExt::boxed(Full::default())).unwrap();
+    assert_eq!(visitor.send_request(request).await.unwrap().status(), 204);
+    street.close().await;
+}

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::{Slot, head};
 use crate::{
     upstream::{
-        Error,
+        Early, Error, MOST_INTERIM,
         body::Outgoing,
         exchange::{Again, Failure},
     },
@@ -29,8 +29,6 @@ use crate::{
 /// Bytes of a request's body that are kept until its answer begins, so that it can be sent again to
 /// somebody who has not acted on it. They are shared, not copied.
 const KEPT: usize = 64 * 1024;
-/// Interim answers before the answer.
-const MOST_INTERIM: u32 = 16;
 
 /// A request on its way over a stream, or its answer.
 pub struct Exchange {
@@ -115,8 +113,12 @@ impl Exchange {
     }
 
     /// Brings the head of the answer.
-    pub async fn answer(mut self: Box<Self>, method: &Method, patience: Duration) -> Answer {
-        let answered = std::future::poll_fn(|cx| self.poll_answer(cx, patience)).await;
+    pub async fn answer(
+        mut self: Box<Self>,
+        method: &Method,
+        (patience, early): (Duration, Early<'_>),
+    ) -> Answer {
+        let answered = std::future::poll_fn(|cx| self.poll_answer(cx, patience, early)).await;
         match answered {
             Ok(response) => {
                 self.since = None;
@@ -156,6 +158,7 @@ impl Exchange {
         &mut self,
         cx: &mut Context<'_>,
         patience: Duration,
+        early: Early<'_>,
     ) -> Poll<Result<Response<RecvStream>, Broke>> {
         self.poll_send(cx).map_err(Broke::Ours)?;
         while let Poll::Ready(Some(interim)) = self.response.poll_informational(cx) {
@@ -166,8 +169,11 @@ impl Exchange {
             // such thing (RFC 9113, section 8.6).
             if interim.status() == StatusCode::SWITCHING_PROTOCOLS || self.interim > MOST_INTERIM {
                 self.sender.send_reset(Reason::PROTOCOL_ERROR);
-                return Poll::Ready(Err(Broke::Ours(Error::unreadable("endless interim answers"))));
+                return Poll::Ready(Err(Broke::Ours(Error::unreadable(
+                    "interim answers without end",
+                ))));
             }
+            early(interim);
         }
         match Pin::new(&mut self.response).poll(cx) {
             Poll::Ready(Ok(response)) => {
