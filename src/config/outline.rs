@@ -13,7 +13,7 @@ use crate::admin::{Group, Key};
 /// What goes where nothing is written, by table and key: a test parses each of them and sees that
 /// it changes nothing. Where the default depends on something else, or is that there is nothing,
 /// there is none.
-const DEFAULTS: [(&str, &str, &str); 59] = [
+const DEFAULTS: [(&str, &str, &str); 60] = [
     ("[server]", "listen", r#"["0.0.0.0:8080"]"#),
     ("[server]", "workers", "0"),
     ("[server]", "reuse_port", "false"),
@@ -64,6 +64,7 @@ const DEFAULTS: [(&str, &str, &str); 59] = [
     ("[[site]]", "fragment", r#""drop""#),
     ("[[site]]", "connect_timeout", r#""3s""#),
     ("[[site]]", "response_timeout", r#""60s""#),
+    ("[[site]]", "upstream_http", r#""1.1""#),
     ("[[site]]", "ambiguous_paths", r#""refuse""#),
     ("[[site]]", "underscores", r#""drop""#),
     ("[[site]]", "revocation", r#""bounded:30s""#),

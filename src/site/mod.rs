@@ -1,6 +1,6 @@
 //! Which site a host belongs to, which route a path falls on, and what it asks. Pure.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use http::{HeaderName, Method};
 
@@ -14,12 +14,14 @@ mod checkup;
 mod credentials;
 mod limit;
 mod route;
+mod upstreams;
 
 pub use broker::Broker;
 pub use checkup::{Checkup, Verdict};
 pub use credentials::{Credentials, Unusable};
 pub use limit::Limit;
 pub use route::{Access, Pattern, Prompt, Route, Routes, Scope};
+pub use upstreams::{Balance, Endpoint, Protocol, Server, Upstreams};
 
 /// An account of WeChat's, under which visitors have their openids.
 #[derive(Clone, Debug)]
@@ -104,86 +106,6 @@ pub struct Site {
     pub cookies: wire::cookie::Names,
     /// The headers only we may set for it.
     pub reserved: wire::headers::Reserved,
-}
-
-/// The servers behind a site and our patience with them.
-#[derive(Clone, Debug)]
-pub struct Upstreams {
-    /// One that is down is passed over.
-    pub servers: Vec<Server>,
-    /// Which of them is next.
-    pub balance: Balance,
-    /// How long one that was down takes to have its share again.
-    pub slow_start: Duration,
-    /// How they are asked whether they are well, if they are.
-    pub checkup: Option<Checkup>,
-    /// How much of each the site may take at once, where it may not take all.
-    pub limit: Option<Limit>,
-    /// How long a connection may take to open.
-    pub connect_timeout: Duration,
-    /// How long an answer may take to begin.
-    pub response_timeout: Duration,
-    /// Whom we believe and who we are, over TLS; like any other client where there is nothing.
-    pub tls: Option<Credentials>,
-    /// What they are spoken to in.
-    pub protocol: Protocol,
-}
-
-/// A version of HTTP.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Protocol {
-    /// HTTP/1.1: a connection for each request under way.
-    #[default]
-    Http1,
-    /// HTTP/2, which many requests share a connection with. Over TLS the server is asked, and may
-    /// choose HTTP/1.1.
-    Http2,
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Http1 => "HTTP/1.1",
-            Self::Http2 => "HTTP/2",
-        })
-    }
-}
-
-impl Upstreams {
-    /// Where the servers are.
-    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
-        self.servers.iter().map(|server| &server.endpoint)
-    }
-}
-
-/// One server behind a site.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
-    /// Where it is.
-    pub endpoint: Endpoint,
-    /// Its share beside the others; at least 1.
-    pub weight: u32,
-}
-
-/// Which of a site's servers is next. Each thread keeps its own account.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Balance {
-    /// One after the other.
-    #[default]
-    RoundRobin,
-    /// The one with the fewest requests under way.
-    LeastLoaded,
-}
-
-/// Where a server is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Endpoint {
-    /// `http://host:port`
-    Http(String, u16),
-    /// `https://host:port`: the certificate must be good for `host`.
-    Https(String, u16),
-    /// `unix:/path`
-    Unix(std::path::PathBuf),
 }
 
 /// What a browser outside WeChat meets on a page that needs a login.
