@@ -56,7 +56,8 @@
 //! from a task of its own, and requests look at the snapshot it keeps.
 //!
 //! Each thread owns a runtime, its listeners, its upstream connections and its cache of verified
-//! cookies. Threads share nothing on this path but read-only snapshots.
+//! cookies. Threads share nothing on this path but read-only snapshots, and the atomics that say how
+//! the servers behind us are (`upstream/backend.rs`).
 
 #[cfg(feature = "benching")]
 #[doc(hidden)]
