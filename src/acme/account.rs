@@ -1,6 +1,7 @@
 //! The account at the authority: made once, found on disk ever after.
 
-use instant_acme::{Account, AccountCredentials, NewAccount};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use instant_acme::{Account, AccountCredentials, ExternalAccountKey, NewAccount};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -11,6 +12,12 @@ struct Kept {
     /// Whom the authority was told to write to.
     contact: Vec<String>,
     credentials: AccountCredentials,
+}
+
+/// A key as authorities give it out: base64url, with or without padding. Some write it the other way.
+pub fn mac_key(text: &str) -> Option<Vec<u8>> {
+    let plain = text.trim().trim_end_matches('=').replace('+', "-").replace('/', "_");
+    BASE64_URL_SAFE_NO_PAD.decode(plain).ok().filter(|key| key.len() >= 16)
 }
 
 /// The account that is kept, or a new one.
@@ -24,8 +31,13 @@ pub async fn open(settings: &Settings, disk: &Disk, client: &Client) -> Result<A
         terms_of_service_agreed: true, // the configuration is refused without the operator's word
         only_return_existing: false,
     };
+    let customer = settings.customer.as_ref().and_then(|it| {
+        let key = Zeroizing::new(mac_key(it.key.expose())?);
+        Some(ExternalAccountKey::new(it.kid.clone(), &key))
+    });
     let builder = Account::builder_with_http(Box::new(client.clone()));
-    let (account, credentials) = builder.create(&new, settings.directory.clone(), None).await?;
+    let (account, credentials) =
+        builder.create(&new, settings.directory.clone(), customer.as_ref()).await?;
     keep(disk, settings, credentials)?;
     tracing::info!(account = account.id(), "an account at the authority was made");
     Ok(account)
@@ -60,4 +72,22 @@ fn keep(disk: &Disk, settings: &Settings, credentials: AccountCredentials) -> Re
     let kept = Kept { contact: settings.contact.clone(), credentials };
     let json = serde_json::to_vec(&kept).map_err(|error| Trouble::Authority(error.into()))?;
     Ok(disk.keep_account(&Zeroizing::new(json))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_read_as_authorities_write_them() {
+        let key: Vec<u8> = (240..=255).collect();
+        for text in
+            ["8PHy8_T19vf4-fr7_P3-_w", "8PHy8_T19vf4-fr7_P3-_w==", "8PHy8/T19vf4+fr7/P3+/w==\n"]
+        {
+            assert_eq!(mac_key(text).as_ref(), Some(&key), "{text}");
+        }
+        for text in ["", "short", "8PHy8_T19vf4-fr7 P3-_w", "no base64 at all!"] {
+            assert_eq!(mac_key(text), None, "{text}");
+        }
+    }
 }

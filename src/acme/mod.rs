@@ -16,7 +16,7 @@ use std::{io, path::PathBuf};
 
 use instant_acme::Problem;
 
-use crate::{auth::KeySettings, site::Credentials, store::Away};
+use crate::{auth::KeySettings, secret::Secret, site::Credentials, store::Away};
 
 mod account;
 pub mod client;
@@ -29,6 +29,7 @@ mod plan;
 mod shared;
 mod shelf;
 
+pub use account::mac_key;
 pub use keeper::{Around, Keeper};
 pub use leaf::{Leaf, names};
 pub use shelf::Shelf;
@@ -43,6 +44,8 @@ pub struct Settings {
     pub domains: Vec<String>,
     /// Whom the authority may write to, as URLs.
     pub contact: Vec<String>,
+    /// By what the authority knows us, where it has its customers' names already.
+    pub customer: Option<Customer>,
     /// Where the authority begins.
     pub directory: String,
     /// Whom we believe to be it.
@@ -51,6 +54,15 @@ pub struct Settings {
     pub storage: PathBuf,
     /// What seals that which replicas share; nothing where there are none.
     pub ring: Vec<KeySettings>,
+}
+
+/// A customer of an authority (RFC 8555, section 7.3.4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Customer {
+    /// Its word for them.
+    pub kid: String,
+    /// The key that goes with it, in base64 as the authority gives it out.
+    pub key: Secret,
 }
 
 /// The folder, or a file in it, cannot be used.

@@ -100,7 +100,7 @@ pub fn remedy(problem: &str) -> &'static str {
         }
         "invalidContact" | "unsupportedContact" => "correct `contact` in [server.acme]",
         "externalAccountRequired" => {
-            "this authority knows its customers by other means: choose another `directory`"
+            "this authority wants to know you: `eab_kid` and `eab_hmac_key`, which it gives to its customers"
         }
         "userActionRequired" => "the authority's terms have changed: agree to them on its pages",
         _ => "see deploy/TLS.md; it is tried again by itself",

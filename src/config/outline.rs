@@ -168,7 +168,7 @@ mod tests {
     /// depends on other keys.
     const NONE: [(&str, &[&str]); 17] = [
         ("[server.tls]", &["listen", "certificates"]),
-        ("[server.acme]", &["terms_agreed", "domains", "contact", "ca"]),
+        ("[server.acme]", &["terms_agreed", "domains", "contact", "ca", "eab_kid", "eab_hmac_key"]),
         ("[site.health]", &["path", "host"]),
         ("[trace]", &["otlp"]),
         ("[session]", &["keys"]),

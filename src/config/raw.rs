@@ -75,6 +75,8 @@ pub const ACME: Section = Section {
         ("terms_agreed", "terms_agreed = true"),
         ("domains", r#"domains = ["h5.example.com"]"#),
         ("contact", r#"contact = "mailto:ops@example.com""#),
+        ("eab_kid", r#"eab_kid = "kid-1""#),
+        ("eab_hmac_key", r#"eab_hmac_key = { env = "ACME_EAB_KEY" }"#),
         ("directory", r#"directory = "https://acme-v02.api.letsencrypt.org/directory""#),
         ("ca", r#"ca = "/etc/wxgate/authority.pem""#),
         ("storage", r#"storage = "/var/lib/wxgate/acme""#),

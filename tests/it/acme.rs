@@ -471,3 +471,24 @@ async fn an_authority_says_when_to_renew() {
     assert!(issued <= 3, "advice is taken within reason: {issued} orders");
     it.street.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_authority_that_knows_its_customers_is_told_who_we_are() {
+    const KEY: &str = "8PHy8_T19vf4-fr7_P3-_wAAAAAAAAAAAAAAAAAAAAA";
+    let mut it = Place::new(86_400).await;
+    it.pebble.know("kid-1", KEY);
+    it.pebble.start().await;
+    let roots = it.pebble.roots().await;
+    it.write("config.toml", "", "domains = [\"h5.example.com\"]");
+    let process = it.serve().await;
+    until("it is refused", async || it.log().contains("no certificate came")).await;
+    assert!(it.log().contains("externalAccountRequired"), "{}", it.log());
+    assert!(it.log().contains("`eab_kid`"), "{}", it.log());
+    let eab =
+        format!("domains = [\"h5.example.com\"]\neab_kid = \"kid-1\"\neab_hmac_key = \"{KEY}\"");
+    it.write("config.toml", "", &eab);
+    process.signal("HUP").await;
+    it.wait_for(&roots, H5).await;
+    assert!(!it.log().contains(KEY), "g4: a key in the log");
+    it.street.close().await;
+}

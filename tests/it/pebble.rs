@@ -58,6 +58,16 @@ impl Pebble {
         Self { port, manage, folder, dns, process: None, _names: names }
     }
 
+    /// Makes it one that knows its customers: there is one, by this name and with this key.
+    pub fn know(&self, kid: &str, key: &str) {
+        let path = self.folder.path().join("config.json");
+        let config = std::fs::read_to_string(&path).unwrap();
+        let customers = format!(
+            r#"{{"pebble": {{"externalAccountBindingRequired": true, "externalAccountMACKeys": {{"{kid}": "{key}"}},"#
+        );
+        std::fs::write(path, config.replacen(r#"{"pebble": {"#, &customers, 1)).unwrap();
+    }
+
     /// Starts it, strict, forgetting all that was before. It refuses good nonces now and then, as it
     /// is its habit.
     pub async fn start(&mut self) {

@@ -10,7 +10,7 @@ const T = {
     sessions: '会话', issued: '签发', renewed: '续期', refused: '拒绝', limits: '触到的限制', nothing: '无',
     wechat: '微信', calls: '调用', code: '结果', meaning: '含义', remedy: '怎么办', endpoint: '接口', took: '耗时 p50 / p95', noCalls: '还没有调用过微信。', accounts: '公众号', hosts: '接口域名',
     store: '存储', kind: '位置', state: '状态', lag: '注销消息延迟', alone: '单机，无需同步', up: '正常', down: '不可用', never: '尚无', failures: '失败次数',
-    certificates: '证书', noCertificates: '网关不做 TLS：证书由前面的代理负责。', days: '天后到期', over: '已过期', notCome: '尚未签发', orderFailed: '申请未成功',
+    certificates: '证书', noCertificates: '网关不做 TLS：证书由前面的代理负责。', days: '天后到期', over: '已过期', notCome: '尚未签发', orderFailed: '最近一次申请',
     audit: '审计', all: '全部', noAudit: '还没有记录。', config: '配置', read: '读取于', show: '正在生效的配置（密钥已遮盖）', allKeys: '全部', onlyWritten: '只看写明的', written: '写明', default: '默认', asText: '文件原文', warnings: '提醒', times: '次', level: '日志级别',
     login: '登录', refusal: '拒绝', logout: '注销', revocation: '吊销', reload: '重载', certificate: '证书', failure: '故障',
   },
@@ -21,7 +21,7 @@ const T = {
     sessions: 'Sessions', issued: 'issued', renewed: 're-issued', refused: 'refused', limits: 'limits met', nothing: 'none',
     wechat: 'WeChat', calls: 'Calls', code: 'Answer', meaning: 'Meaning', remedy: 'What to do', endpoint: 'Endpoint', took: 'took p50 / p95', noCalls: 'WeChat has not been asked yet.', accounts: 'Accounts', hosts: 'API hosts',
     store: 'Store', kind: 'Where', state: 'State', lag: 'News of ended sessions', alone: 'alone, nothing to keep in step', up: 'well', down: 'away', never: 'none yet', failures: 'failures',
-    certificates: 'Certificates', noCertificates: 'The gateway speaks no TLS: the proxy in front does.', days: 'days left', over: 'expired', notCome: 'none yet', orderFailed: 'Not ordered yet, or in vain',
+    certificates: 'Certificates', noCertificates: 'The gateway speaks no TLS: the proxy in front does.', days: 'days left', over: 'expired', notCome: 'none yet', orderFailed: 'Last order',
     audit: 'Audit', all: 'all', noAudit: 'Nothing yet.', config: 'Configuration', read: 'read', show: 'The configuration in force (secrets covered)', allKeys: 'all', onlyWritten: 'only what is written', written: 'written', default: 'default', asText: 'The file, word for word', warnings: 'Warnings', times: 'times', level: 'log level',
     login: 'login', refusal: 'refusal', logout: 'logout', revocation: 'revocation', reload: 'reload', certificate: 'certificate', failure: 'failure',
   },
@@ -220,7 +220,7 @@ function config({ file, shown, level, written }) {
   const raw = el('details', { class: 'raw', open: open('raw') }, el('summary', {}, t('asText')), el('pre', { tabindex: '0' }, shown.text));
   const details = el('details', { class: 'tables', open: open('tables') }, el('summary', {}, t('show')), el('p', { class: 'filter' }, button(false, 'allKeys'), button(true, 'onlyWritten')), tables, raw);
   details.addEventListener('toggle', () => { if (details.open) fetchConfig(); });
-  return [head(t('config'), el('code', {}, file.path), `${t('read')} ${time(file.loaded)}`, `${t('level')} ${level}`), warnings, details];
+  return [head(t('config'), el('code', {}, file.path), `${t('read')} ${time(file.loaded)}`, `${t('level')} ${level}`), ...warnings, details];
 }
 
 async function fetchConfig() {

@@ -28,7 +28,10 @@ pub fn settings(config: &Config) -> Option<&Settings> {
 pub fn about(config: &Config) -> String {
     let Some(settings) = settings(config) else { return String::new() };
     let host = host(settings);
-    let mut text = format!("Orders     {} from {host}\n", settings.domains.join(", "));
+    let names = settings.domains.join(", ");
+    let files = config.server.tls.as_ref().is_some_and(|tls| !tls.certificates.is_empty());
+    let unless = if files { ", unless a file has them" } else { "" };
+    let mut text = format!("Orders     {names} from {host}{unless}\n");
     let _ = write!(text, "           {host} connects to port {PORT} of each");
     let listens = config.server.tls.iter().flat_map(|tls| &tls.listen);
     let ports: Vec<String> = listens.map(|it| it.port().to_string()).collect();

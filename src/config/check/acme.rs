@@ -4,9 +4,9 @@ use std::{net::IpAddr, ops::Range, path::PathBuf};
 
 use url::Url;
 
-use super::{address, place};
+use super::{address, place, secret};
 use crate::{
-    acme::Settings,
+    acme::{self, Customer, Settings},
     config::{
         raw,
         reader::{Desk, Table, Word},
@@ -48,6 +48,7 @@ pub fn settings(server: &Table<'_>) -> Option<(Settings, Place)> {
     let settings = Settings {
         domains: domains(&table),
         contact: contact(&table),
+        customer: customer(&table),
         directory,
         believes: authority(&table),
         storage: storage.unwrap_or_else(|| PathBuf::from(STORAGE)),
@@ -148,6 +149,21 @@ fn contact(table: &Table<'_>) -> Vec<String> {
         None
     };
     table.words("contact").unwrap_or_default().into_iter().filter_map(read).collect()
+}
+
+/// By what the authority knows us: both keys, or none.
+fn customer(table: &Table<'_>) -> Option<Customer> {
+    let (kid, key) = ("eab_kid", "eab_hmac_key");
+    if table.value(kid).is_none() && table.value(key).is_none() {
+        return None;
+    }
+    let (kid, found) = (table.required(kid), secret::secret(table, key));
+    let found = found?;
+    if acme::mac_key(found.secret.expose()).is_none() {
+        let help = "it is the text that the authority shows beside the kid, 22 letters or more";
+        table.desk.error(found.at, format!("`{key}` is no base64"), help);
+    }
+    Some(Customer { kid: kid?.text.to_owned(), key: found.secret })
 }
 
 /// Whom we believe to be the authority.
