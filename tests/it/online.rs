@@ -6,6 +6,7 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use crate::{
+    h2_site,
     harness::{Plan, Street},
     redis::Redis,
 };
@@ -140,4 +141,22 @@ async fn scripts_read_json() {
     assert_eq!(upstream["state"], "bad");
     assert!(upstream["remedy"].as_str().unwrap().contains("start the site"), "{upstream}");
     assert!(online.iter().any(|it| it["check"] == "clock" && it["state"] == "ok"), "{online:?}");
+}
+
+#[tokio::test]
+async fn servers_are_asked_in_what_they_are_to_speak() {
+    let street = Street::usual().await;
+    let site = h2_site::Site::new(|asked| h2_site::say("here", asked)).await;
+    for (upstream, code, says) in [
+        (site.addr, 0, "answers HEAD / with 200 OK over HTTP/2"),
+        (street.site.addr, 78, "it does not speak HTTP/2"),
+    ] {
+        let plan = Plan::site("upstream_http = \"2\"");
+        let text = local(&plan.text(street.wechat, &format!("\"http://{upstream}\"")));
+        let said = check(&text, &[]).await;
+        assert_eq!(said.code, code, "{}", said.text);
+        assert!(said.text.contains(says), "{}", said.text);
+        assert_eq!(said.text.contains("remove `upstream_http`"), code != 0, "{}", said.text);
+    }
+    street.close().await;
 }

@@ -134,6 +134,22 @@ async fn a_connection_that_dies_fails_only_what_may_not_be_done_twice() {
 }
 
 #[tokio::test]
+async fn rfc9113_8_7_what_a_server_that_goes_may_have_acted_on_is_not_sent_again() {
+    let (listener, street) = by_hand("").await;
+    let visitor = tokio::spawn(post(&street, "an order"));
+    let mut site = ByHand::accept(&listener, &[]).await;
+    let stream = site.request().await;
+    // It names this one as the last that it looks at, and then it is gone.
+    site.send(&go(stream, 0)).await;
+    drop(site);
+    let answer = visitor.await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
+    let again = timeout(Duration::from_millis(300), listener.accept()).await;
+    assert!(again.is_err(), "it is not ordered twice");
+    street.close().await;
+}
+
+#[tokio::test]
 async fn an_answer_that_is_reset_never_ends_well() {
     for (reason, length) in [
         (Reason::INTERNAL_ERROR, false),
