@@ -12,12 +12,12 @@ use crate::{
 };
 
 /// What the program printed and how it ended.
-struct Said {
-    text: String,
-    code: i32,
+pub struct Said {
+    pub text: String,
+    pub code: i32,
 }
 
-async fn check(text: &str, more: &[&str]) -> Said {
+pub async fn check(text: &str, more: &[&str]) -> Said {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.toml");
     std::fs::write(&file, text).unwrap();
@@ -35,14 +35,14 @@ async fn check(text: &str, more: &[&str]) -> Said {
 
 impl Said {
     /// The line about one thing.
-    fn line(&self, start: &str) -> &str {
+    pub fn line(&self, start: &str) -> &str {
         let found = self.text.lines().find(|line| line.starts_with(start));
         found.unwrap_or_else(|| panic!("no {start:?} in\n{}", self.text))
     }
 }
 
 /// A site that everybody finds: this machine.
-fn local(text: &str) -> String {
+pub fn local(text: &str) -> String {
     let named = text.replace("\"h5.example.com\", \"www.example.com\"", "\"localhost\"");
     named.replace("http://h5.example.com", "http://localhost")
 }

@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{
     harness::{Plan, Street},
+    online,
     visitor::raw,
 };
 
@@ -217,5 +218,38 @@ async fn a_health_check_shows_the_same_certificate() {
     says(&street, "GET /: ").await;
     street.reload(&plan(addr, &format!("{ca}{shown}{checked}")));
     says(&street, "\"well\":true").await;
+    street.close().await;
+}
+
+#[tokio::test]
+async fn check_online_asks_a_site_as_the_gateway_would() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let addr = ours.serve("site.internal", true).await;
+    ours.issue("client");
+    theirs.issue("stranger");
+    let street = Street::usual().await;
+    let (ca, name) =
+        (format!("ca = \"{}\"", ours.path("ca.pem")), "server_name = \"site.internal\"");
+    let shows = |it: &Authority, name: &str| {
+        let (cert, key) = (it.path(&format!("{name}.pem")), it.path(&format!("{name}.key")));
+        format!("cert = \"{cert}\"\nkey = \"{key}\"")
+    };
+    let (client, stranger) = (shows(&ours, "client"), shows(&theirs, "stranger"));
+    let start =
+        |state: &str| format!("{state:<6}upstream  https://localhost:{} of localhost", addr.port());
+    let cases = [
+        (format!("{ca}\n{name}\n{client}"), "ok", "answers HEAD / with 200"),
+        (format!("{name}\n{client}"), "bad", "`ca` of [site.upstream_tls]"),
+        (format!("{ca}\n{client}"), "bad", "`server_name` of [site.upstream_tls]"),
+        (format!("{ca}\n{name}"), "bad", "give `cert` and `key`"),
+        (format!("{ca}\n{name}\n{stranger}"), "bad", "does not take the certificate"),
+    ];
+    for (tls, state, words) in cases {
+        let upstream = format!("\"https://localhost:{}\"", addr.port());
+        let plan = Plan { site: format!("[site.upstream_tls]\n{tls}"), ..Plan::default() };
+        let said = online::check(&online::local(&plan.text(street.wechat, &upstream)), &[]).await;
+        assert!(said.line(&start(state)).contains(words), "{tls}: {}", said.text);
+        assert_eq!(said.code == 0, state == "ok", "{}", said.text);
+    }
     street.close().await;
 }

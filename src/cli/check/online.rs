@@ -232,6 +232,17 @@ fn upstream_remedy(error: &io::Error) -> &'static str {
         "let the user that runs wxgate use the socket"
     } else if why.contains("does not speak HTTP/2") {
         "let it understand HTTP/2 without TLS (h2c), or remove `upstream_http`"
+    } else if why.contains("UnknownIssuer") {
+        "this machine does not know who signed its certificate: write that authority into `ca` of [site.upstream_tls]"
+    } else if why.contains("not valid for name") || why.contains("NotValidForName") {
+        "its certificate is for another name: write that into `server_name` of [site.upstream_tls]"
+    } else if why.contains("CertificateRequired") {
+        "it wants to be shown a certificate: give `cert` and `key` in [site.upstream_tls]"
+    } else if ["UnknownCA", "BadCertificate", "CertificateUnknown", "DecryptError"]
+        .iter()
+        .any(|it| why.contains(it))
+    {
+        "it does not take the certificate it was shown: `cert` has to come of an authority that it believes"
     } else if why.contains("certificate") {
         "its certificate does not hold for this name: see docs/troubleshooting.md"
     } else {
