@@ -27,6 +27,7 @@ const POINTS: usize = 90;
 /// oldest is what happened in the last minute.
 const EACH: usize = 3;
 const MARKS: usize = 10;
+const MINUTE: Duration = Duration::from_mins(1);
 
 /// Counters as they were at some moment.
 #[derive(Clone, Debug, Default)]
@@ -150,7 +151,11 @@ pub async fn observe(gateway: Arc<Gateway>, board: Board, news: watch::Sender<By
         ticks.tick().await;
         let mark = Mark::of(gateway.metrics());
         lately.tick(&mark);
-        let minute = lately.minute(&mark);
+        let mut minute = lately.minute(&mark);
+        // Who was refused under another configuration is no fault of the one in force.
+        if let Some(before) = gateway.metrics().sessions.marked(MINUTE) {
+            minute.sessions = less(&mark.sessions, &before);
+        }
         let look =
             snapshot::Look { gateway: &gateway, board: &board, mark: &mark, minute: &minute };
         let findings = look.findings();

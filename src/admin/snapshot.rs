@@ -102,7 +102,7 @@ impl Look<'_> {
                 "protocol": site.map(|site| site.upstream.protocol.to_string()),
                 "rate": lately.rate(name),
                 "minute": minute_of(minute),
-                "series": lately.curves.get(name),
+                "series": lately.curves.get(name).into_iter().flatten().collect::<Vec<_>>(),
             })
         };
         // Strangers' hosts are of interest only where there were any.

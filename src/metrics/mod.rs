@@ -239,6 +239,9 @@ impl Metrics {
 
     /// The configuration was read again.
     pub fn reload(&self, accepted: bool) {
+        if accepted {
+            self.sessions.mark();
+        }
         self.reloads.add([if accepted { "accepted" } else { "refused" }.into()]);
     }
 

@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use prometheus_client::{
@@ -12,9 +13,13 @@ use prometheus_client::{
     encoding::{DescriptorEncoder, NoLabelSet},
     metrics::MetricType,
 };
+use tokio::time::Instant;
 
 /// A word that a counter stands under.
 pub type Word = Cow<'static, str>;
+
+/// How often, by those words.
+pub type Counts<const N: usize> = BTreeMap<[Word; N], u64>;
 
 /// How often each thing happened. Unlike the library's families it can be read again, by the
 /// status page.
@@ -23,13 +28,15 @@ pub struct Tally<const N: usize> {
     name: &'static str,
     help: &'static str,
     labels: [&'static str; N],
-    counts: Mutex<BTreeMap<[Word; N], u64>>,
+    counts: Mutex<Counts<N>>,
+    /// What had been counted at a moment that matters, and when that was.
+    mark: Mutex<Option<(Instant, Counts<N>)>>,
 }
 
 impl<const N: usize> Tally<N> {
     /// Nothing counted yet.
     pub fn new(name: &'static str, help: &'static str, labels: [&'static str; N]) -> Self {
-        Self { name, help, labels, counts: Mutex::default() }
+        Self { name, help, labels, counts: Mutex::default(), mark: Mutex::default() }
     }
 
     /// It happened once more.
@@ -43,8 +50,20 @@ impl<const N: usize> Tally<N> {
         *counts.entry(words).or_default() += times;
     }
 
+    /// From here on much may be different.
+    pub fn mark(&self) {
+        let counts = self.counts();
+        *self.mark.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), counts));
+    }
+
+    /// What had been counted at the last mark, if that is not longer ago than this.
+    pub fn marked(&self, ago: Duration) -> Option<Counts<N>> {
+        let mark = self.mark.lock().unwrap_or_else(PoisonError::into_inner);
+        mark.as_ref().filter(|(when, _)| when.elapsed() < ago).map(|(_, counts)| counts.clone())
+    }
+
     /// What was counted.
-    pub fn counts(&self) -> BTreeMap<[Word; N], u64> {
+    pub fn counts(&self) -> Counts<N> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -65,3 +65,18 @@ const LINES: [&str; 24] = [
     "wxgate_build_info{version=",
     "wxgate_start_timestamp_seconds 1",
 ];
+
+#[tokio::test(start_paused = true)]
+async fn what_was_counted_before_a_reload_is_known_for_a_while() {
+    let metrics = Metrics::default();
+    let minute = Duration::from_mins(1);
+    metrics.session("refused", "unknown_key");
+    metrics.reload(false);
+    assert_eq!(metrics.sessions.marked(minute), None, "what is refused changes nothing");
+    metrics.reload(true);
+    metrics.session("refused", "forged");
+    let before = metrics.sessions.marked(minute).unwrap();
+    assert_eq!(before.into_keys().map(|[_, reason]| reason).collect::<Vec<_>>(), ["unknown_key"]);
+    tokio::time::advance(minute).await;
+    assert_eq!(metrics.sessions.marked(minute), None);
+}

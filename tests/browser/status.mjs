@@ -21,7 +21,7 @@ const wechat = `http://127.0.0.1:${ports.wechat}`;
 
 /** Two servers of one site; the second can die and come back. */
 const answer = (request, response) => {
-  if (request.url.startsWith('/hang')) return;
+  if (request.url.startsWith('/open/hang')) return;
   response.setHeader('content-type', 'text/html');
   response.end(`<!doctype html><link rel="icon" href="data:,"><p>${request.headers['x-wechat-openid'] ?? 'nobody'}</p>`);
 };
@@ -227,7 +227,8 @@ await story('an incident', { viewport: DESK, locale: 'en-GB' }, async (page, sho
   second = await listening(ports.second);
   await until(async () => { await visit('open/c'); return !(await metrics()).includes('wxgate_upstream_up{server="http://127.0.0.1:' + ports.second + '",site="127.0.0.1"} 0'); });
   await over(page, 'upstream_down');
-  await visit('hang').catch(() => {});
+  assert.equal(await visit('open/hang'), 504);
+  await finds(page, 'upstream_slow', ['127.0.0.1', 'response_timeout'], 'warning');
 
   // The key is replaced, and the old one thrown away at once.
   const jars = [jar];
@@ -241,6 +242,7 @@ await story('an incident', { viewport: DESK, locale: 'en-GB' }, async (page, sho
   await finds(page, 'config_refused', ['MISSING', 'the old one stays'], 'warning');
   write([['2026-11', 'NEW'], ['2026-10', 'OLD']]);
   await over(page, 'config_refused');
+  await over(page, 'key_missing', 10); // what was refused before it was mended accuses nobody
 
   // Redis leaves; after four seconds the site takes no sessions.
   await ended(keeper);

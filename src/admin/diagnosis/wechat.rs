@@ -26,10 +26,8 @@ pub fn is_away(facts: &Facts<'_>) -> Option<Finding> {
         Severity::Critical,
         ["微信接口不可用，没有人能登录", "WeChat's API cannot be reached: nobody can log in"],
         Text::new(
-            format!("{why}。已登录的访客不受影响，新访客看到 503 页面和重试按钮。"),
-            format!(
-                "{why}. Visitors who are logged in notice nothing; others get a 503 page with a button."
-            ),
+            format!("{why}。要登录的访客看到 503 页面和重试按钮。"),
+            format!("{why}. Whoever has to log in gets a 503 page with a button."),
         ),
         words::of("unreachable").map_or(["", ""], |words| words.remedy),
     ))

@@ -46,8 +46,8 @@ pub const ALL: [Words; 36] = [
         "unreachable",
         ["连不上微信接口", "No API host of WeChat's took the connection"],
         [
-            "检查本机到 api.weixin.qq.com:443 的网络、DNS 与防火墙；已登录的访客不受影响。",
-            "Check the way from this machine to api.weixin.qq.com:443: network, DNS, firewall. Visitors who are logged in notice nothing.",
+            "检查本机到 api_urls（默认 api.weixin.qq.com:443）的网络、DNS 与防火墙；已登录的访客不受影响。",
+            "Check the way from this machine to api_urls, by default api.weixin.qq.com:443: network, DNS, firewall. Visitors who are logged in notice nothing.",
         ],
     ),
     words(
