@@ -2,19 +2,18 @@
 //! gateway calls, on a request like those of a browser inside WeChat. In no build but theirs.
 #![expect(clippy::unwrap_used, reason = "what is measured is known to be good")]
 
-use std::{cell::RefCell, fmt::Write as _, io, path, rc::Rc};
+use std::{cell::RefCell, fmt::Write as _, rc::Rc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request};
 use quick_cache::unsync::Cache;
 
 use crate::{
-    auth::{Identity, KeySettings, Keys, Known, Session, SoFar},
-    clock::Timestamp,
-    config::{Config, File, Sources},
+    auth::{Identity, Keys, Known, Session, SoFar},
+    config::Config,
     http1::head,
-    secret::Secret,
     site::{Scope, Site},
+    trial::{self, NOW},
     wire::{
         Path, Scheme, cookie,
         onward::{Onward, Passage, Way},
@@ -22,35 +21,7 @@ use crate::{
     },
 };
 
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
-const NOW: Timestamp = Timestamp(1_800_000_000);
 const APP_ID: &str = "wx0123456789abcdef";
-
-const CONFIG: &str = r#"
-[session]
-keys = [{ id = "a", secret = { env = "KEY" } }]
-[[account]]
-name = "main"
-app_id = "wx0123456789abcdef"
-app_secret = { env = "SECRET" }
-"#;
-
-/// A world with one secret, whatever it is called.
-struct World;
-
-impl Sources for World {
-    fn variable(&self, _: &str) -> Result<String, String> {
-        Ok(SECRET.to_owned())
-    }
-
-    fn file(&self, _: &path::Path) -> io::Result<File> {
-        Err(io::ErrorKind::NotFound.into())
-    }
-
-    fn is_folder(&self, _: &path::Path) -> bool {
-        false
-    }
-}
 
 /// Sites, a visitor of the last of them, and what a thread remembers of that visitor.
 pub struct Street {
@@ -64,10 +35,7 @@ pub struct Street {
 impl Street {
     /// So many sites, each with so many routes.
     pub fn new(sites: usize, routes: usize) -> Self {
-        let config = Config::parse("config.toml", &configuration(sites, routes), &World);
-        let config = config.map_err(|complaints| complaints.to_string()).unwrap();
-        let ring = [KeySettings { id: "a".to_owned(), secret: Secret::new(SECRET) }];
-        let keys = Keys::new(&ring).unwrap();
+        let (config, keys) = (trial::config(&the_sites(sites, routes)), trial::keys());
         let site = config.gateway.sites.all().last().unwrap();
         let login = SoFar { identity: visitor(), app_id: APP_ID.to_owned(), also: [].into() };
         let session = Session::begin(site, login, 7, NOW, &config.gateway.session);
@@ -153,8 +121,8 @@ impl Street {
     }
 }
 
-fn configuration(sites: usize, routes: usize) -> String {
-    let mut text = CONFIG.to_owned();
+fn the_sites(sites: usize, routes: usize) -> String {
+    let mut text = String::new();
     for site in 1..=sites {
         let host = format!("site-{site}.example.com");
         write!(

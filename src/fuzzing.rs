@@ -10,7 +10,7 @@
     )
 )]
 
-use std::{io, net::IpAddr, path, sync::OnceLock};
+use std::{net::IpAddr, sync::OnceLock};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use percent_encoding::percent_decode;
@@ -18,13 +18,12 @@ use url::Url;
 
 use crate::{
     auth::{
-        KeySettings, Keys, Known, Pending, ReturnTo, Session, Settings, SoFar, State,
+        Keys, Known, Pending, ReturnTo, Session, Settings, SoFar, State,
         pending::StateError, token::NONCE,
     },
-    clock::Timestamp,
-    config::{Config, File, Sources},
-    secret::Secret,
+    config::Config,
     site::{Scope, Site},
+    trial::{self, NOW, SECRET, World},
     wechat::protocol::{read_grant, read_profile},
     wire::{
         Host, Path, cookie,
@@ -37,16 +36,7 @@ mod http1;
 
 pub use http1::http1;
 
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
-const NOW: Timestamp = Timestamp(1_800_000_000);
-
-const CONFIG: &str = r#"
-[session]
-keys = [{ id = "a", secret = { env = "KEY" } }]
-[[account]]
-name = "main"
-app_id = "wx0123456789abcdef"
-app_secret = { env = "SECRET" }
+const SITES: &str = r#"
 [[site]]
 hosts = ["h5.example.com"]
 public_url = "https://h5.example.com"
@@ -62,26 +52,9 @@ path = "/caf%C3%A9/@me"
 auth = "optional"
 "#;
 
-/// A world with one secret, whatever it is called.
-struct World;
-
-impl Sources for World {
-    fn variable(&self, _: &str) -> Result<String, String> {
-        Ok(SECRET.to_owned())
-    }
-
-    fn file(&self, _: &path::Path) -> io::Result<File> {
-        Err(io::ErrorKind::NotFound.into())
-    }
-
-    fn is_folder(&self, _: &path::Path) -> bool {
-        false
-    }
-}
-
 fn config() -> &'static Config {
     static CONFIG_ONCE: OnceLock<Config> = OnceLock::new();
-    CONFIG_ONCE.get_or_init(|| Config::parse("config.toml", CONFIG, &World).unwrap())
+    CONFIG_ONCE.get_or_init(|| trial::config(SITES))
 }
 
 fn site() -> &'static Site {
@@ -94,10 +67,7 @@ fn settings() -> &'static Settings {
 
 fn keys() -> &'static Keys {
     static KEYS: OnceLock<Keys> = OnceLock::new();
-    KEYS.get_or_init(|| {
-        let ring = [KeySettings { id: "a".to_owned(), secret: Secret::new(SECRET) }];
-        Keys::new(&ring).unwrap()
-    })
+    KEYS.get_or_init(trial::keys)
 }
 
 /// Lines of a `Cookie` header, one per line of input.

@@ -13,6 +13,7 @@
 //! |--------------|-------------------------------------------------------|--------------------|
 //! | `benching`   | what `benches/` measures; in no other build           | none               |
 //! | `fuzzing`    | what `fuzz/` calls, and a test; in no other build     | none               |
+//! | `trial`      | what these two try things with; in no other build     | none               |
 //! | [`cli`]      | the commands, signals, exit codes                     | process            |
 //! | [`demo`]     | gateway, emulated WeChat and a sample site, together  | starts the others  |
 //! | [`emulator`] | the emulated WeChat: pages, API, faults               | sockets in         |
@@ -65,6 +66,8 @@ pub mod benching;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(any(feature = "benching", fuzzing, test))]
+mod trial;
 pub mod cli;
 pub mod demo;
 pub mod emulator;

@@ -4,18 +4,16 @@
 // usage: node broker.mjs PATH_OF_WXGATE FOLDER_FOR_SCREENSHOTS
 
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { DESK, PHONE, WECHAT, finish, freePort, start, story, text } from './harness.mjs';
+import { DESK, PHONE, WECHAT, consent, finish, freePort, gateway, story, text } from './harness.mjs';
 
 const page = readFileSync(new URL('classic.html', import.meta.url), 'utf8');
 const [shopPort, newsPort] = [await freePort(), await freePort()];
 const [brokerPort, adminPort, wechatPort] = [await freePort(), await freePort(), await freePort()];
 const [shop, news] = [`http://127.0.0.1:${shopPort}`, `http://127.0.0.1:${newsPort}`];
 const [broker, wechat] = [`http://127.0.0.1:${brokerPort}/api/wechat`, `http://127.0.0.1:${wechatPort}`];
-const secrets = { SHOP: 's'.repeat(32), NEWS: 'n'.repeat(32), KEY: 'k'.repeat(32) };
+const secrets = { SHOP: 's'.repeat(32), NEWS: 'n'.repeat(32) };
 
 /** A site as it was before the broker: static pages, and for news a server that redeems tickets. */
 function site(port, serverSide) {
@@ -38,20 +36,7 @@ function site(port, serverSide) {
 }
 const sites = [site(shopPort, false), site(newsPort, true)];
 
-const config = join(mkdtempSync(join(tmpdir(), 'wxgate-')), 'config.toml');
-writeFileSync(config, `
-[server]
-listen = ["127.0.0.1:${brokerPort}"]
-[admin]
-listen = "127.0.0.1:${adminPort}"
-[session]
-keys = [{ id = "k", secret = { env = "KEY" } }]
-[[account]]
-name = "main"
-app_id = "wx1"
-app_secret = { env = "KEY" }
-authorize_url = "${wechat}"
-api_urls = ["${wechat}"]
+const running = await gateway({ gateway: brokerPort, admin: adminPort, wechat: wechatPort }, `
 [broker]
 host = "127.0.0.1"
 public_url = "http://127.0.0.1:${brokerPort}"
@@ -68,9 +53,7 @@ account = "main"
 return_to = ["${news}/"]
 result = "ticket"
 secret = { env = "NEWS" }
-`);
-const emulator = await start(['emulator', '--listen', `127.0.0.1:${wechatPort}`], { port: wechatPort });
-const gateway = await start(['serve', '--config', config], { port: brokerPort, env: secrets });
+`, secrets);
 
 /** WeChat asks each person once, so each story has its own. */
 const as = (context, user) => context.addCookies([{ name: 'wx_emulator_user', value: user, url: wechat }]);
@@ -85,9 +68,7 @@ for (const [kind, user, nickname, options] of kinds) {
     await page.goto(`${shop}/cart?item=7#/pay`);
     await shot('stranger');
     await page.locator('#login').click();
-    await page.locator('#allow').waitFor();
-    await shot('consent');
-    await page.locator('#allow').click();
+    await consent(page, () => shot('consent'));
     await page.waitForURL(`${shop}/**`);
     assert.match(await page.locator('#openid').innerText(), /^o[\w-]{27}$/);
     assert.equal(await page.locator('#nickname').innerText(), nickname);
@@ -123,7 +104,7 @@ await story('broker ticket', { userAgent: WECHAT }, async (page, shot, context) 
   await as(context, 'qiya');
   await page.goto(`${news}/app`);
   await page.locator('#login').click();
-  await page.locator('#allow').click();
+  await consent(page);
   await page.waitForURL(/ticket=/);
   await page.waitForFunction(() => document.getElementById('openid').textContent !== '');
   assert.match(await page.locator('#openid').innerText(), /^o[\w-]{27}$/);
@@ -160,5 +141,5 @@ for (const locale of ['zh-CN', 'en-US']) {
 }
 
 await finish();
-await Promise.all([gateway.stop(), emulator.stop()]).then((codes) => assert.deepEqual(codes, [0, 0]));
+await running.stop().then((codes) => assert.deepEqual(codes, [0, 0]));
 for (const server of sites) server.close();

@@ -3,7 +3,7 @@
 // usage: node demo.mjs PATH_OF_WXGATE FOLDER_FOR_SCREENSHOTS
 
 import assert from 'node:assert/strict';
-import { DESK, WECHAT, finish, freePort, start, story, text } from './harness.mjs';
+import { DESK, WECHAT, consent, finish, freePort, start, story, text } from './harness.mjs';
 
 const port = await freePort();
 const url = `http://127.0.0.1:${port}/`;
@@ -30,7 +30,7 @@ await story('consent', {}, async (page, shot) => {
   await page.locator('a.button').click();
   await page.waitForURL(/connect\/oauth2\/authorize/);
   await shot('sheet');
-  await page.locator('#allow').click();
+  await consent(page);
   await page.waitForURL(`${url}member#`);
   await shot('member');
   const seen = await text(page);
@@ -72,7 +72,7 @@ await story('a script asks', {}, async (page, shot) => {
 await story('somebody else', {}, async (page, shot, context) => {
   await context.addCookies([{ name: 'wx_emulator_user', value: 'hanmeimei', url: wechat }]);
   await page.goto(`${url}_wx/login?rd=/member&scope=snsapi_userinfo`);
-  await page.locator('#allow').click();
+  await consent(page);
   await page.waitForURL(`${url}member#`);
   await shot('member');
   assert.match(await text(page), /韩梅梅/);
@@ -85,7 +85,7 @@ await story('english on a desk', { viewport: DESK, locale: 'en-GB' }, async (pag
   assert.equal(await page.locator('html').getAttribute('lang'), 'en');
   await page.locator('a.button').click();
   await shot('sheet');
-  await page.locator('#allow').click();
+  await consent(page);
   await page.waitForURL(`${url}member#`);
   await shot('member');
 });

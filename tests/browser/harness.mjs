@@ -3,8 +3,10 @@
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { chromium } from 'playwright-core';
 
 export const PHONE = { width: 390, height: 844 };
@@ -36,6 +38,41 @@ export async function start(args, { ready, port, env = {} }) {
     await new Promise((later) => setTimeout(later, 50));
   }
   throw new Error(`${args[0]} did not start: ${said}`);
+}
+
+/** What every configuration begins with: where it listens, a key, and an account at the emulated WeChat. */
+const basics = ({ gateway, admin, wechat }) => `
+[server]
+listen = ["127.0.0.1:${gateway}"]
+[admin]
+listen = "127.0.0.1:${admin}"
+[session]
+keys = [{ id = "k", secret = { env = "KEY" } }]
+[[account]]
+name = "main"
+app_id = "wx1"
+app_secret = { env = "KEY" }
+authorize_url = "http://127.0.0.1:${wechat}"
+api_urls = ["http://127.0.0.1:${wechat}"]
+`;
+
+/** The secret that it names. */
+const KEY = 'k'.repeat(32);
+
+/** The emulated WeChat, and a gateway with these lines behind the basics. */
+export async function gateway(ports, lines, env = {}) {
+  const config = join(mkdtempSync(join(tmpdir(), 'wxgate-')), 'config.toml');
+  writeFileSync(config, basics(ports) + lines);
+  const emulator = await start(['emulator', '--listen', `127.0.0.1:${ports.wechat}`], { port: ports.wechat });
+  const running = await start(['serve', '--config', config], { port: ports.gateway, env: { KEY, ...env } });
+  return { stop: () => Promise.all([running.stop(), emulator.stop()]) };
+}
+
+/** Says yes to WeChat. */
+export async function consent(page, before = async () => {}) {
+  await page.locator('#allow').waitFor();
+  await before();
+  await page.locator('#allow').click();
 }
 
 function takesConnections(port) {

@@ -4,11 +4,8 @@
 // usage: node wechat.mjs PATH_OF_WXGATE FOLDER_FOR_SCREENSHOTS
 
 import assert from 'node:assert/strict';
-import { mkdtempSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { WECHAT, finish, freePort, start, story, text } from './harness.mjs';
+import { WECHAT, consent, finish, freePort, gateway, story, text } from './harness.mjs';
 
 /** A single-page app: its routes live behind the #, its data behind the login. */
 const APP = `<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,">
@@ -43,20 +40,7 @@ site.listen(sitePort, '127.0.0.1');
 const [gatewayPort, adminPort, wechatPort] = [await freePort(), await freePort(), await freePort()];
 const url = `http://127.0.0.1:${gatewayPort}/`;
 const wechat = `http://127.0.0.1:${wechatPort}`;
-const config = join(mkdtempSync(join(tmpdir(), 'wxgate-')), 'config.toml');
-writeFileSync(config, `
-[server]
-listen = ["127.0.0.1:${gatewayPort}"]
-[admin]
-listen = "127.0.0.1:${adminPort}"
-[session]
-keys = [{ id = "k", secret = { env = "KEY" } }]
-[[account]]
-name = "main"
-app_id = "wx1"
-app_secret = { env = "KEY" }
-authorize_url = "${wechat}"
-api_urls = ["${wechat}"]
+const running = await gateway({ gateway: gatewayPort, admin: adminPort, wechat: wechatPort }, `
 [[site]]
 hosts = ["127.0.0.1"]
 public_url = "http://127.0.0.1:${gatewayPort}"
@@ -70,8 +54,6 @@ auth = "none"
 path = "/member"
 scope = "snsapi_userinfo"
 `);
-const emulator = await start(['emulator', '--listen', `127.0.0.1:${wechatPort}`], { port: wechatPort });
-const gateway = await start(['serve', '--config', config], { port: gatewayPort, env: { KEY: 'k'.repeat(32) } });
 const inWeChat = { userAgent: WECHAT };
 
 await story('a route behind the hash survives the login', inWeChat, async (page, shot) => {
@@ -134,7 +116,7 @@ await story('back after consent is the consent page at most', inWeChat, async (p
   await page.goto(`${url}member#/card`);
   await shot('prompt');
   await page.locator('a.button').click();
-  await page.locator('#allow').click();
+  await consent(page);
   await page.waitForURL(`${url}member#/card`);
   let steps = 0;
   while (page.url() !== `${url}open?before`) {
@@ -145,5 +127,5 @@ await story('back after consent is the consent page at most', inWeChat, async (p
 });
 
 await finish();
-await Promise.all([gateway.stop(), emulator.stop()]).then((codes) => assert.deepEqual(codes, [0, 0]));
+await running.stop().then((codes) => assert.deepEqual(codes, [0, 0]));
 site.close();
