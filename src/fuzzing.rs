@@ -18,8 +18,8 @@ use url::Url;
 
 use crate::{
     auth::{
-        Keys, Known, Pending, ReturnTo, Session, Settings, SoFar, State,
-        pending::StateError, token::NONCE,
+        Keys, Known, Pending, ReturnTo, Session, Settings, SoFar, State, pending::StateError,
+        token::NONCE,
     },
     config::Config,
     site::{Scope, Site},

@@ -35,6 +35,7 @@
 //! | [`clock`]    | the time                                              | reads the clock    |
 //! | [`causes`]   | an error and everything behind it, in one line        | none               |
 //! | [`secret`]   | strings that never reach a log                        | none               |
+//! | [`left_out`] | what a measurement does not record; elsewhere nothing | none               |
 //!
 //! # One request
 //!
@@ -89,3 +90,4 @@ mod wire;
 pub mod clock;
 mod causes;
 mod secret;
+mod left_out;

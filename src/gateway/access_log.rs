@@ -11,6 +11,7 @@ use super::{Arrival, Peer, rules::Desk};
 use crate::{
     auth::Tag,
     clock::{self, Timestamp},
+    left_out::{Recording, leaves_out},
     metrics::Class,
     site::{Access, Site},
     traces::Span,
@@ -196,6 +197,9 @@ impl Entry {
     }
 
     fn count(&self, status: u16, took: Duration) {
+        if leaves_out(Recording::Metrics) {
+            return;
+        }
         let counters = match self.place {
             Place::Broker => self.desk.broker_counters(),
             Place::Site(_) | Place::Nowhere => self.desk.counters(self.of_site()),
@@ -211,7 +215,9 @@ impl Drop for Entry {
         if self.head.is_none() {
             self.count(GONE, total);
         }
-        self.lines.add(self, total);
+        if !leaves_out(Recording::AccessLine) {
+            self.lines.add(self, total);
+        }
         self.lines.traces.send(self.trace, || self.span(total));
     }
 }

@@ -12,6 +12,7 @@ use super::{
     headers::{self, Reserved},
     trace::{self, Trace},
 };
+use crate::left_out::{Recording, leaves_out};
 
 /// A request as it goes on.
 #[derive(Debug)]
@@ -152,7 +153,9 @@ impl Way<'_> {
         write(&forwarded::HOST, host);
         write(&forwarded::PROTO, self.scheme.as_str().as_bytes());
         write(&forwarded::REQUEST_ID, self.request_id.as_bytes());
-        write(&trace::PARENT, &self.trace.text());
+        if !leaves_out(Recording::TraceParent) {
+            write(&trace::PARENT, &self.trace.text());
+        }
     }
 
     /// Whether we say this ourselves. What vendors said belongs to the trace they said it of.
