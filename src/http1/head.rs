@@ -20,8 +20,8 @@ const FEW: usize = 64;
 /// The headers a response may have.
 const MOST_OF_A_RESPONSE: usize = 256;
 
-/// Room that is kept for the headers we add ourselves.
-const OURS: usize = 16;
+/// Room that is kept in an answer for the headers we add ourselves.
+const OURS: usize = 2;
 
 /// Why a head is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
