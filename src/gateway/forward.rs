@@ -30,7 +30,9 @@ impl Worker {
         known: Option<Rc<Known>>,
     ) -> Result<Response<Body>, Error> {
         let (site, limit) = (arrival.site, desk.rules.body.size);
-        if limit > 0 && announced(request.headers()).is_some_and(|length| length > limit) {
+        if limit > 0
+            && headers::content_length(request.headers()).is_some_and(|length| length > limit)
+        {
             return Err(upstream::Error::TooLarge.into());
         }
         let tunnel = wants_websocket(request);
@@ -173,11 +175,6 @@ fn keep_private(headers: &mut HeaderMap) {
     for name in [header::EXPIRES.as_str(), "surrogate-control", "cdn-cache-control"] {
         headers.remove(name);
     }
-}
-
-/// How long the body says it is.
-fn announced(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Only WebSocket opens a tunnel (RFC 6455, section 4.1); any other upgrade is simply not passed.

@@ -23,6 +23,7 @@ use crate::{
         Arena, Broken, Incoming, NoHead, Patience, Sender, Stream, Wire,
         head::{self, Asked, Length, Refused},
     },
+    wire::headers,
 };
 
 /// How long a connection may take for one more request when the server stops. Its answer says that it
@@ -365,8 +366,7 @@ impl Framed {
         }
         let exact = response.body().size_hint().exact();
         if exchange.head || status == StatusCode::NOT_MODIFIED {
-            let told = response.headers().get(header::CONTENT_LENGTH);
-            let told = told.and_then(|length| length.to_str().ok()?.parse().ok());
+            let told = headers::content_length(response.headers());
             let said = told.or(exact.filter(|length| *length > 0));
             return Self {
                 said: said.map_or(Length::Unsaid, Length::Exactly),

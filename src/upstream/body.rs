@@ -150,6 +150,15 @@ impl Outgoing {
         }
     }
 
+    /// So much more of it is passed on.
+    fn passed(&mut self, bytes: u64) -> Result<(), Spoilt> {
+        if let Some(pace) = &mut self.pace {
+            pace.moved(bytes);
+        }
+        self.left = self.left.checked_sub(bytes).ok_or(Spoilt::TooLarge)?;
+        Ok(())
+    }
+
     /// Whether nothing of it has been passed on: only an empty one can say so for sure.
     pub(super) fn is_whole(&self) -> bool {
         matches!(self.inner, Incoming::Empty)
@@ -185,9 +194,7 @@ impl Body for Outgoing {
                 }
             },
         };
-        let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
-        pace.moved(length);
-        this.left = this.left.checked_sub(length).ok_or(Spoilt::TooLarge)?;
+        this.passed(u64::try_from(data.len()).unwrap_or(u64::MAX))?;
         Poll::Ready(Some(Ok(Frame::data(data))))
     }
 
@@ -223,8 +230,7 @@ impl Source for Outgoing {
         };
         let Some(filled) = filled else { return Poll::Ready(None) };
         let count = filled.map_err(|_| Spoilt::Garbled)?;
-        pace.moved(count);
-        this.left = this.left.checked_sub(count).ok_or(Spoilt::TooLarge)?;
+        this.passed(count)?;
         Poll::Ready(Some(Ok(count)))
     }
 }

@@ -180,6 +180,11 @@ pub fn end_trailers(trailers: &mut HeaderMap) {
     }
 }
 
+/// How many bytes a message says that its body has.
+pub fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
 /// Whether `Connection` says that a header ends with it.
 pub fn is_named(connection: &GetAll<'_, HeaderValue>, name: &HeaderName) -> bool {
     let tokens = connection.iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));

@@ -125,7 +125,7 @@ impl Exchange {
                 self.kept = None;
                 let (head, receiver) = response.into_parts();
                 self.over = receiver.is_end_stream();
-                self.left = head::length(&head.headers);
+                self.left = headers::content_length(&head.headers);
                 self.receiver = Some(receiver);
                 Ok((Response::from_parts(head, ()), self))
             }

@@ -51,11 +51,6 @@ pub fn request(
     Ok(head)
 }
 
-/// How long the answer says it is.
-pub fn length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use http::Method;
