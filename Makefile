@@ -19,9 +19,11 @@ format:
 	$(CARGO) fmt --check
 
 # With everything, and with nothing that can be left out.
+# The lock of fuzz/ goes with the program's, or nobody can build the targets from it.
 lint:
 	$(CARGO) clippy --locked --all-targets --features benching -- -D warnings
 	$(CARGO) clippy --locked --no-default-features -- -D warnings
+	$(CARGO) metadata --locked --quiet --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
 
 unit:
 	$(CARGO) test --locked
