@@ -7,17 +7,6 @@ use std::sync::OnceLock;
 use http::{HeaderMap, HeaderName, Method, header};
 use memchr::memmem::Finder;
 
-/// The program a stranger uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Client {
-    /// Which app's browser it is.
-    pub app: App,
-    /// What it runs on.
-    pub device: Device,
-    /// Whether it loads a page, so that it can follow us to the login and show what we say.
-    pub navigates: bool,
-}
-
 /// Whose built-in browser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum App {
@@ -42,23 +31,19 @@ const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
-impl Client {
-    /// Reads a request's method and headers.
-    pub fn of(method: &Method, headers: &HeaderMap) -> Self {
-        let agent =
-            headers.get(header::USER_AGENT).map(|agent| agent.as_bytes().to_ascii_lowercase());
-        let agent = agent.unwrap_or_default();
-        let (app, device) = (App::of(&agent), Device::of(&agent));
-        Self { app, device, navigates: navigates(method, headers) }
-    }
+/// The user agent in lower case.
+fn agent(headers: &HeaderMap) -> Vec<u8> {
+    let agent = headers.get(header::USER_AGENT);
+    agent.map(|agent| agent.as_bytes().to_ascii_lowercase()).unwrap_or_default()
 }
 
 impl App {
-    /// By the user agent in lower case; `wxwork` before `micromessenger`: 企业微信 sends both.
-    fn of(agent: &[u8]) -> Self {
-        if WECOM.is_in(agent) {
+    /// By the user agent; `wxwork` before `micromessenger`: 企业微信 sends both.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let agent = agent(headers);
+        if WECOM.is_in(&agent) {
             Self::WeCom
-        } else if WECHAT.is_in(agent) {
+        } else if WECHAT.is_in(&agent) {
             Self::WeChat
         } else {
             Self::Other
@@ -67,10 +52,11 @@ impl App {
 }
 
 impl Device {
-    /// By the user agent in lower case. `WindowsWechat` does not mean Windows: old WeChat for the
-    /// Mac and 企业微信 carry it too. Either way it is a desk.
-    fn of(agent: &[u8]) -> Self {
-        if DESKS.iter().any(|word| word.is_in(agent)) { Self::Desktop } else { Self::Mobile }
+    /// By the user agent. `WindowsWechat` does not mean Windows: old WeChat for the Mac and 企业微信
+    /// carry it too. Either way it is a desk.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let agent = agent(headers);
+        if DESKS.iter().any(|word| word.is_in(&agent)) { Self::Desktop } else { Self::Mobile }
     }
 }
 
@@ -98,10 +84,12 @@ impl Word {
     }
 }
 
+/// Whether it loads a page, so that it can follow us to the login and show what we say.
+///
 /// Only a page load can be redirected to a login: a script, a picture or a frame would get
 /// WeChat's page where it expects something else. Browsers that send `Sec-Fetch-*` say so
 /// themselves; for the others `Accept` has to do.
-fn navigates(method: &Method, headers: &HeaderMap) -> bool {
+pub fn navigates(method: &Method, headers: &HeaderMap) -> bool {
     let says = |name: &HeaderName, word: &str| match headers.get(name) {
         None => true,
         Some(value) => value.as_bytes() == word.as_bytes(),
@@ -217,12 +205,9 @@ mod tests {
             ("nothing", "", Other, Mobile),
         ];
         for (name, agent, app, device) in cases {
-            let agent = agent.to_ascii_lowercase();
-            assert_eq!(
-                (App::of(agent.as_bytes()), Device::of(agent.as_bytes())),
-                (app, device),
-                "{name}"
-            );
+            let mut headers = HeaderMap::new();
+            headers.insert(header::USER_AGENT, agent.parse().unwrap());
+            assert_eq!((App::of(&headers), Device::of(&headers)), (app, device), "{name}");
         }
     }
 

@@ -18,7 +18,7 @@ pub mod session;
 pub mod token;
 pub mod wanted;
 
-pub use client::{App, Client, Device};
+pub use client::{App, Device, navigates};
 pub use pending::{Pending, SoFar, State};
 pub use return_to::ReturnTo;
 pub use revocation::{Revocation, View, Whom};
@@ -102,7 +102,7 @@ fn decide_snapshot(site: &Site, access: Access, visit: Visit<'_>) -> Decision {
             Decision::PassUnnamed
         }
         (Snapshot::Page, Access::Required(scope, _)) => {
-            if Client::of(visit.method, visit.headers).navigates {
+            if navigates(visit.method, visit.headers) {
                 Decision::LeaveSnapshot
             } else {
                 Decision::Unauthorized(scope)
@@ -112,10 +112,9 @@ fn decide_snapshot(site: &Site, access: Access, visit: Visit<'_>) -> Decision {
 }
 
 fn decide_stranger(site: &Site, scope: Scope, prompt: Prompt, visit: Visit<'_>) -> Decision {
-    let client = Client::of(visit.method, visit.headers);
     let anywhere = matches!(site.outside_wechat, Outside::Login(_));
-    let inside = client.app == App::WeChat || anywhere;
-    match (inside, client.navigates, &site.outside_wechat) {
+    let inside = anywhere || App::of(visit.headers) == App::WeChat;
+    match (inside, navigates(visit.method, visit.headers), &site.outside_wechat) {
         (true, true, _) => match (scope, prompt) {
             (Scope::UserInfo, Prompt::Button) => Decision::OfferLogin(scope),
             (Scope::UserInfo, Prompt::Direct) | (Scope::Base, _) => Decision::Login(scope),

@@ -53,7 +53,7 @@ impl State {
     pub fn seal(&self, keys: &Keys, audience: &str) -> String {
         let body = self.body(audience);
         let code = keys.vouch(Purpose::State, &message(&body, audience));
-        hex(body.iter().chain(&code))
+        const_hex::encode([body.as_slice(), &code].concat())
     }
 
     /// Reads the text that came back.
@@ -87,7 +87,8 @@ impl State {
 
     /// What the flow cookie's name ends in.
     pub fn id(&self) -> String {
-        format!("{:08x}", self.nonce >> 96)
+        let [a, b, c, d, ..] = self.nonce.to_be_bytes();
+        const_hex::encode([a, b, c, d])
     }
 
     /// The id of the session that this login gives to `openid`. Repeats of a callback get the same
@@ -114,6 +115,7 @@ impl State {
 pub const SKEW: Duration = Duration::from_mins(1);
 
 const BODY: usize = 16 + 4 + 1 + 1 + 4;
+const CODE: usize = 16;
 
 /// A short number for a site's origin. Two sites may share one; the state's code tells them apart.
 pub fn site_number(audience: &str) -> u32 {
@@ -126,23 +128,13 @@ fn message(body: &[u8; BODY], audience: &str) -> Vec<u8> {
     [body.as_slice(), audience.as_bytes()].concat()
 }
 
-fn hex<'a>(bytes: impl Iterator<Item = &'a u8>) -> String {
-    const DIGITS: [char; 16] =
-        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
-    let mut text = String::with_capacity((BODY + 16) * 2);
-    for nibble in bytes.flat_map(|byte| [byte >> 4, byte & 15]) {
-        text.extend(DIGITS.get(usize::from(nibble)));
-    }
-    text
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
+/// The bytes of a state, which is written in one way only.
+fn unhex(text: &str) -> Option<[u8; BODY + CODE]> {
     let lower = |b: u8| b.is_ascii_digit() || matches!(b, b'a'..=b'f');
-    if text.len() != (BODY + 16) * 2 || !text.bytes().all(lower) {
+    if !text.bytes().all(lower) {
         return None;
     }
-    let pairs = (0..text.len()).step_by(2).map(|at| text.get(at..at.saturating_add(2)));
-    pairs.map(|pair| u8::from_str_radix(pair?, 16).ok()).collect()
+    const_hex::decode_to_array(text).ok()
 }
 
 /// What the browser remembers of a login under way.
@@ -190,7 +182,7 @@ impl Pending {
         random: [u8; NONCE],
     ) -> Result<String, Unusable> {
         let cookie = Cookie {
-            nonce: format!("{:032x}", self.nonce),
+            nonce: const_hex::encode(self.nonce.to_be_bytes()),
             to: self.return_to.as_str().into(),
             scope: self.scope,
             app_id: self.app_id.as_str().into(),
@@ -215,7 +207,7 @@ impl Pending {
 }
 
 fn place(audience: &str) -> String {
-    format!("flow of {audience}")
+    ["flow of ", audience].concat()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use http::Request;
 
 use super::{Arrival, Desk, Error, Worker, refresh::News};
 use crate::{
-    auth::{self, Client, Decision, Known, Session, Stranger, Visit},
+    auth::{self, Decision, Known, Session, Stranger, Visit},
     site::Access,
     wire::cookie,
 };
@@ -106,7 +106,7 @@ impl Worker {
         let account = site.login_account(&session.appid).unwrap_or(&site.account);
         let news = match self.gateway.refreshes.news(&desk.rules, account, session) {
             None => return Ok(known),
-            Some(News::Gone) if Client::of(request.method(), request.headers()).navigates => {
+            Some(News::Gone) if auth::navigates(request.method(), request.headers()) => {
                 return Err(Stranger::Expired);
             }
             Some(News::Fresh(profile)) => Some((profile.nickname, profile.avatar)),

@@ -4,6 +4,8 @@
 //! Sources are Tencent's pages on web authorization (网页授权) and what SDKs and their bug trackers
 //! saw on the wire, which is not always the same.
 
+use std::borrow::Cow;
+
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde_json::{Map, Value};
 
@@ -41,13 +43,24 @@ pub fn authorize_url(account: &Account, leave: &Leave<'_>) -> String {
         (Kind::Official, Device::Mobile) => "&connect_redirect=1",
         (Kind::Official, Device::Desktop) | (Kind::Website, _) => "",
     };
-    format!(
-        "{}/connect/{page}?appid={}&redirect_uri={}&response_type=code&scope={scope}&state={}{once}#wechat_redirect",
-        account.authorize_url,
-        encode(&account.app_id),
-        encode(leave.callback),
-        encode(leave.state),
-    )
+    let app_id: Cow<'_, str> = encode(&account.app_id).into();
+    let callback: Cow<'_, str> = encode(leave.callback).into();
+    [
+        &account.authorize_url,
+        "/connect/",
+        page,
+        "?appid=",
+        &app_id,
+        "&redirect_uri=",
+        &callback,
+        "&response_type=code&scope=",
+        scope,
+        "&state=",
+        leave.state,
+        once,
+        "#wechat_redirect",
+    ]
+    .concat()
 }
 
 /// What a visitor is sent to WeChat with.
@@ -57,7 +70,7 @@ pub struct Leave<'a> {
     pub callback: &'a str,
     /// How much to ask for.
     pub scope: Scope,
-    /// What ties the way back to the way out.
+    /// What ties the way back to the way out: letters and digits.
     pub state: &'a str,
     /// What they travel on.
     pub device: Device,

@@ -57,14 +57,9 @@ impl Trace {
 /// As ids are written.
 pub fn hexadecimal(id: u128) -> [u8; 32] {
     let mut text = [0; 32];
-    for (digits, byte) in text.as_chunks_mut().0.iter_mut().zip(id.to_be_bytes()) {
-        *digits = [digit(byte >> 4), digit(byte & 15)];
-    }
+    // There is room for all of it.
+    let _ = const_hex::encode_to_slice(id.to_be_bytes(), &mut text);
     text
-}
-
-fn digit(nibble: u8) -> u8 {
-    if nibble < 10 { b'0' + nibble } else { b'a' + (nibble - 10) }
 }
 
 /// `00-{trace}-{span}-{flags}`, lower case. A later version may add fields behind (section 3.2.2.5);

@@ -94,7 +94,7 @@ impl Errands {
 
     /// Keeps who came for one client, and gives the ticket that stands for them.
     pub async fn issue(&self, keys: &Keys, client: &str, who: &Bearer) -> Result<String, Away> {
-        let ticket = hex(&rand::random::<[u8; 32]>());
+        let ticket = const_hex::encode(rand::random::<[u8; 32]>());
         let name = stub(client, &ticket);
         self.put(seal(keys, &name, who)?, name, TICKET).await?;
         Ok(ticket)
@@ -149,12 +149,7 @@ fn stub(client: &str, ticket: &str) -> String {
 /// A name in the store that does not give away what it is made from.
 fn hidden(kind: &str, secret: &[u8]) -> String {
     let digest = digest::digest(&digest::SHA256, secret);
-    format!("{kind}/{}", hex(digest.as_ref()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let nibbles = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    nibbles.filter_map(|nibble| char::from_digit(nibble.into(), 16)).collect()
+    format!("{kind}/{}", const_hex::encode(digest))
 }
 
 fn seal<T: Serialize>(keys: &Keys, name: &str, value: &T) -> Result<Vec<u8>, Away> {

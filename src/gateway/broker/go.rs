@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{Visit, errand::Errand};
 use crate::{
-    auth::{App, Client as Program, State, pending::PATIENCE, token::NONCE},
+    auth::{self, App, Device, State, pending::PATIENCE, token::NONCE},
     gateway::{
         Asker, Body, Deed, Error, Worker,
         login::{self, Field},
@@ -73,14 +73,13 @@ impl Worker {
         request: &Request<B>,
     ) -> Result<Response<Body>, Error> {
         let wish = Wish::of(visit, request.uri().query())?;
-        let program = Program::of(request.method(), request.headers());
-        if !program.navigates {
+        if !auth::navigates(request.method(), request.headers()) {
             self.count(Deed::Refusal, visit.rules, visit.client)?;
             let url = format!("{}{}", visit.broker.public_url, wish.retry(visit));
             let word = json!({ "error": "login_required", "login_url": url });
             return Ok(reply::json(StatusCode::UNAUTHORIZED, &word));
         }
-        if wish.client.account_for(program.app == App::WeChat).is_none() {
+        if wish.client.account_for(App::of(request.headers()) == App::WeChat).is_none() {
             return outside(visit, &wish, &Asker::of(request));
         }
         self.count(Deed::Login, visit.rules, visit.client)?;
@@ -97,9 +96,8 @@ impl Worker {
         wish: Wish<'_>,
     ) -> Result<Response<Body>, Error> {
         let (rules, broker) = (visit.rules, visit.broker);
-        let program = Program::of(request.method(), request.headers());
         let Wish { client, link, scope, restarts } = wish;
-        let inside = program.app == App::WeChat;
+        let inside = App::of(request.headers()) == App::WeChat;
         let account = client.account_for(inside).unwrap_or(&client.account);
         let state = State { nonce: rand::random(), issued: visit.now, restarts, scope };
         let mut step = traces::step("login start");
@@ -122,7 +120,7 @@ impl Worker {
             callback: &format!("{}/{window}", broker.base),
             scope,
             state: &state.seal(&rules.keys, &broker.audience),
-            device: program.device,
+            device: Device::of(request.headers()),
         };
         let mut response = reply::redirect(&protocol::authorize_url(account, &leave));
         let (names, place) = (&broker.cookies, flow_place(broker));

@@ -39,8 +39,7 @@ impl Claim {
     pub fn new(key: &Key, store: &Arc<Store>, rules: &Arc<Rules>) -> Self {
         let text = format!("{:032x} {} {}", key.login, key.app_id, key.code);
         let digest = digest::digest(&digest::SHA256, text.as_bytes());
-        let hex = digest.as_ref().iter().map(|byte| format!("{byte:02x}"));
-        let name = format!("code/{}", hex.collect::<String>());
+        let name = format!("code/{}", const_hex::encode(digest));
         Self { store: Arc::clone(store), rules: Arc::clone(rules), name }
     }
 

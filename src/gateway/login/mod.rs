@@ -5,12 +5,12 @@ mod relay;
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 
 use super::{Arrival, Asker, Body, Deed, Desk, Error, Worker, reply, rules::Rules};
 use crate::{
     auth::{
-        App, Client, Pending, ReturnTo, SoFar, State,
+        App, Device, Pending, ReturnTo, SoFar, State,
         pending::{AT_ONCE, PATIENCE},
         token::NONCE,
     },
@@ -56,10 +56,9 @@ pub fn start<B>(
         // host would not be there to meet them.
         return Ok(reply::redirect(&format!("{}{}", site.public_url, wish.return_to.as_str())));
     }
-    let client = Client::of(request.method(), request.headers());
     let (account, so_far) = match wish.leg {
         Some((account, so_far)) => (account, Some(so_far)),
-        None => (Arc::clone(account_for(site, client.app)), None),
+        None => (Arc::clone(account_for(site, request.headers())), None),
     };
     let mut step = traces::step("login start");
     let Wish { return_to, scope, restarts, .. } = wish;
@@ -70,7 +69,7 @@ pub fn start<B>(
         callback: &callback_url(rules, site, &account, &return_to),
         scope,
         state: &sealed_state,
-        device: client.device,
+        device: Device::of(request.headers()),
     };
     let mut response = reply::redirect(&protocol::authorize_url(&account, &leave));
     let app_id = account.app_id.clone();
@@ -97,10 +96,10 @@ pub fn told<T>(answer: Result<T, Error>, step: Step) -> Result<T, Error> {
 }
 
 /// The account whose login page this app can use.
-fn account_for(site: &Site, app: App) -> &Arc<Account> {
-    match (app, &site.outside_wechat) {
-        (App::WeCom | App::Other, Outside::Login(account)) => account,
-        (App::WeChat, _) | (_, Outside::Page | Outside::Anonymous | Outside::Deny) => &site.account,
+fn account_for<'a>(site: &'a Site, headers: &HeaderMap) -> &'a Arc<Account> {
+    match &site.outside_wechat {
+        Outside::Login(account) if App::of(headers) != App::WeChat => account,
+        Outside::Login(_) | Outside::Page | Outside::Anonymous | Outside::Deny => &site.account,
     }
 }
 
@@ -113,12 +112,12 @@ fn callback_url(rules: &Rules, site: &Site, account: &Account, return_to: &Retur
     let (prefix, scheme) = (&rules.prefix, site.public_url.scheme().as_str());
     let url = match &account.callback {
         Some(callback) => format!("{scheme}://{}{prefix}/callback", callback.authority),
-        None => format!("{}{prefix}/callback", site.public_url),
+        None => [site.public_url.as_str(), prefix, "/callback"].concat(),
     };
     let hint = Rules::encode(return_to.as_str());
     // An authorize URL of about 1500 characters was refused by some iPhones.
     let worthwhile = return_to.as_str() != "/" && hint.len() <= LONGEST_HINT;
-    if worthwhile { format!("{url}?rd={hint}") } else { url }
+    if worthwhile { [&url, "?rd=", &hint].concat() } else { url }
 }
 
 /// The flow cookies that have to go so that one more fits.
@@ -187,7 +186,7 @@ impl Worker {
             }
             Ok(_) | Err(_) => (),
         }
-        match (Client::of(request.method(), request.headers()).app, &site.outside_wechat) {
+        match (App::of(request.headers()), &site.outside_wechat) {
             (App::WeChat, _) | (_, Outside::Login(_)) => {
                 if let Some(page) = before(rules, request, &return_to, scope) {
                     return Ok(page);
