@@ -63,7 +63,7 @@ impl Worker {
         Ok(response)
     }
 
-    /// The site's answer, without what ends here and without cookies that are ours to set.
+    /// The site's answer, without cookies that are ours to set.
     fn answer_with(
         &self,
         response: Response<upstream::Streamed>,
@@ -73,7 +73,6 @@ impl Worker {
         let mut response = response;
         let vigil = known.map(|known| Vigil::over(known, &self.post));
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        headers::end_hop(response.headers_mut());
         arrival.site.cookies.protect(response.headers_mut());
         if !switched {
             return Ok(response.map(|body| Body::site(body, vigil)));

@@ -6,9 +6,10 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
 };
-use memchr::memchr2;
+use memchr::memchr;
 
 use super::Framing;
+use crate::wire::headers::{end_named, is_hop_by_hop};
 
 mod write;
 
@@ -47,7 +48,8 @@ pub struct Search(usize);
 
 impl Search {
     /// Takes a whole head off `input`, if there is one of at most `longest` bytes. Empty lines
-    /// before it are passed over (RFC 9112, section 2.2); a bare LF ends a line, a bare CR nothing.
+    /// before it are passed over (RFC 9112, section 2.2); a bare LF ends a line, a bare CR nothing:
+    /// whoever reads the head finds it there, and refuses it.
     pub fn take(&mut self, input: &mut BytesMut, longest: usize) -> Result<Option<Bytes>, Refused> {
         if self.0 == 0 {
             pass_over_empty_lines(input)?;
@@ -67,17 +69,19 @@ impl Search {
     fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Refused> {
         loop {
             let rest = bytes.get(self.0..).unwrap_or_default();
-            let Some(found) = memchr2(b'\r', b'\n', rest) else {
-                self.0 = bytes.len();
+            let Some(found) = memchr(b'\n', rest) else {
+                // A CR that comes alone may be half of an empty line before the head.
+                self.0 = bytes.len().saturating_sub(usize::from(bytes.ends_with(b"\r")));
                 return Ok(None);
             };
             self.0 += found;
-            match rest.get(found..).unwrap_or_default() {
-                [b'\n', b'\n', ..] => return Ok(Some(self.0 + 2)),
-                [b'\n', b'\r', b'\n', ..] => return Ok(Some(self.0 + 3)),
-                [b'\r' | b'\n'] | [b'\n', b'\r'] => return Ok(None),
-                [b'\r', b'\n', ..] | [b'\n', 0x20..=0x7e, ..] => self.0 += 1,
-                _ => return Err(Refused::Unreadable("a bare CR, or a control character")),
+            match rest.get(found + 1..).unwrap_or_default() {
+                [b'\n', ..] => return Ok(Some(self.0 + 2)),
+                [b'\r', b'\n', ..] => return Ok(Some(self.0 + 3)),
+                [] | [b'\r'] => return Ok(None),
+                // Nothing that comes later could make a head of it.
+                [b'\r', ..] => return Err(Refused::Unreadable("a bare CR")),
+                _ => self.0 += 1,
             }
         }
     }
@@ -118,7 +122,7 @@ pub struct Asked {
 /// A response, and what of it concerns the connection.
 #[derive(Debug)]
 pub struct Answered {
-    /// The response; its body is on its way.
+    /// The response, whose headers are those that may go on; its body is on its way.
     pub response: Response<()>,
     /// Where its body ends.
     pub framing: Framing,
@@ -144,8 +148,8 @@ fn request_into<'h>(
 ) -> Result<Asked, Refused> {
     let mut parsed = httparse::Request::new(&mut []);
     let whole = parsed.parse_with_uninit_headers(head, room).map_err(unreadable)?;
-    let (httparse::Status::Complete(_), Some(method), Some(target), Some(version)) =
-        (whole, parsed.method, parsed.path, parsed.version)
+    let (true, Some(method), Some(target), Some(version)) =
+        (is_all_of(head, whole), parsed.method, parsed.path, parsed.version)
     else {
         return Err(Refused::Unreadable("no request line"));
     };
@@ -155,8 +159,8 @@ fn request_into<'h>(
         return Err(Refused::Unreadable("a fragment in the target"));
     }
     let mut connection = Connection::default();
-    let headers = fields(head, parsed.headers, &mut connection)?;
-    if crumbled(&headers) > most {
+    let headers = fields(head, parsed.headers, &mut connection, |_| true)?;
+    if headers.len() > most && crumbled(&headers) > most {
         return Err(Refused::TooMany);
     }
     if connection.lengths > 1 || (connection.chunked && (connection.lengths > 0 || version == 0)) {
@@ -198,15 +202,22 @@ fn response_into<'h>(
     let whole = httparse::ParserConfig::default()
         .parse_response_with_uninit_headers(&mut parsed, head, room)
         .map_err(unreadable)?;
-    let (httparse::Status::Complete(_), Some(code), Some(version)) =
-        (whole, parsed.code, parsed.version)
+    let (true, Some(code), Some(version)) = (is_all_of(head, whole), parsed.code, parsed.version)
     else {
         return Err(Refused::Unreadable("no status line"));
     };
     let status =
         StatusCode::from_u16(code).map_err(|_| Refused::Unreadable("an unusable status"))?;
     let mut connection = Connection::default();
-    let headers = fields(head, parsed.headers, &mut connection)?;
+    let passes = |name: &HeaderName| !is_hop_by_hop(name.as_str());
+    let mut headers = fields(head, parsed.headers, &mut connection, passes)?;
+    if connection.names {
+        let all = parsed.headers.iter();
+        let values = all.filter(|it| it.name.eq_ignore_ascii_case("connection")).map(|it| it.value);
+        for value in values {
+            end_named(&mut headers, value);
+        }
+    }
     let bodiless = method == Method::HEAD
         || status.is_informational()
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
@@ -223,6 +234,11 @@ fn response_into<'h>(
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     Ok(Answered { response, framing, keeps })
+}
+
+/// Whether what was read ends where the head was found to end.
+fn is_all_of(head: &[u8], read: httparse::Status<usize>) -> bool {
+    read == httparse::Status::Complete(head.len())
 }
 
 fn unreadable(error: httparse::Error) -> Refused {
@@ -243,6 +259,8 @@ struct Connection {
     /// Whether another message may follow, if it says so.
     keeps: Option<bool>,
     upgrade: bool,
+    /// Whether it names headers that end with it.
+    names: bool,
     chunked: bool,
     length: Option<u64>,
     lengths: u8,
@@ -260,6 +278,8 @@ impl Connection {
                     self.keeps = Some(false);
                 } else if token.eq_ignore_ascii_case(b"keep-alive") {
                     self.keeps.get_or_insert(true);
+                } else {
+                    self.names = true;
                 }
             }
         } else if *name == header::CONTENT_LENGTH {
@@ -280,17 +300,21 @@ impl Connection {
     }
 }
 
-/// The headers, whose values share the memory of the head.
+/// The headers of which `passes` says so, whose values share the memory of the head.
 fn fields(
     head: &Bytes,
     parsed: &[httparse::Header<'_>],
     connection: &mut Connection,
+    passes: impl Fn(&HeaderName) -> bool,
 ) -> Result<HeaderMap, Refused> {
     let mut headers = HeaderMap::with_capacity(parsed.len() + OURS);
     for field in parsed {
         let name = HeaderName::from_bytes(field.name.as_bytes())
             .map_err(|_| Refused::Unreadable("an unusable header name"))?;
         connection.note(&name, field.value)?;
+        if !passes(&name) {
+            continue;
+        }
         let value = if field.value.is_empty() {
             HeaderValue::from_static("")
         } else {

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header, header::GetAll};
 
 /// Headers that belong to one connection and end with it (RFC 9110, section 7.6.1).
-fn is_hop_by_hop(name: &str) -> bool {
+pub fn is_hop_by_hop(name: &str) -> bool {
     matches!(
         name,
         "connection"
@@ -130,20 +130,32 @@ fn fold(b: u8) -> u8 {
     if b.is_ascii_alphanumeric() { b.to_ascii_lowercase() } else { b'_' }
 }
 
-/// Removes every header of an answer that must not cross the gateway.
+/// Removes what a value of `Connection` says ends with it.
+pub fn end_named(headers: &mut HeaderMap, connection: &[u8]) {
+    for name in list(connection).filter_map(|token| HeaderName::from_bytes(token).ok()) {
+        if !END_TO_END.contains(&name) {
+            headers.remove(name);
+        }
+    }
+}
+
+/// Removes every header that must not cross the gateway.
 pub fn end_hop(headers: &mut HeaderMap) {
-    let connection = headers.get_all(header::CONNECTION);
-    let ends = |name: &&HeaderName| is_hop_by_hop(name.as_str()) || is_named(&connection, name);
+    let connection: Vec<HeaderValue> =
+        headers.get_all(header::CONNECTION).iter().cloned().collect();
+    for value in &connection {
+        end_named(headers, value.as_bytes());
+    }
+    let ends = |name: &&HeaderName| is_hop_by_hop(name.as_str());
     let gone: Vec<HeaderName> = headers.keys().filter(ends).cloned().collect();
     for name in gone {
         headers.remove(name);
     }
 }
 
-/// Removes from an interim answer what must not cross the gateway, and what it has no use for: it is
-/// there to be read at once and forgotten.
+/// Removes from an interim answer what it has no use for: it is there to be read at once and
+/// forgotten.
 pub fn end_interim(headers: &mut HeaderMap) {
-    end_hop(headers);
     headers.remove(header::CONTENT_LENGTH);
     headers.remove(header::SET_COOKIE);
 }
@@ -185,12 +197,34 @@ pub fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Whether `Connection` says that a header ends with it.
-pub fn is_named(connection: &GetAll<'_, HeaderValue>, name: &HeaderName) -> bool {
-    let tokens = connection.iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
-    let mut names = tokens.map(<[u8]>::trim_ascii);
-    names.any(|token| token.eq_ignore_ascii_case(name.as_str().as_bytes()))
-        && !END_TO_END.contains(name)
+/// The headers of which `Connection` says that they end with it. Nearly always it names none.
+#[derive(Debug)]
+pub struct Named<'a>(Option<GetAll<'a, HeaderValue>>);
+
+impl<'a> Named<'a> {
+    /// Those in these headers.
+    pub fn of(headers: &'a HeaderMap) -> Self {
+        let all = headers.get_all(header::CONNECTION);
+        let said = |token: &[u8]| token.eq_ignore_ascii_case(b"keep-alive") || token == b"close";
+        let names = tokens(&all).any(|token| !said(token));
+        Self(names.then_some(all))
+    }
+
+    /// Whether this is one of them.
+    pub fn has(&self, name: &HeaderName) -> bool {
+        let Some(all) = &self.0 else { return false };
+        let is_it = |token: &[u8]| token.eq_ignore_ascii_case(name.as_str().as_bytes());
+        tokens(all).any(is_it) && !END_TO_END.contains(name)
+    }
+}
+
+fn tokens<'a>(connection: &GetAll<'a, HeaderValue>) -> impl Iterator<Item = &'a [u8]> {
+    connection.iter().flat_map(|value| list(value.as_bytes()))
+}
+
+/// The members of a list (RFC 9110, section 5.6.1).
+fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|b| *b == b',').map(<[u8]>::trim_ascii)
 }
 
 #[cfg(test)]

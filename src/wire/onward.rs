@@ -9,7 +9,7 @@ use super::{
     Scheme,
     cookie::Names,
     forwarded,
-    headers::{self, Reserved},
+    headers::{Named, Reserved},
     trace::{self, Trace},
 };
 use crate::left_out::{Recording, leaves_out};
@@ -117,9 +117,9 @@ impl Fields for Passage<'_> {
         if let Some(cookie) = self.cookies.withhold(self.sent) {
             write(&header::COOKIE, &cookie);
         }
-        let connection = self.sent.get_all(header::CONNECTION);
+        let named = Named::of(self.sent);
         for (name, value) in self.sent {
-            if self.passes(name) && !headers::is_named(&connection, name) {
+            if self.passes(name) && !named.has(name) {
                 write(name, value.as_bytes());
             }
         }

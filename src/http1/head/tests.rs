@@ -206,6 +206,30 @@ fn where_answers_end() {
     assert_eq!(head("GET", &flood), Err(Refused::TooMany));
 }
 
+/// What is of one connection ends with it (RFC 9110, section 7.6.1), whoever names it.
+#[test]
+fn b1_what_of_an_answer_goes_on() {
+    let kept = |fields: &str| {
+        let text = format!("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n{fields}x-last: 1\r\n\r\n");
+        let read = response(&Bytes::copy_from_slice(text.as_bytes()), &Method::GET).unwrap();
+        let mut names: Vec<&str> = read.response.headers().keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names.join(" ")
+    };
+    let cases = [
+        ("", "content-length x-last"),
+        ("connection: keep-alive\r\nkeep-alive: timeout=5\r\n", "content-length x-last"),
+        ("Transfer-Encoding: chunked\r\nTrailer: x-a\r\nte: trailers\r\n", "content-length x-last"),
+        ("proxy-authenticate: Basic\r\nupgrade: h2c\r\n", "content-length x-last"),
+        ("x-hop: 1\r\nx-end: 1\r\nConnection: close, X-Hop\r\n", "content-length x-end x-last"),
+        ("connection: x-a\r\nx-a: 1\r\nx-b: 2\r\nconnection:,x-b ,\r\n", "content-length x-last"),
+        ("connection: content-length, cookie\r\n", "content-length x-last"),
+    ];
+    for (fields, expected) in cases {
+        assert_eq!(kept(fields), expected, "{fields:?}");
+    }
+}
+
 fn onward(request: &Request<()>) -> Onward<'_, &HeaderMap> {
     Onward { method: request.method(), uri: request.uri(), fields: request.headers() }
 }

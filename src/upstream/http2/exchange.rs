@@ -163,7 +163,8 @@ impl Exchange {
         self.poll_send(cx).map_err(Broke::Ours)?;
         while let Poll::Ready(Some(interim)) = self.response.poll_informational(cx) {
             self.slot.hear();
-            let interim = interim.map_err(Broke::Theirs)?;
+            let mut interim = interim.map_err(Broke::Theirs)?;
+            headers::end_hop(interim.headers_mut());
             self.interim += 1;
             // An interim answer is not the answer (RFC 9110, section 15.2), and of 101 there is no
             // such thing (RFC 9113, section 8.6).
@@ -176,8 +177,9 @@ impl Exchange {
             early(interim);
         }
         match Pin::new(&mut self.response).poll(cx) {
-            Poll::Ready(Ok(response)) => {
+            Poll::Ready(Ok(mut response)) => {
                 self.slot.hear();
+                headers::end_hop(response.headers_mut());
                 Poll::Ready(Ok(response))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(Broke::Theirs(error))),
