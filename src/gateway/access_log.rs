@@ -68,15 +68,15 @@ impl Entry {
         peer: &Rc<Peer>,
         (desk, lines): (&Rc<Desk>, &Rc<Lines>),
         now: Timestamp,
-    ) -> Self {
+    ) -> Box<Self> {
         let trusted = desk.rules.trusted.includes(peer.ip);
-        let given = request.headers().get(REQUEST_ID).filter(|_| trusted);
+        let given = trusted.then(|| request.headers().get(REQUEST_ID)).flatten();
         let plain = |b: &u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\');
         let usable = |id: &&HeaderValue| id.len() <= 128 && id.as_bytes().iter().all(plain);
         let (id, span) = rand::random::<(u128, u64)>();
         let followed = trusted.then(|| Trace::follow(request.headers(), span)).flatten();
         let trace = followed.unwrap_or_else(|| Trace::begin(id, span, desk.rules.sampled));
-        Self {
+        Box::new(Self {
             id: given.filter(usable).cloned().unwrap_or_else(|| written(trace.id)),
             trace,
             method: request.method().clone(),
@@ -93,11 +93,11 @@ impl Entry {
             bytes: 0,
             desk: Rc::clone(desk),
             lines: Rc::clone(lines),
-        }
+        })
     }
 
     /// Notes that something came which is no request.
-    pub fn unread(peer: &Rc<Peer>, place: (&Rc<Desk>, &Rc<Lines>), now: Timestamp) -> Self {
+    pub fn unread(peer: &Rc<Peer>, place: (&Rc<Desk>, &Rc<Lines>), now: Timestamp) -> Box<Self> {
         let mut nothing = Request::new(());
         *nothing.method_mut() = Method::from_bytes(b"-").unwrap_or_default();
         Self::open(&nothing, peer, place, now)

@@ -86,8 +86,8 @@ impl Body {
 
     /// The same, with the line that tells how much of it was taken.
     #[must_use]
-    pub fn told_by(self, line: Entry) -> Self {
-        Self { line: Some(Box::new(line)), ..self }
+    pub fn told_by(self, line: Box<Entry>) -> Self {
+        Self { line: Some(line), ..self }
     }
 }
 

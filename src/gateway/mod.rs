@@ -87,17 +87,16 @@ impl Worker {
     }
 
     /// Answers a request. Whatever happens inside, the visitor gets a response.
-    pub async fn handle(&self, request: Request<Incoming>, peer: &Rc<Peer>) -> Response<Body> {
+    pub async fn handle(&self, request: &mut Request<Incoming>, peer: &Rc<Peer>) -> Response<Body> {
         let (desk, now) = (self.desk(), (self.gateway.clock)());
-        let mut entry = Entry::open(&request, peer, (&desk, &self.lines), now);
-        let mut request = request;
-        let response = match self.answer(&desk, &mut request, (peer, now), &mut entry).await {
+        let mut entry = Entry::open(request, peer, (&desk, &self.lines), now);
+        let response = match self.answer(&desk, request, (peer, now), &mut entry).await {
             Ok(response) => response,
             Err(error) => {
                 let error = self.held_back(&desk, error, entry.client());
                 self.note(&error, &entry);
                 let sorry =
-                    desk.rules.voice.apologise(&error, &Asker::of(&request), entry.request_id());
+                    desk.rules.voice.apologise(&error, &Asker::of(request), entry.request_id());
                 // HTTP/2 frames its requests, and knows no such header.
                 let last = error.ends_connection() && request.version() != Version::HTTP_2;
                 if last { reply::last(sorry) } else { sorry }

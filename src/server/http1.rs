@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, Method, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use tokio::time::{Instant, timeout};
 
@@ -132,8 +132,9 @@ impl Http1 {
         clock.poll_until(cx, due.min(rung + ONE_MORE)).map(|()| End::Gone)
     }
 
-    /// Answers a request.
-    async fn answer(&mut self, asked: Asked) -> Result<Then, End> {
+    /// Answers a request. What an `async fn` is given it would keep twice: here and below, what can
+    /// be done at once is done before the future that is waited for.
+    fn answer(&mut self, asked: Asked) -> impl Future<Output = Result<Then, End>> {
         let Asked { request, framing, keeps, upgrades, expects } = asked;
         let body = if framing.is_ended() {
             Incoming::Empty
@@ -150,11 +151,15 @@ impl Http1 {
         let shared = Rc::clone(&self.connection.shared);
         let peer = Rc::clone(&self.connection.peer);
         self.since = None;
-        let response = {
-            let handling = pin!(shared.gateway.handle(request.map(|()| body), &peer));
-            self.while_waited_for(handling, upgrades).await?
-        };
-        self.send(response, exchange).await
+        let mut request = request.map(|()| body);
+        async move {
+            let response = {
+                let handling = pin!(shared.gateway.handle(&mut request, &peer));
+                self.while_waited_for(handling, upgrades).await?
+            };
+            drop(request); // of which nobody reads the body any more
+            self.send(response, exchange).await
+        }
     }
 
     /// What `handling` comes to, unless nobody waits for it any more.
@@ -213,9 +218,14 @@ impl Http1 {
     }
 
     /// Sends an answer.
-    async fn send(&mut self, response: Response<Body>, exchange: Exchange) -> Result<Then, End> {
+    fn send(
+        &mut self,
+        response: Response<Body>,
+        exchange: Exchange,
+    ) -> impl Future<Output = Result<Then, End>> {
         let framed = Framed::of(&response, &exchange);
-        let last = !exchange.keeps || framed.ends() || self.is_last(response.headers());
+        let connection = response.headers().get(header::CONNECTION);
+        let last = !exchange.keeps || framed.ends() || self.is_last(connection);
         let arena = Rc::clone(self.wire.borrow().arena());
         let mut head = arena.buffer();
         if let Some(rest) = self.connection.peer.interim.take() {
@@ -225,7 +235,7 @@ impl Http1 {
         if !response.headers().contains_key(header::DATE) {
             head::write_field(&mut head, "date", self.connection.shared.date().as_bytes());
         }
-        if !response.headers().contains_key(header::CONNECTION) {
+        if connection.is_none() {
             match (last, exchange.version) {
                 (true, _) => head::write_field(&mut head, "connection", b"close"),
                 (false, Version::HTTP_10) => {
@@ -236,28 +246,30 @@ impl Http1 {
         }
         head.extend_from_slice(b"\r\n");
         let mut sender = Sender::new(head, framed.sent);
-        let body = match response.into_body().into_tunnel() {
-            Err(body) => body,
-            Ok(tunnel) => {
-                self.pour(&mut sender, &mut Body::own(""), &exchange).await?;
+        let (mut body, tunnel) = match response.into_body().into_tunnel() {
+            Ok(tunnel) => (Body::own(""), Some(tunnel)),
+            Err(_) if framed.sent == Length::Unsaid => (Body::own(""), None),
+            Err(body) => (body, None),
+        };
+        async move {
+            self.pour(&mut sender, &mut body, &exchange).await?;
+            arena.give_back(sender.take_buffer());
+            if let Some(tunnel) = tunnel {
                 return Ok(Then::Switch(tunnel));
             }
-        };
-        let mut body = if framed.sent == Length::Unsaid { Body::own("") } else { body };
-        self.pour(&mut sender, &mut body, &exchange).await?;
-        arena.give_back(sender.take_buffer());
-        let whole = self.wire.borrow().framing().is_ended();
-        Ok(match (last || !whole, exchange.keeps || !whole) {
-            (false, _) => Then::Next,
-            (true, true) => Then::Close,
-            (true, false) => Then::Leave,
-        })
+            let whole = self.wire.borrow().framing().is_ended();
+            Ok(match (last || !whole, exchange.keeps || !whole) {
+                (false, _) => Then::Next,
+                (true, true) => Then::Close,
+                (true, false) => Then::Leave,
+            })
+        }
     }
 
-    /// Whether the connection has to close behind an answer with these headers: it says so, or the
+    /// Whether the connection has to close behind an answer that says this of it: just that, or the
     /// server stops, or there is a body that nobody reads.
-    fn is_last(&self, headers: &HeaderMap) -> bool {
-        let says = headers.get(header::CONNECTION).is_some_and(|it| it.as_bytes() == b"close");
+    fn is_last(&self, connection: Option<&HeaderValue>) -> bool {
+        let says = connection.is_some_and(|it| it.as_bytes() == b"close");
         let read_by_none = Rc::strong_count(&self.wire) == 1;
         let mut wire = self.wire.borrow_mut();
         let unread = !wire.framing().is_ended() && read_by_none && !wire.pass_over();

@@ -98,11 +98,12 @@ impl Http2 {
             let watch = streams.begin();
             let (shared, peer) = (Rc::clone(&shared), Rc::clone(&peer));
             async move {
+                let mut request = request.map(Incoming::from);
                 let response = if head::crumbled(request.headers()) > shared.limits.header_count {
                     shared.gateway.met("header_count");
                     gateway::too_many_headers()
                 } else {
-                    shared.gateway.handle(request.map(Incoming::from), &peer).await
+                    shared.gateway.handle(&mut request, &peer).await
                 };
                 Ok(response.map(|body| Watched::new(body, watch)))
             }
