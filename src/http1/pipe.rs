@@ -9,11 +9,11 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 use tokio::{io::Interest, net::TcpStream};
 
 /// What a pipe holds, unless the system grants less: whoever has many gets small ones.
-const ROOM: u64 = 64 * 1024;
+const ROOM: usize = 256 * 1024;
 /// Pipes of one thread; what is over that is copied. Each is two of the files that the process may
 /// have open.
 const MOST: usize = 256;
@@ -80,6 +80,8 @@ impl Pipes {
 impl Ends {
     fn new() -> io::Result<Self> {
         let (from, to) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
+        // If the system grants no more, a small one does it too.
+        let _ = fcntl_setpipe_size(&to, ROOM);
         Ok(Self { from, to })
     }
 }
@@ -98,7 +100,7 @@ impl Pipe {
         from: &TcpStream,
         most: u64,
     ) -> Poll<io::Result<usize>> {
-        let most = usize::try_from(most.min(ROOM)).unwrap_or(0);
+        let most = usize::try_from(most).unwrap_or(ROOM).min(ROOM);
         loop {
             ready!(from.poll_read_ready(cx))?;
             match from.try_io(Interest::READABLE, || moved(from, &self.ends.to, most)) {

@@ -78,6 +78,10 @@ macro_rules! stream {
                 cx: &mut Context<'_>,
                 slices: &[IoSlice<'_>],
             ) -> Poll<io::Result<usize>> {
+                // One slice, as TLS has it, is cheaper to send alone.
+                if let [one] = slices {
+                    return self.poll_write(cx, one);
+                }
                 either!(self, $kind { $first, $second }, it => it.poll_write_vectored(cx, slices))
             }
 

@@ -293,10 +293,7 @@ impl Outlet for Wire {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match slices {
-            [one] => Pin::new(&mut self.stream).poll_write(cx, one),
-            several => Pin::new(&mut self.stream).poll_write_vectored(cx, several),
-        }
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

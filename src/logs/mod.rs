@@ -13,9 +13,11 @@ mod audit;
 
 pub use audit::{Audit, Kind, Line, Openids};
 
-/// Lines, and batches of access lines of some 16 KiB, that may wait for a slow reader. What comes
-/// after them is dropped. The places are allocated at once, so a large number costs memory.
-const WAITING: usize = 1024;
+/// Lines that may wait for a slow reader. What comes after them is dropped. The places are allocated
+/// at once, so a large number costs memory.
+const LINES: usize = 8 * 1024;
+/// The same for access lines, of which some 64 KiB come at once.
+const BATCHES: usize = 256;
 
 /// What is written, and how.
 #[derive(Clone, Debug)]
@@ -60,7 +62,7 @@ pub struct Started {
 /// levels in place of the settings.
 pub fn start(settings: &Settings) -> Started {
     let (writer, guard) =
-        NonBlockingBuilder::default().buffered_lines_limit(8 * WAITING).finish(std::io::stdout());
+        NonBlockingBuilder::default().buffered_lines_limit(LINES).finish(std::io::stdout());
     let given = EnvFilter::try_from_default_env().ok().map(|filter| filter.to_string());
     let level = given.clone().unwrap_or_else(|| settings.level.clone());
     let (filter, handle) = reload::Layer::new(filter(&level).unwrap_or_else(|_| info()));
@@ -78,7 +80,7 @@ pub fn start(settings: &Settings) -> Started {
             tracing::subscriber::set_global_default(house.with(lines))
         }
     };
-    let access = NonBlockingBuilder::default().buffered_lines_limit(WAITING);
+    let access = NonBlockingBuilder::default().buffered_lines_limit(BATCHES);
     let (access, access_guard) = access.finish(std::io::stdout());
     let levels = Levels { handle: Some(handle), given, now: Arc::new(Mutex::new(level)) };
     Started { levels, form, access, guards: [guard, access_guard] }

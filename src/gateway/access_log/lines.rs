@@ -17,7 +17,7 @@ use super::{Entry, Peer};
 use crate::{clock::Timestamp, logs::Form, traces::Traces, wire::trace::hexadecimal};
 
 /// Bytes of lines that a thread gathers before it hands them over.
-const BATCH: usize = 16 * 1024;
+const BATCH: usize = 64 * 1024;
 
 /// Where access lines go, and how they look.
 #[derive(Clone, Debug, Default)]
