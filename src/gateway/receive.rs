@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, cell::Cell, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Method, Request, header};
+use http::{HeaderValue, Method, Request, Version, header};
 
 use super::{Error, Peer, access_log::Entry, peer, rules::Rules};
 use crate::{
@@ -149,13 +149,17 @@ pub fn well_formed<B>(request: &Request<B>) -> Result<(), Error> {
     if request.method().as_str().bytes().any(|b| b.is_ascii_lowercase()) {
         return Err(Error::MethodNotAllowed);
     }
+    // Over HTTP/1 the framing has been seen to; h2 passes on what means nothing there.
+    if request.version() != Version::HTTP_2 {
+        return Ok(());
+    }
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let coding = codings.next();
     let chunked = coding.is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
     if !chunked || codings.next().is_some() {
         return Err(Error::BadRequest("a transfer coding other than chunked"));
     }
-    // Over HTTP/1 that has been seen to; h2 passes two equal lengths on, and an empty one.
+    // It passes two equal lengths on, too, and an empty one.
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     let one = lengths.next().is_none_or(|length| number(length.as_bytes()));

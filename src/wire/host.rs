@@ -67,11 +67,19 @@ fn split_port(authority: &str) -> Option<(&str, Option<&str>)> {
 /// Letters, digits, hyphens and underscores in labels of 1 to 63 bytes, 253 in all; or brackets
 /// around an address that has been checked.
 fn well_formed(host: &str) -> bool {
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-    };
-    host.starts_with('[') || (host.len() <= 253 && host.split('.').all(label))
+    if host.starts_with('[') {
+        return true;
+    }
+    let mut label = 0;
+    for b in host.bytes() {
+        label = match b {
+            b'.' if label > 0 => 0,
+            b'-' | b'_' if label < 63 => label + 1,
+            _ if b.is_ascii_alphanumeric() && label < 63 => label + 1,
+            _ => return false,
+        };
+    }
+    label > 0 && host.len() <= 253
 }
 
 /// `http` or `https`.
