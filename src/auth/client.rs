@@ -84,7 +84,7 @@ impl Word {
     }
 }
 
-/// Whether it loads a page, so that it can follow us to the login and show what we say.
+/// Whether a request loads a page, so that whoever sent it can be led to the login and shown what we say.
 ///
 /// Only a page load can be redirected to a login: a script, a picture or a frame would get
 /// WeChat's page where it expects something else. Browsers that send `Sec-Fetch-*` say so

@@ -178,13 +178,10 @@ fn keep_private(headers: &mut HeaderMap) {
 
 /// Only WebSocket opens a tunnel (RFC 6455, section 4.1); any other upgrade is simply not passed.
 fn wants_websocket(request: &Request<Incoming>) -> bool {
-    let headers = request.headers();
-    let Some(protocol) = headers.get(header::UPGRADE) else { return false };
-    let named = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
-        .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
+    let sent = request.headers();
+    let Some(protocol) = sent.get(header::UPGRADE) else { return false };
+    let said = sent.get_all(header::CONNECTION);
+    let named = headers::tokens(&said).any(|token| token.eq_ignore_ascii_case(b"upgrade"));
     named
         && protocol.as_bytes().eq_ignore_ascii_case(b"websocket")
         && request.method() == Method::GET

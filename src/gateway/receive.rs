@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, cell::Cell, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Method, Request, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Version, header};
 
 use super::{Error, Peer, access_log::Entry, peer, rules::Rules};
 use crate::{
@@ -140,7 +140,6 @@ fn nobody_at(rules: &Rules, host: &str) -> Error {
 
 /// What the libraries let through and two readers could understand in two ways.
 pub fn well_formed<B>(request: &Request<B>) -> Result<(), Error> {
-    let headers = request.headers();
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
         return Err(Error::MethodNotAllowed);
     }
@@ -149,24 +148,18 @@ pub fn well_formed<B>(request: &Request<B>) -> Result<(), Error> {
     if request.method().as_str().bytes().any(|b| b.is_ascii_lowercase()) {
         return Err(Error::MethodNotAllowed);
     }
-    // Over HTTP/1 the framing has been seen to; h2 passes on what means nothing there.
-    if request.version() != Version::HTTP_2 {
-        return Ok(());
-    }
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let coding = codings.next();
-    let chunked = coding.is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
-    if !chunked || codings.next().is_some() {
-        return Err(Error::BadRequest("a transfer coding other than chunked"));
-    }
-    // It passes two equal lengths on, too, and an empty one.
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    let number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    let one = lengths.next().is_none_or(|length| number(length.as_bytes()));
-    if !one || lengths.next().is_some() {
+    if request.version() == Version::HTTP_2 && !has_a_length_at_most(request.headers()) {
         return Err(Error::BadRequest("an unusable content length"));
     }
     Ok(())
+}
+
+/// Over HTTP/1 the framing has been seen to, and h2 lets nobody speak of codings; but it passes two
+/// equal lengths on, and an empty one.
+fn has_a_length_at_most(headers: &HeaderMap) -> bool {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    lengths.next().is_none_or(|length| number(length.as_bytes())) && lengths.next().is_none()
 }
 
 /// The one host a request names: `Host`, or in HTTP/2 and in absolute form the authority, and

@@ -9,7 +9,7 @@ use http::{
 use memchr::memchr;
 
 use super::Framing;
-use crate::wire::headers::{end_named, is_hop_by_hop};
+use crate::wire::headers::{end_named, is_hop_by_hop, list};
 
 mod write;
 
@@ -21,7 +21,7 @@ const FEW: usize = 64;
 /// The headers a response may have.
 const MOST_OF_A_RESPONSE: usize = 256;
 
-/// Room that is kept in an answer for the headers we add ourselves.
+/// Room for the headers that we add to an answer ourselves.
 const OURS: usize = 2;
 
 /// Why a head is not taken.
@@ -42,7 +42,7 @@ pub enum Refused {
 }
 
 /// How far a head has been searched for its end, so that one which comes byte by byte is not
-/// searched from the beginning each time.
+/// searched from the beginning each time. Zero is the beginning, where empty lines may still come.
 #[derive(Debug, Default)]
 pub struct Search(usize);
 
@@ -70,7 +70,7 @@ impl Search {
         loop {
             let rest = bytes.get(self.0..).unwrap_or_default();
             let Some(found) = memchr(b'\n', rest) else {
-                // A CR that comes alone may be half of an empty line before the head.
+                // The first byte may be half of such a line.
                 self.0 = bytes.len().saturating_sub(usize::from(bytes.ends_with(b"\r")));
                 return Ok(None);
             };
@@ -273,7 +273,7 @@ impl Connection {
 
     fn note(&mut self, name: &HeaderName, value: &[u8]) -> Result<(), Refused> {
         if *name == header::CONNECTION {
-            for token in value.split(|b| *b == b',').map(<[u8]>::trim_ascii) {
+            for token in list(value) {
                 if token.eq_ignore_ascii_case(b"close") {
                     self.keeps = Some(false);
                 } else if token.eq_ignore_ascii_case(b"keep-alive") {

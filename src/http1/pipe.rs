@@ -9,14 +9,20 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use rustix::pipe::{
+    PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice,
+};
 use tokio::{io::Interest, net::TcpStream};
 
-/// What a pipe holds, unless the system grants less: whoever has many gets small ones.
-const ROOM: usize = 256 * 1024;
+/// What a pipe holds. The system has a limit on what all pipes of a user hold
+/// (`/proc/sys/fs/pipe-user-pages-soft`, 64 MiB as a rule), and then grants less.
+const ROOM: usize = 128 * 1024;
+/// What it has to hold at the least: through a smaller one a body would go in so many steps that to
+/// copy it costs less.
+const LEAST: usize = 64 * 1024;
 /// Pipes of one thread; what is over that is copied. Each is two of the files that the process may
 /// have open.
-const MOST: usize = 256;
+const MOST: usize = 128;
 /// Empty pipes that are kept for the next.
 const SPARE: usize = 8;
 /// A body of which less than this is to come is copied: a pipe is four system calls to begin with.
@@ -80,8 +86,10 @@ impl Pipes {
 impl Ends {
     fn new() -> io::Result<Self> {
         let (from, to) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
-        // If the system grants no more, a small one does it too.
-        let _ = fcntl_setpipe_size(&to, ROOM);
+        let granted = fcntl_setpipe_size(&to, ROOM).or_else(|_| fcntl_getpipe_size(&to))?;
+        if granted < LEAST {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
         Ok(Self { from, to })
     }
 }

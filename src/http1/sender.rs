@@ -90,6 +90,8 @@ pub struct Sender {
     tail: &'static [u8],
     /// What follows all that, past us.
     pipe: Option<Pipe>,
+    /// Whether no pipe could be had for it.
+    unpiped: bool,
     length: Length,
     state: State,
     /// Bytes that have gone out.
@@ -130,6 +132,7 @@ impl Sender {
             piece: Bytes::new(),
             tail: b"",
             pipe: None,
+            unpiped: false,
             length,
             state: State::Gathering,
             taken: 0,
@@ -237,10 +240,13 @@ impl Sender {
         B: Source,
     {
         let Length::Exactly(left) = &mut self.length else { return Ok(false) };
-        if !body.is_pipeable() || (self.pipe.is_none() && *left < LONG) {
+        if self.unpiped || !body.is_pipeable() || (self.pipe.is_none() && *left < LONG) {
             return Ok(false);
         }
-        let Some(mut pipe) = self.pipe.take().or_else(|| outlet.pipe()) else { return Ok(false) };
+        let Some(mut pipe) = self.pipe.take().or_else(|| outlet.pipe()) else {
+            self.unpiped = true;
+            return Ok(false);
+        };
         match body.poll_fill(cx, &mut pipe, *left) {
             Poll::Pending => self.state = State::Waiting,
             Poll::Ready(Some(count)) => *left = left.saturating_sub(count?),

@@ -16,7 +16,9 @@ pub use audit::{Audit, Kind, Line, Openids};
 /// Lines that may wait for a slow reader. What comes after them is dropped. The places are allocated
 /// at once, so a large number costs memory.
 const LINES: usize = 8 * 1024;
-/// The same for access lines, of which some 64 KiB come at once.
+/// The same for access lines, each of which comes alone to somebody who reads along.
+const ACCESS_LINES: usize = 1024;
+/// And for machines, who get some 64 KiB at once.
 const BATCHES: usize = 256;
 
 /// What is written, and how.
@@ -80,7 +82,11 @@ pub fn start(settings: &Settings) -> Started {
             tracing::subscriber::set_global_default(house.with(lines))
         }
     };
-    let access = NonBlockingBuilder::default().buffered_lines_limit(BATCHES);
+    let most = match form {
+        Form::Text => ACCESS_LINES,
+        Form::Json => BATCHES,
+    };
+    let access = NonBlockingBuilder::default().buffered_lines_limit(most);
     let (access, access_guard) = access.finish(std::io::stdout());
     let levels = Levels { handle: Some(handle), given, now: Arc::new(Mutex::new(level)) };
     Started { levels, form, access, guards: [guard, access_guard] }

@@ -118,12 +118,10 @@ impl Http1 {
         self.ear.get_or_insert_with(|| shared.bell.hear(cx.waker()));
         let since = *self.since.get_or_insert_with(Instant::now);
         let heading = self.wire.borrow().has_more();
-        let (due, key) = if self.begun && heading {
-            let since = *begun.get_or_insert_with(Instant::now);
-            (since + limits.header_time, "header_time")
-        } else if self.begun {
+        let (due, key) = if self.begun && !heading {
             (since + limits.idle_time, "idle_time")
         } else {
+            let since = if self.begun { *begun.get_or_insert_with(Instant::now) } else { since };
             (since + limits.header_time, "header_time")
         };
         let Some(rung) = shared.bell.rung() else {
@@ -157,7 +155,8 @@ impl Http1 {
                 let handling = pin!(shared.gateway.handle(&mut request, &peer));
                 self.while_waited_for(handling, upgrades).await?
             };
-            drop(request); // of which nobody reads the body any more
+            // Who still had it could read its body: `is_last` sees that nobody can.
+            drop(request);
             self.send(response, exchange).await
         }
     }
@@ -266,8 +265,8 @@ impl Http1 {
         }
     }
 
-    /// Whether the connection has to close behind an answer that says this of it: just that, or the
-    /// server stops, or there is a body that nobody reads.
+    /// Whether the connection has to close behind an answer whose `Connection` is this: because it says
+    /// so, or the server stops, or there is a body that nobody reads.
     fn is_last(&self, connection: Option<&HeaderValue>) -> bool {
         let says = connection.is_some_and(|it| it.as_bytes() == b"close");
         let read_by_none = Rc::strong_count(&self.wire) == 1;

@@ -4,8 +4,6 @@
 //! Sources are Tencent's pages on web authorization (网页授权) and what SDKs and their bug trackers
 //! saw on the wire, which is not always the same.
 
-use std::borrow::Cow;
-
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde_json::{Map, Value};
 
@@ -43,24 +41,14 @@ pub fn authorize_url(account: &Account, leave: &Leave<'_>) -> String {
         (Kind::Official, Device::Mobile) => "&connect_redirect=1",
         (Kind::Official, Device::Desktop) | (Kind::Website, _) => "",
     };
-    let app_id: Cow<'_, str> = encode(&account.app_id).into();
-    let callback: Cow<'_, str> = encode(leave.callback).into();
-    [
-        &account.authorize_url,
-        "/connect/",
-        page,
-        "?appid=",
-        &app_id,
-        "&redirect_uri=",
-        &callback,
-        "&response_type=code&scope=",
-        scope,
-        "&state=",
-        leave.state,
-        once,
-        "#wechat_redirect",
-    ]
-    .concat()
+    let mut url = String::with_capacity(512);
+    url.extend([account.authorize_url.as_str(), "/connect/", page, "?appid="]);
+    url.extend(encode(&account.app_id));
+    url.push_str("&redirect_uri=");
+    url.extend(encode(leave.callback));
+    url.extend(["&response_type=code&scope=", scope, "&state=", leave.state, once]);
+    url.push_str("#wechat_redirect");
+    url
 }
 
 /// What a visitor is sent to WeChat with.

@@ -83,7 +83,7 @@ impl Names {
         if !more && !mentions(first, &self.base) {
             return Some(first.into());
         }
-        let mut kept = Vec::new();
+        let mut kept = Vec::with_capacity(first.len());
         for segment in segments(headers).filter(|segment| !self.are_ours(name_of(segment))) {
             if !kept.is_empty() {
                 kept.extend_from_slice(b"; ");
