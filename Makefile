@@ -5,7 +5,7 @@ export CARGO_TERM_COLOR ?= auto
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: test tools format lint unit doc browser packages bench-smoke deb demo bench fuzz deny clean
+.PHONY: test tools format lint unit doc browser packages bench-smoke release deb demo bench fuzz deny clean
 
 test: tools format lint unit doc browser packages bench-smoke
 	@echo "everything passed"
@@ -48,21 +48,26 @@ packages:
 	tests/packages/venv/bin/python tests/packages/kubernetes.py target/debug/wxgate
 	tests/packages/venv/bin/python tests/packages/observability.py target/debug/wxgate
 
+# The program as it is shipped, built twice: the second time for what it did in between.
+# target/shipped/wxgate
+release:
+	CARGO="$(CARGO)" sh bench/release.sh
+
 # target/deb/wxgate_VERSION_ARCHITECTURE.deb
-deb:
-	$(CARGO) build --locked --release
-	sh deploy/deb/build.sh target/release/wxgate target/deb
+deb: release
+	sh deploy/deb/build.sh target/shipped/wxgate target/deb
 
 # The gateway beside nginx and HAProxy from the distribution, each figure beside its goal, on this
 # machine; docs/PERFORMANCE.md. Some rows only: bench/bench.py -h
-bench:
-	$(CARGO) build --locked --release
+bench: release
 	python3 bench/bench.py
 
-# Whether the benchmark still runs and everybody in it does the work. Its figures mean nothing.
+# Whether the benchmark and the training still run and everybody in it does the work. Its figures mean
+# nothing.
 bench-smoke:
 	$(CARGO) build --locked
 	python3 bench/bench.py --smoke --wxgate target/debug/wxgate
+	python3 bench/train.py target/debug/wxgate
 
 demo:
 	$(CARGO) run --release -- demo

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The gateway beside nginx and HAProxy from the distribution, in interleaved rounds on this machine.
 
-    make bench                        every row, beside its goal: six minutes or so
+    make bench                        every row, beside its goal, in six minutes, behind a `make release`
     bench/bench.py keepalive 16k      these rows
     bench/bench.py -r 9 -d 3 tls      more rounds, longer ones
 
@@ -52,7 +52,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("-r", type=int, default=Size.rounds, help="rounds (%(default)s)")
     parser.add_argument("-d", type=float, default=Size.seconds, help="seconds a measurement (%(default)s)")
     parser.add_argument("-c", type=int, default=Size.connections, help="connections (%(default)s)")
-    built = Path(__file__).resolve().parent.parent / "target/release/wxgate"
+    built = Path(__file__).resolve().parent.parent / "target/shipped/wxgate"
     parser.add_argument("--wxgate", default=str(built), help="the program (%(default)s)")
     parser.add_argument("--smoke", action="store_true", help="whether every row runs, in half a minute; no figures")
     args = parser.parse_args()
@@ -68,7 +68,7 @@ def prepared(args: argparse.Namespace) -> Size:
     if missing:
         sys.exit(f"missing: apt-get install {' '.join(missing)}")
     if not os.access(args.wxgate, os.X_OK):
-        sys.exit(f"there is no {args.wxgate}: cargo build --release")
+        sys.exit(f"there is no {args.wxgate}: make release")
     if len(CORES) < 2 and not args.smoke:
         sys.exit("needs two cores: one for the load, one for what is measured")
     size = SMOKE if args.smoke else Size(rounds=args.r, seconds=args.d, connections=args.c)

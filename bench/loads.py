@@ -79,7 +79,7 @@ def steady(server: Server, load: Load, seconds: float, log: Path, rate: float) -
     """So many requests a second. Each is sent when it is due, unless the answer before it on the same
     connection is still on its way: the rate of one connection is so low that this is rare."""
     count = max(round(rate * seconds / load.connections), 1) * load.connections
-    some = [f"-c{load.connections}", f"-n{count}", "--rps", f"{rate / load.connections:.3f}"]
+    some = ["--h1", f"-c{load.connections}", f"-n{count}", "--rps", f"{rate / load.connections:.3f}"]
     return _h2load(server, load, some, log)
 
 
@@ -87,14 +87,19 @@ def strangers(server: Server, load: Load, seconds: float, log: Path, rate: int =
     """So many new clients a second, one request each. wrk, and h2load on a second connection of the same
     client, would take up their TLS session again, and nobody would see a full handshake."""
     count = max(round(rate * seconds), 10)
-    each = [f"-c{count}", f"-n{count}", "-r", str(max(rate // 25, 1)), "--rate-period=40ms"]
+    each = ["--h1", f"-c{count}", f"-n{count}", "-r", str(max(rate // 25, 1)), "--rate-period=40ms"]
     return _h2load(server, load, each, log)
+
+
+def multiplexed(server: Server, load: Load, seconds: float, log: Path) -> Answered:
+    """Over HTTP/2 as fast as it goes: eight requests at once on each connection."""
+    return _h2load(server, load, [f"-c{load.connections // 8}", "-m8", f"-D{seconds:.0f}"], log)
 
 
 def _h2load(server: Server, load: Load, how: list[str], log: Path) -> Answered:
     log.unlink(missing_ok=True)
     port = server.tls_port if load.secure else server.port
-    command = ["h2load", "--h1", "-t1", f"--log-file={log}", f"--connect-to=127.0.0.1:{port}", *how]
+    command = ["h2load", "-t1", f"--log-file={log}", f"--connect-to=127.0.0.1:{port}", *how]
     host, *others = load.headers()
     for header in others:
         command += ["-H", header]

@@ -127,6 +127,7 @@ class Street:
         key = folder / "key"
         key.touch(0o600)
         key.write_text(SECRET)
+        self.upstream_http2 = free_port()
         self.upstream = self._start("upstream", *self._upstream(), cores=LOAD).port
         self.wechat = free_port()
         emulator = [program, "emulator", "--listen", f"127.0.0.1:{self.wechat}"]
@@ -181,11 +182,12 @@ http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 1h; cli
         port = free_port()
         # An upload is read to its end before it is answered: hence the second step.
         http = f"""upstream self {{ server 127.0.0.1:{port}; keepalive 256; }}
-server {{ listen 127.0.0.1:{port} backlog=4096; root {self.folder}/www; open_file_cache max=10;
+server {{ listen 127.0.0.1:{port} backlog=4096; listen 127.0.0.1:{self.upstream_http2} http2; root {self.folder}/www; open_file_cache max=10;
   location = /seen {{ return 200 "$http_x_wechat_openid|$http_cookie|$http_x_forwarded_for"; }}
   location = /sink {{ client_body_buffer_size 2m; proxy_pass http://self/taken; proxy_http_version 1.1;
     proxy_pass_request_body off; proxy_set_header Content-Length ""; proxy_set_header Connection "";
     proxy_set_header X-Taken $request_length; }}
+  location = /static/protocol {{ return 200 "$server_protocol"; }}
   location = /taken {{ return 200 "$http_x_taken"; }}
   location / {{ try_files $uri /index.html; }} }}"""
         return self._nginx("upstream", http), port
