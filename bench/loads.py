@@ -92,8 +92,9 @@ def strangers(server: Server, load: Load, seconds: float, log: Path, rate: int =
 
 
 def multiplexed(server: Server, load: Load, seconds: float, log: Path) -> Answered:
-    """Over HTTP/2 as fast as it goes: eight requests at once on each connection."""
-    return _h2load(server, load, [f"-c{load.connections // 8}", "-m8", f"-D{seconds:.0f}"], log)
+    """Over HTTP/2 as fast as it goes: eight requests at once on each connection. For whole seconds."""
+    at_once = [f"-c{max(load.connections // 8, 1)}", "-m8", f"-D{max(round(seconds), 1)}"]
+    return _h2load(server, load, at_once, log)
 
 
 def _h2load(server: Server, load: Load, how: list[str], log: Path) -> Answered:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Iterator
 
-from loads import Answered, Load, each_in_turn, steady, strangers, wrk
+from loads import Answered, Load, each_in_turn, multiplexed, steady, strangers, wrk
 from servers import CORES, HOST, Server, Street
 from table import Figure, Sample, median, ratio, spread
 from visitor import HEADERS, Visitor, ask, check, hold
@@ -177,6 +177,15 @@ def handshake(bench: Bench) -> list[Figure]:
     all_of_them = bench.rounds(runs, lambda server, load, seconds: strangers(server, load, seconds, bench.log))
     ours, theirs = all_of_them["wxgate"], all_of_them["nginx"]
     return [Figure("TLS 1.3, full handshakes", spread(ours), f"nginx, OpenSSL {spread(theirs)}", ratio(ours, theirs), 0.70)]
+
+
+def http2(bench: Bench) -> list[Figure]:
+    """TLS 1.3, HTTP/2, eight requests at once on each connection"""
+    servers, load = bench.contenders("wxgate", "nginx", secure=True), bench.load(secure=True)
+    runs = {name: (server, load) for name, server in servers.items()}
+    all_of_them = bench.rounds(runs, lambda server, load, seconds: multiplexed(server, load, seconds, bench.log))
+    ours, theirs = all_of_them["wxgate"], all_of_them["nginx"]
+    return [Figure("HTTP/2 over TLS 1.3, eight at once", spread(ours), f"nginx, OpenSSL {spread(theirs)}", ratio(ours, theirs))]
 
 
 def open_loop(bench: Bench) -> list[Figure]:
@@ -360,6 +369,7 @@ ROWS: dict[str, Callable[[Bench], list[Figure]]] = {
     "connect": connect,
     "tls": tls,
     "handshake": handshake,
+    "http2": http2,
     "open-loop": open_loop,
     "cores": cores,
     "memory": memory,

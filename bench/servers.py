@@ -198,7 +198,7 @@ server {{ listen 127.0.0.1:{port} backlog=4096; listen 127.0.0.1:{self.upstream_
         http = f"""upstream app {{ server 127.0.0.1:{self.upstream}; keepalive 256; }}
 ssl_certificate {self.folder}/cert.pem; ssl_certificate_key {self.folder}/key.pem;
 ssl_protocols TLSv1.3;
-server {{ listen 127.0.0.1:{port} backlog=4096; listen 127.0.0.1:{tls} ssl backlog=4096;
+server {{ listen 127.0.0.1:{port} backlog=4096; listen 127.0.0.1:{tls} ssl http2 backlog=4096;
   location = /first {{ return 302 "{AUTHORIZE}"; }}
   location / {{ proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection "";
     proxy_set_header Host $host; proxy_set_header X-Forwarded-For $remote_addr;
