@@ -6,7 +6,7 @@
 # with a check that it was there.
 set -eu
 
-program=${1:-target/release/wxgate}
+program=${1:-target/shipped/wxgate}
 out=${2:-target/deb}
 cd "$(dirname "$0")/../.."
 version=${VERSION:-$("$program" --version | cut -d' ' -f2)}
