@@ -1,7 +1,7 @@
 #!/bin/sh
 # The program as it is shipped: target/shipped/wxgate. It is built twice, the first time to count what
 # it does while it works (bench/train.py), the second time with those counts (profile-guided
-# optimisation), which takes 7 to 13 % off a request. `cargo build --release` builds the same program
+# optimisation), which takes 5 to 13 % off a request. `cargo build --release` builds the same program
 # without them.
 set -eu
 
@@ -40,7 +40,7 @@ program=$folder/$host/release/wxgate
 
 build "-Cprofile-generate=$counts"
 rm -rf "$counts"
-echo "training for half a minute"
+echo "training, for some twenty seconds"
 python3 bench/train.py "$program"
 "$merge" merge -o "$profile" "$counts"
 build "-Cprofile-use=$profile"

@@ -148,7 +148,7 @@ pub fn well_formed<B>(request: &Request<B>) -> Result<(), Error> {
     if request.method().as_str().bytes().any(|b| b.is_ascii_lowercase()) {
         return Err(Error::MethodNotAllowed);
     }
-    if request.version() == Version::HTTP_2 && !has_a_length_at_most(request.headers()) {
+    if request.version() == Version::HTTP_2 && !has_one_length_at_most(request.headers()) {
         return Err(Error::BadRequest("an unusable content length"));
     }
     Ok(())
@@ -156,7 +156,7 @@ pub fn well_formed<B>(request: &Request<B>) -> Result<(), Error> {
 
 /// Over HTTP/1 the framing has been seen to, and h2 lets nobody speak of codings; but it passes two
 /// equal lengths on, and an empty one.
-fn has_a_length_at_most(headers: &HeaderMap) -> bool {
+fn has_one_length_at_most(headers: &HeaderMap) -> bool {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     lengths.next().is_none_or(|length| number(length.as_bytes())) && lengths.next().is_none()
