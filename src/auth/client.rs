@@ -110,7 +110,6 @@ mod tests {
 
     /// Every sample line of the protocol reference, section 7.1.
     #[test]
-    #[expect(clippy::too_many_lines, reason = "one row per sample")]
     fn user_agents() {
         use {
             App::{Other, WeChat, WeCom},

@@ -133,7 +133,6 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::too_many_lines, reason = "one row per trick")]
     fn d3_only_the_very_origin_and_path_prefix() {
         let long = format!("https://shop.example.com/app/{}", "a".repeat(LONGEST));
         let cases = [

@@ -143,7 +143,6 @@ mod tests {
     use super::*;
 
     #[test]
-    #[expect(clippy::too_many_lines, reason = "one row per path")]
     fn a1_path_means_one_thing() {
         use PathError::*;
         let cases = [

@@ -53,7 +53,6 @@ type Answered<'a> = (&'a str, &'a str, &'static str, &'a [&'a str], &'a [&'a str
 type Asked<'a> = (&'a str, String, &'a [&'a str], &'a [&'a str]);
 
 #[tokio::test]
-#[expect(clippy::too_many_lines, reason = "one row per rule")]
 async fn what_the_visitor_gets() {
     let get = format!("GET /static/a HTTP/1.1\r\n{H}\r\n");
     let head = format!("HEAD /static/a HTTP/1.1\r\n{H}\r\n");
@@ -201,7 +200,6 @@ async fn what_the_visitor_gets() {
 }
 
 #[tokio::test]
-#[expect(clippy::too_many_lines, reason = "one row per rule")]
 async fn what_the_site_receives() {
     let rows: [Asked<'_>; 11] = [
         (

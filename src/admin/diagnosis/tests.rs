@@ -88,7 +88,6 @@ impl World {
 type Case = (fn(&mut World), &'static [(&'static str, Severity)], &'static str);
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "a table")]
 fn each_trouble_has_its_name() {
     use Severity::{Critical, Notice, Warning};
     fn ends_in(days: u64) -> Vec<Certificate> {

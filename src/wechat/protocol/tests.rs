@@ -18,7 +18,6 @@ fn account(app_id: &str, secret: &str) -> Account {
 }
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "one row per vector")]
 fn authorize_urls() {
     use Scope::{Base, UserInfo};
     let cases = [
@@ -94,7 +93,6 @@ fn api_urls() {
 }
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "one row per answer")]
 fn grants() {
     let grant = |openid: &str, unionid: Option<&str>, scope, snapshot| {
         Ok((openid.to_owned(), unionid.map(str::to_owned), scope, snapshot))
