@@ -6,10 +6,10 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::HeaderValue;
-use wxgate::benching::Street;
+use wxgate::bench_support::BenchFixture;
 
 fn heads(c: &mut Criterion) {
-    let street = Street::new(1, 3);
+    let street = BenchFixture::new(1, 3);
     let head = street.head();
     c.bench_function("head: read", |b| b.iter(|| street.parse(black_box(&head))));
     let (request, host) = (street.parse(&head), HeaderValue::from_static("h5.example.com"));
@@ -23,7 +23,7 @@ fn heads(c: &mut Criterion) {
 }
 
 fn cookies(c: &mut Criterion) {
-    let street = Street::new(1, 3);
+    let street = BenchFixture::new(1, 3);
     let request = street.parse(&street.head());
     let headers = request.headers();
     assert!(street.remembered(headers) && street.verified(headers) && street.checked());
@@ -38,7 +38,7 @@ fn cookies(c: &mut Criterion) {
 
 fn routes(c: &mut Criterion) {
     for (sites, routes) in [(1, 3), (1, 20), (1000, 20)] {
-        let street = Street::new(sites, routes);
+        let street = BenchFixture::new(sites, routes);
         let host = street.host().to_owned();
         // Every route in turn: where in the list a path stands must not be what is measured.
         let paths: Vec<String> = (1..=routes).map(|n| format!("/part-{n}/orders")).collect();

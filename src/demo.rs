@@ -5,9 +5,9 @@ use std::{future::Future, io, net::SocketAddr, path::Path, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admin::{Admin, Board},
+    admin::{AdminServer, RuntimeStatus},
     clock,
-    config::{Config, File, Sources},
+    config::{Config, Environment, ReferencedFile},
     emulator::{self, Emulator},
     gateway::{AccessLog, Gateway},
     server::Server,
@@ -21,8 +21,8 @@ use site::SampleSite;
 pub struct Demo {
     server: Server,
     gateway: Arc<Gateway>,
-    admin: Admin,
-    board: Board,
+    admin: AdminServer,
+    board: RuntimeStatus,
     wechat: Emulator,
     site: SampleSite,
     addresses: Addresses,
@@ -61,7 +61,7 @@ impl Demo {
             addresses.gateway = tokio::net::TcpListener::bind(listen).await?.local_addr()?;
         }
         let text = configuration(&addresses);
-        let config = Config::parse("demo.toml", &text, &Nothing)
+        let config = Config::parse("demo.toml", &text, &EmptyEnvironment)
             .map_err(|complaints| complaints.render(false))?;
         let gateway = Arc::new(Gateway::new(config.gateway, clock::system, AccessLog::default())?);
         let server =
@@ -73,9 +73,9 @@ impl Demo {
                     None => error.to_string(),
                 }
             })?;
-        let board = Board::default();
-        board.accepted("demo.toml".into(), config.shown, Vec::new());
-        let admin = Admin::bind(config.admin, board.clone(), Arc::clone(&gateway)).await?;
+        let board = RuntimeStatus::default();
+        board.set_accepted("demo.toml".into(), config.shown, Vec::new());
+        let admin = AdminServer::bind(config.admin, board.clone(), Arc::clone(&gateway)).await?;
         Ok(Self { server, gateway, admin, board, wechat, site, addresses })
     }
 
@@ -158,14 +158,14 @@ prompt = "button"
 }
 
 /// The demo needs neither files nor environment.
-struct Nothing;
+struct EmptyEnvironment;
 
-impl Sources for Nothing {
+impl Environment for EmptyEnvironment {
     fn variable(&self, _name: &str) -> Result<String, String> {
         Err("is not set".to_owned())
     }
 
-    fn file(&self, _path: &Path) -> io::Result<File> {
+    fn file(&self, _path: &Path) -> io::Result<ReferencedFile> {
         Err(io::ErrorKind::NotFound.into())
     }
 

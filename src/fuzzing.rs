@@ -18,18 +18,18 @@ use url::Url;
 
 use crate::{
     auth::{
-        Keys, Known, Pending, ReturnTo, Session, Settings, SoFar, State, pending::StateError,
-        token::NONCE,
+        KeyRing, OAuthState, PartialLogin, PendingLogin, ReturnTo, Session, Settings,
+        VerifiedSession, pending::StateError, token::NONCE,
     },
     config::Config,
-    site::{Scope, Site},
-    trial::{self, NOW, SECRET, World},
-    wechat::protocol::{read_grant, read_profile},
-    wire::{
+    httputil::{
         Host, Path, cookie,
-        forwarded::{self, Trusted},
-        headers::{Reserved, Underscores},
+        forwarded::{self, TrustedProxies},
+        headers::{ReservedHeaders, UnderscorePolicy},
     },
+    site::{Scope, Site},
+    test_support::{self, FixedEnvironment, NOW, SECRET},
+    wechat::protocol::{read_grant, read_profile},
 };
 
 mod http1;
@@ -54,7 +54,7 @@ auth = "optional"
 
 fn config() -> &'static Config {
     static CONFIG_ONCE: OnceLock<Config> = OnceLock::new();
-    CONFIG_ONCE.get_or_init(|| trial::config(SITES))
+    CONFIG_ONCE.get_or_init(|| test_support::config(SITES))
 }
 
 fn site() -> &'static Site {
@@ -65,9 +65,9 @@ fn settings() -> &'static Settings {
     &config().gateway.session
 }
 
-fn keys() -> &'static Keys {
-    static KEYS: OnceLock<Keys> = OnceLock::new();
-    KEYS.get_or_init(trial::keys)
+fn keys() -> &'static KeyRing {
+    static KEYS: OnceLock<KeyRing> = OnceLock::new();
+    KEYS.get_or_init(test_support::keys)
 }
 
 /// Lines of a `Cookie` header, one per line of input.
@@ -96,7 +96,7 @@ pub fn cookie(data: &[u8]) {
     let names = &site().cookies;
     let _ = cookie::values(&headers, names.session()).count();
     let _ = names.flows(&headers).count();
-    let kept = names.withhold(&headers).map(|kept| HeaderValue::from_bytes(&kept).unwrap());
+    let kept = names.strip_own(&headers).map(|kept| HeaderValue::from_bytes(&kept).unwrap());
     let headers = kept.into_iter().map(|kept| (header::COOKIE, kept)).collect();
     assert_eq!(segments(&headers), theirs);
     assert_eq!(cookie::values(&headers, names.session()).count(), 0);
@@ -108,7 +108,7 @@ pub fn cookie(data: &[u8]) {
             answer.append(header::SET_COOKIE, value);
         }
     }
-    names.protect(&mut answer);
+    names.strip_reserved_set_cookie(&mut answer);
     for value in answer.get_all(header::SET_COOKIE) {
         let pair = value.as_bytes().split(|b| *b == b';').next().unwrap();
         assert!(!is_ours(&pair.to_vec()), "{value:?}");
@@ -119,32 +119,32 @@ pub fn cookie(data: &[u8]) {
 pub fn state(data: &[u8]) {
     let audience = site().public_url.as_str();
     let text = String::from_utf8_lossy(data);
-    let _ = State::site(&text);
-    if let Ok(state) = State::open(&text, keys(), audience, NOW) {
+    let _ = OAuthState::site(&text);
+    if let Ok(state) = OAuthState::open(&text, keys(), audience, NOW) {
         assert_eq!(state.seal(keys(), audience), text, "one state, one text");
     }
     if let Some((&[at, flip, restarts, scope], nonce)) = data.split_first_chunk::<4>() {
         let nonce = nonce.iter().fold(7_u128, |sum, b| sum.wrapping_mul(257) + u128::from(*b) % 7);
         let scope = if scope % 2 == 0 { Scope::Base } else { Scope::UserInfo };
-        let state = State { nonce, issued: NOW, restarts, scope };
+        let state = OAuthState { nonce, issued: NOW, restarts, scope };
         let sealed = state.seal(keys(), audience);
-        assert_eq!(State::open(&sealed, keys(), audience, NOW), Ok(state));
+        assert_eq!(OAuthState::open(&sealed, keys(), audience, NOW), Ok(state));
         let mut bytes = sealed.into_bytes();
         let at = usize::from(at) % bytes.len();
         bytes[at] ^= flip;
         if flip != 0 {
-            let opened = State::open(&String::from_utf8_lossy(&bytes), keys(), audience, NOW);
+            let opened = OAuthState::open(&String::from_utf8_lossy(&bytes), keys(), audience, NOW);
             assert_eq!(opened, Err(StateError::Forged));
         }
     }
-    let _ = Pending::open(data, keys(), audience, "/_wx");
+    let _ = PendingLogin::open(data, keys(), audience, "/_wx");
     if let Ok(sealed) = keys().seal(data, &format!("flow of {audience}"), [7; NONCE])
-        && let Some(pending) = Pending::open(sealed.as_bytes(), keys(), audience, "/_wx")
+        && let Some(pending) = PendingLogin::open(sealed.as_bytes(), keys(), audience, "/_wx")
     {
         stays(pending.return_to.as_str());
         let again = pending.seal(keys(), audience, [8; NONCE]).unwrap();
-        if again.len() <= crate::auth::token::LONGEST {
-            let opened = Pending::open(again.as_bytes(), keys(), audience, "/_wx");
+        if again.len() <= crate::auth::token::MAX_TOKEN_LEN {
+            let opened = PendingLogin::open(again.as_bytes(), keys(), audience, "/_wx");
             assert_eq!(opened, Some(pending));
         }
     }
@@ -186,9 +186,10 @@ pub fn forwarded(data: &[u8]) {
         }
     }
     let peer: IpAddr = [10, 0, 0, 1].into();
-    let nobody = Trusted::default();
+    let nobody = TrustedProxies::default();
     assert_eq!(nobody.client(peer, &headers), peer);
-    let ours = Trusted::new(vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()]);
+    let ours =
+        TrustedProxies::new(vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()]);
     let client = ours.client(peer, &headers);
     if !ours.includes(client) {
         assert_eq!(rightmost_stranger(&headers, &ours), Some(client), "{headers:?}");
@@ -204,7 +205,7 @@ pub fn forwarded(data: &[u8]) {
 }
 
 /// The first hop from the right that is none of ours, if it is an address.
-fn rightmost_stranger(headers: &HeaderMap, ours: &Trusted) -> Option<IpAddr> {
+fn rightmost_stranger(headers: &HeaderMap, ours: &TrustedProxies) -> Option<IpAddr> {
     let read = |hop: &str| -> Option<IpAddr> {
         let bracketed = || hop.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
         let with_port = || hop.parse().ok().map(|it: std::net::SocketAddr| it.ip());
@@ -220,7 +221,7 @@ fn rightmost_stranger(headers: &HeaderMap, ours: &Trusted) -> Option<IpAddr> {
 
 fn nothing_reserved_is_left(headers: &HeaderMap) {
     let custom = [HeaderName::from_static("remote-user")];
-    let reserved = Reserved::new(custom.iter(), Underscores::Pass);
+    let reserved = ReservedHeaders::new(custom.iter(), UnderscorePolicy::Pass);
     let ours = [forwarded::FOR, forwarded::PROTO, header::FORWARDED];
     for name in headers.keys().chain(&ours) {
         let folded = name.as_str().replace(|c: char| !c.is_ascii_alphanumeric(), "_");
@@ -288,14 +289,14 @@ pub fn jwt(data: &[u8]) {
     assert!(!good || NOW < session.exp);
     let _ = session.renewed(NOW, settings());
     let sealed = session.seal(keys()).unwrap();
-    if sealed.len() <= crate::auth::token::LONGEST {
+    if sealed.len() <= crate::auth::token::MAX_TOKEN_LEN {
         assert_eq!(Session::open(sealed.as_bytes(), keys()).as_ref(), Ok(&session));
     }
     introduces_in_visible_ascii(session);
 }
 
 fn introduces_in_visible_ascii(session: Session) {
-    for (name, value) in Known::new(session, site()).introduction {
+    for (name, value) in VerifiedSession::new(session, site()).identity_headers {
         assert!(value.as_bytes().iter().all(u8::is_ascii_graphic), "{name}: {value:?}");
         assert!(!value.is_empty() || name == "x-wechat-nickname" || name == "x-nick", "{name}");
     }
@@ -304,7 +305,7 @@ fn introduces_in_visible_ascii(session: Session) {
 /// A configuration file.
 pub fn configuration(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let complaints = match Config::parse("config.toml", text, &World) {
+    let complaints = match Config::parse("config.toml", text, &FixedEnvironment) {
         Ok(config) => config.warnings,
         Err(complaints) => {
             assert!(!complaints.to_string().is_empty());
@@ -324,7 +325,7 @@ pub fn wechat(data: &[u8]) {
     let grant = match read_grant(data) {
         Ok(grant) => grant,
         Err(refusal) => {
-            let _ = (refusal.fault(), refusal.remedy(), refusal.wants_refresh());
+            let _ = (refusal.class(), refusal.remedy(), refusal.invalidates_access_token());
             assert!(!refusal.to_string().chars().any(char::is_control), "{refusal:?}");
             return;
         }
@@ -333,10 +334,10 @@ pub fn wechat(data: &[u8]) {
     assert!(grant.openid.bytes().all(|b| b.is_ascii_graphic()));
     let identity = grant.identity(read_profile(data).unwrap_or_default());
     let app_id = site().account.app_id.clone();
-    let login = SoFar { identity, app_id, also: [].into() };
-    let session = Session::begin(site(), login, 7, NOW, settings());
+    let login = PartialLogin { identity, app_id, also: [].into() };
+    let session = Session::issue(site(), login, 7, NOW, settings());
     let sealed = session.seal(keys()).unwrap();
-    assert!(sealed.len() <= crate::auth::token::LONGEST, "{} bytes", sealed.len());
+    assert!(sealed.len() <= crate::auth::token::MAX_TOKEN_LEN, "{} bytes", sealed.len());
     assert_eq!(Session::open(sealed.as_bytes(), keys()).as_ref(), Ok(&session));
     introduces_in_visible_ascii(session);
 }

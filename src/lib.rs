@@ -1,74 +1,74 @@
 //! An authentication gateway in front of WeChat H5 sites.
 //!
-//! A visitor arrives inside WeChat. If the page they ask for needs to know who they are, they
-//! take one trip through WeChat's OAuth page and come back with a signed session cookie. From
-//! then on each request is passed to the site behind us, with their identity in its headers.
+//! A visitor opens a page inside WeChat. If the page requires a login, the gateway redirects the
+//! visitor to WeChat's authorization page, exchanges the code that comes back and sets a signed
+//! session cookie. Every later request is forwarded to the site with identity headers.
 //!
-//! # The house
+//! # Modules
 //!
-//! One room per module, listed from the street down to the cellar. **Imports only ever point
-//! down this list.** `tests/layers.rs` holds us to it.
+//! The modules form layers, highest first. **A module imports only modules below it in this list**;
+//! `tests/architecture.rs` holds that.
 //!
-//! | room         | owns                                                  | I/O                |
-//! |--------------|-------------------------------------------------------|--------------------|
-//! | `benching`   | what `benches/` measures; in no other build           | none               |
-//! | `fuzzing`    | what `fuzz/` calls, and a test; in no other build     | none               |
-//! | `trial`      | what these two try things with; in no other build     | none               |
-//! | [`cli`]      | the commands, signals, exit codes                     | process            |
-//! | [`demo`]     | gateway, emulated WeChat and a sample site, together  | starts the others  |
-//! | [`emulator`] | the emulated WeChat: pages, API, faults               | sockets in         |
-//! | [`config`]   | `config.toml` → the settings each room declares       | one file           |
-//! | [`server`]   | listeners, threads, TLS, connections, draining        | sockets in         |
-//! | [`admin`]    | the other listener: health, metrics, the status page  | sockets in         |
-//! | [`gateway`]  | one request from door to door; the login; our pages   | joins the others   |
-//! | [`acme`]     | certificates ordered from an authority, and renewed   | sockets out, files |
-//! | [`wechat`]   | WeChat's OAuth API                                    | sockets out        |
-//! | [`upstream`] | the sites behind us: pools, forwarding, tunnels       | sockets out        |
-//! | [`http1`]    | HTTP/1.1 on sockets: strict heads, framed bodies          | sockets            |
-//! | [`store`]    | what replicas share: codes, tokens, ended sessions    | one file, or Redis |
-//! | [`traces`]   | spans of requests on their way to a collector         | sockets out        |
-//! | [`metrics`]  | what is counted                                       | memory             |
-//! | [`logs`]     | lines and their levels; the trail of what was decided | stdout             |
-//! | [`auth`]     | sessions, logins, and who may pass                    | none               |
-//! | [`site`]     | which site, which route, what it asks for             | none               |
-//! | [`wire`]     | HTTP manners: hosts, paths, headers, cookies          | none               |
-//! | [`clock`]    | the time                                              | reads the clock    |
-//! | [`causes`]   | an error and everything behind it, in one line        | none               |
-//! | [`secret`]   | strings that never reach a log                        | none               |
-//! | [`left_out`] | what a measurement does not record; elsewhere nothing | none               |
+//! | module             | what it is for                                                  | I/O                |
+//! |--------------------|-----------------------------------------------------------------|--------------------|
+//! | `bench_support`    | fixtures of `benches/`; in no other build                       | none               |
+//! | `fuzzing`          | entry points of `fuzz/`, also run by a test; in no other build  | none               |
+//! | `test_support`     | fixtures that these two and the unit tests share                | none               |
+//! | [`cli`]            | commands, signals, exit codes                                   | process            |
+//! | [`demo`]           | gateway, emulated WeChat and a sample site in one process       | starts the others  |
+//! | [`emulator`]       | the emulated WeChat: pages, API, fault injection                | sockets in         |
+//! | [`config`]         | `config.toml` to the settings that each module declares         | one file           |
+//! | [`server`]         | listeners, threads, TLS, connections, drain                     | sockets in         |
+//! | [`admin`]          | the admin listener: health, metrics, status page                | sockets in         |
+//! | [`gateway`]        | one request from its head to its response; the login; our pages | uses the others    |
+//! | [`acme`]           | certificates ordered from a CA, and renewed                     | sockets out, files |
+//! | [`wechat`]         | client of WeChat's OAuth API                                    | sockets out        |
+//! | [`upstream`]       | client of the sites: load balancer, pools, forwarding, tunnels  | sockets out        |
+//! | [`http1`]          | HTTP/1.1 on sockets: strict parser, body framing, splice        | sockets            |
+//! | [`store`]          | what replicas share: codes, tokens, revocations                 | one file, or Redis |
+//! | [`traces`]         | spans and their exporter                                        | sockets out        |
+//! | [`metrics`]        | counters, gauges, histograms, health of components              | memory             |
+//! | [`logs`]           | log levels and formats; the audit log                           | stdout             |
+//! | [`auth`]           | sessions, pending logins, the access decision                   | none               |
+//! | [`site`]           | sites, routes and what they require                             | none               |
+//! | [`httputil`]       | hosts, paths, headers, cookies, forwarding                      | none               |
+//! | [`clock`]          | the time                                                        | reads the clock    |
+//! | [`error_chain`]    | an error and its causes in one line                             | none               |
+//! | [`secret`]         | strings that never reach a log                                  | none               |
+//! | [`bench_toggles`]  | what a measuring build leaves out                               | none               |
 //!
 //! # One request
 //!
 //! ```text
-//! TcpStream            server/http1.rs       handshake, parse           → Request + Peer
+//! TcpStream                server/http1.rs          parse the head                 → ParsedRequest, Peer
 //!    │
-//! Worker::handle       gateway/mod.rs        opens the access-log line; whatever happens, answers
-//!    │  receive        wire::Host, site      which site, which route    → Arrival
-//!    │  recognise      gateway/recognise.rs  cookie → known visitor     → Visit
-//! auth::decide         auth/mod.rs  PURE     the only place that judges → Decision
-//!    ├─ Pass           upstream/             hygiene, introduce, stream both ways
-//!    ├─ Login          gateway/login/        pending login → cookie + state → 302 to WeChat
-//!    └─ Refuse …       gateway/reply.rs      a page, or 401 for scripts
+//! RequestHandler::handle   gateway/mod.rs           open the access log entry, always respond
+//!    │  resolve            gateway/context.rs       host, site, route, client      → RequestContext
+//!    │  authenticate       gateway/authenticate.rs  cookie → verified session      → AccessRequest
+//! auth::decide             auth/mod.rs              pure; nothing else decides     → Decision
+//!    ├─ Forward…           upstream/                strip headers, add identity, stream both ways
+//!    ├─ Login              gateway/login/           pending login → cookie + state → 302 to WeChat
+//!    └─ Unauthorized …     gateway/reply.rs         a page, or 401 JSON for scripts
 //! ```
 //!
-//! A request for the code broker's host and prefix turns off before all that: `gateway/broker.rs`
-//! has its paths, `site/broker.rs` says who may be sent where, `wire/link.rs` what an address is.
+//! Requests for the code broker's host and prefix branch off before that: `gateway/broker.rs` has its
+//! endpoints, `site/broker.rs` its clients and return addresses, `httputil/url.rs` parses URLs.
 //!
-//! What ends on one replica ends on all: `gateway/feed.rs` follows the store's log of ended sessions
-//! from a task of its own, and requests look at the snapshot it keeps.
+//! A revocation on one replica reaches all of them: `gateway/revocation_sync.rs` follows the store's
+//! revocation log in a task of its own, and requests read the snapshot that it keeps.
 //!
 //! Each thread owns a runtime, its listeners, its upstream connections and its cache of verified
-//! cookies. Threads share nothing on this path but read-only snapshots, and the atomics that say how
-//! the servers behind us are (`upstream/backend.rs`).
+//! cookies. On the request path threads share only read-only snapshots, counters, and the atomics
+//! that hold the health of upstream servers (`upstream/backend.rs`).
 
 #[cfg(feature = "benching")]
 #[doc(hidden)]
-pub mod benching;
+pub mod bench_support;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
 #[cfg(any(feature = "benching", fuzzing, test))]
-mod trial;
+mod test_support;
 pub mod cli;
 pub mod demo;
 pub mod emulator;
@@ -86,8 +86,8 @@ mod metrics;
 pub mod logs;
 mod auth;
 mod site;
-mod wire;
+mod httputil;
 pub mod clock;
-mod causes;
+mod error_chain;
 mod secret;
-mod left_out;
+mod bench_toggles;

@@ -17,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use wxgate::config::{Config, File, Sources};
+use wxgate::config::{Config, Environment, ReferencedFile};
 
 /// A world with a few secrets and files in it.
 struct World {
@@ -55,19 +55,19 @@ fn world() -> World {
     World { variables: variables.into(), files: files.into() }
 }
 
-impl Sources for World {
+impl Environment for World {
     fn variable(&self, name: &str) -> Result<String, String> {
         let found = self.variables.get(name).map(|text| (*text).to_owned());
         found.ok_or_else(|| "is not set".to_owned())
     }
 
-    fn file(&self, path: &Path) -> io::Result<File> {
+    fn file(&self, path: &Path) -> io::Result<ReferencedFile> {
         if path.ends_with("secrets/closed") {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         let (content, open_to_all) =
             self.files.get(path.to_str().unwrap()).ok_or(io::Error::from_raw_os_error(2))?;
-        Ok(File { content: content.to_vec().into(), open_to_all: *open_to_all })
+        Ok(ReferencedFile { content: content.to_vec().into(), open_to_all: *open_to_all })
     }
 
     fn is_folder(&self, path: &Path) -> bool {

@@ -125,9 +125,12 @@ fn run(page: &str) {
     let path =
         format!("{}:{}:{}", program.display(), std::env::var("PATH").unwrap(), tools.display());
     fs::write(folder.path().join(".page"), script(&steps)).unwrap();
-    // A process namespace too: whatever a page starts ends with it.
+    // A process namespace too: whatever a page starts ends with it. Root needs no user namespace, in
+    // which nginx could not give its folders to its own user.
+    let is_root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout == b"0\n");
     let output = Command::new("unshare")
-        .args(["--map-root-user", "--net", "--pid", "--fork", "--kill-child", "timeout", PATIENCE])
+        .args(if is_root { None } else { Some("--map-root-user") })
+        .args(["--net", "--pid", "--fork", "--kill-child", "timeout", PATIENCE])
         .args(["bash", "-c", "ip link set lo up && bash .page; code=$?; exit $code"])
         .current_dir(folder.path())
         .env("PATH", path)

@@ -5,10 +5,10 @@ use instant_acme::{Account, AccountCredentials, ExternalAccountKey, NewAccount};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{Settings, Trouble, client::Client, disk::Disk};
+use super::{OrderError, Settings, client::AcmeClient, storage::CertificateStorage};
 
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct StoredAccount {
     /// Whom the authority was told to write to.
     contact: Vec<String>,
     credentials: AccountCredentials,
@@ -21,7 +21,11 @@ pub fn mac_key(text: &str) -> Option<Vec<u8>> {
 }
 
 /// The account that is kept, or a new one.
-pub async fn open(settings: &Settings, disk: &Disk, client: &Client) -> Result<Account, Trouble> {
+pub async fn open(
+    settings: &Settings,
+    disk: &CertificateStorage,
+    client: &AcmeClient,
+) -> Result<Account, OrderError> {
     if let Some(account) = known(settings, disk, client).await? {
         return Ok(account);
     }
@@ -39,7 +43,7 @@ pub async fn open(settings: &Settings, disk: &Disk, client: &Client) -> Result<A
     let (account, credentials) =
         builder.create(&new, settings.directory.clone(), customer.as_ref()).await?;
     keep(disk, settings, credentials)?;
-    tracing::info!(account = account.id(), "an account at the authority was made");
+    tracing::info!(account = account.id(), "ACME account created");
     Ok(account)
 }
 
@@ -47,10 +51,11 @@ pub async fn open(settings: &Settings, disk: &Disk, client: &Client) -> Result<A
 /// authority is told.
 pub async fn known(
     settings: &Settings,
-    disk: &Disk,
-    client: &Client,
-) -> Result<Option<Account>, Trouble> {
-    let Some(kept) = disk.account().and_then(|json| serde_json::from_slice::<Kept>(&json).ok())
+    disk: &CertificateStorage,
+    client: &AcmeClient,
+) -> Result<Option<Account>, OrderError> {
+    let Some(kept) =
+        disk.account().and_then(|json| serde_json::from_slice::<StoredAccount>(&json).ok())
     else {
         return Ok(None);
     };
@@ -68,10 +73,14 @@ pub async fn known(
     Ok(Some(account))
 }
 
-fn keep(disk: &Disk, settings: &Settings, credentials: AccountCredentials) -> Result<(), Trouble> {
-    let kept = Kept { contact: settings.contact.clone(), credentials };
-    let json = serde_json::to_vec(&kept).map_err(|error| Trouble::Authority(error.into()))?;
-    Ok(disk.keep_account(&Zeroizing::new(json))?)
+fn keep(
+    disk: &CertificateStorage,
+    settings: &Settings,
+    credentials: AccountCredentials,
+) -> Result<(), OrderError> {
+    let kept = StoredAccount { contact: settings.contact.clone(), credentials };
+    let json = serde_json::to_vec(&kept).map_err(|error| OrderError::Authority(error.into()))?;
+    Ok(disk.save_account(&Zeroizing::new(json))?)
 }
 
 #[cfg(test)]

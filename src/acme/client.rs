@@ -21,8 +21,8 @@ use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use rustls::ClientConfig;
 
 use crate::{
-    causes,
     clock::{self, Timestamp},
+    error_chain,
 };
 
 /// How long a connection, and then an answer, may take.
@@ -33,13 +33,13 @@ const LARGEST: usize = 1024 * 1024;
 
 /// A client for one authority. Clones are the same client.
 #[derive(Clone)]
-pub struct Client {
+pub struct AcmeClient {
     inner: reqwest::Client,
     /// Seconds that the last refusal asked us to wait; zero is none.
     wait: Arc<AtomicU64>,
 }
 
-impl Client {
+impl AcmeClient {
     /// Believes whom this configuration believes.
     pub fn new(tls: &ClientConfig) -> Result<Self, reqwest::Error> {
         let mut tls = ClientConfig::clone(tls);
@@ -56,14 +56,14 @@ impl Client {
     }
 
     /// How long a refusal since the last question asked us to wait.
-    pub fn asked_to_wait(&self) -> Option<Duration> {
+    pub fn retry_after(&self) -> Option<Duration> {
         let seconds = self.wait.swap(0, Ordering::Relaxed);
         (seconds > 0).then(|| Duration::from_secs(seconds))
     }
 
     /// Asks, and reads the answer to its end.
     pub async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, String> {
-        let told = |error: reqwest::Error| causes::line(&error.without_url());
+        let told = |error: reqwest::Error| error_chain::line(&error.without_url());
         let request = reqwest::Request::try_from(request).map_err(told)?;
         let host = request.url().host_str().unwrap_or_default().to_owned();
         let told = |error| format!("{host} does not answer: {}", told(error));
@@ -98,7 +98,7 @@ fn seconds(value: &str, now: Timestamp) -> Option<u64> {
     value.trim().parse().ok().or_else(date)
 }
 
-impl HttpClient for Client {
+impl HttpClient for AcmeClient {
     fn request(
         &self,
         request: Request<BodyWrapper<Bytes>>,

@@ -16,23 +16,23 @@ use std::{io, path::PathBuf};
 
 use instant_acme::Problem;
 
-use crate::{auth::KeySettings, secret::Secret, site::Credentials, store::Away};
+use crate::{auth::KeySettings, secret::Secret, site::UpstreamTls, store::StoreUnavailable};
 
 mod account;
 pub mod client;
-mod disk;
-mod house;
-mod keeper;
-mod leaf;
+mod storage;
+mod manager;
+mod handle;
+mod certificate_info;
 mod order;
-mod plan;
-mod shared;
-mod shelf;
+mod schedule;
+mod shared_state;
+mod certificates;
 
 pub use account::mac_key;
-pub use keeper::{Around, Keeper};
-pub use leaf::{Leaf, names};
-pub use shelf::Shelf;
+pub use certificate_info::{CertificateInfo, names};
+pub use certificates::CertificateSet;
+pub use handle::{ManagerContext, ManagerHandle};
 
 /// The protocol of a challenge, which nothing else is spoken under (RFC 8737, section 6.2).
 pub const PROTOCOL: &[u8] = b"acme-tls/1";
@@ -45,11 +45,11 @@ pub struct Settings {
     /// Whom the authority may write to, as URLs.
     pub contact: Vec<String>,
     /// By what the authority knows us, where it has its customers' names already.
-    pub customer: Option<Customer>,
+    pub customer: Option<ExternalAccountBinding>,
     /// Where the authority begins.
     pub directory: String,
     /// Whom we believe to be it.
-    pub believes: Credentials,
+    pub believes: UpstreamTls,
     /// The folder where keys and certificates are kept.
     pub storage: PathBuf,
     /// What seals that which replicas share; nothing where there are none.
@@ -58,7 +58,7 @@ pub struct Settings {
 
 /// A customer of an authority (RFC 8555, section 7.3.4).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Customer {
+pub struct ExternalAccountBinding {
     /// Its word for them.
     pub kid: String,
     /// The key that goes with it, in base64 as the authority gives it out.
@@ -68,16 +68,16 @@ pub struct Customer {
 /// The folder, or a file in it, cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot use {0}, which [server.acme] keeps its keys in")]
-pub struct Error(PathBuf, #[source] io::Error);
+pub struct StorageError(PathBuf, #[source] io::Error);
 
-/// Why no certificate came.
+/// Why certificate order failed.
 #[derive(Debug, thiserror::Error)]
-pub enum Trouble {
+pub enum OrderError {
     /// TLS could not be set up for calls to the authority.
     #[error("cannot set up the client for the authority")]
     Client(#[from] reqwest::Error),
     /// The authority answered, and the answer was no.
-    #[error("the authority says: {}", said(.0))]
+    #[error("CA returned a problem: {}", said(.0))]
     Refused(Box<Problem>),
     /// It did not answer, or nothing that makes sense.
     #[error("{0}")]
@@ -86,35 +86,35 @@ pub enum Trouble {
     #[error("the authority offers no tls-alpn-01 for this name")]
     NoChallenge,
     /// It gave no reason.
-    #[error("the authority has given the order up")]
+    #[error("CA marked the order invalid")]
     Invalid,
     /// A digest is not what RFC 8737 says.
     #[error("the digest of the challenge has a wrong length")]
     Digest,
     /// The answer to a challenge could not be made.
-    #[error("cannot make the answer to the challenge")]
+    #[error("cannot create challenge certificate")]
     Proof(#[from] rcgen::Error),
     /// What came cannot be read.
-    #[error("what came is no certificate in PEM")]
+    #[error("CA response is not a PEM certificate")]
     NoCertificate,
     /// What came does not fit.
     #[error("cannot use the certificate that came")]
     Unusable(#[source] rustls::Error),
     /// What came is for others, or over.
-    #[error("the certificate that came is for another name, or for another time")]
+    #[error("issued certificate has the wrong name or validity")]
     Wrong,
     /// It could not be kept.
     #[error(transparent)]
-    Disk(#[from] Error),
+    Disk(#[from] StorageError),
     /// The other replicas could not be told of it.
     #[error(transparent)]
-    Store(#[from] Away),
+    Store(#[from] StoreUnavailable),
     /// It took too long.
-    #[error("the authority came to no end in {0} s")]
+    #[error("order not completed within {0} s")]
     Late(u64),
 }
 
-impl Trouble {
+impl OrderError {
     /// The authority's word for it.
     fn problem(&self) -> Option<&str> {
         let Self::Refused(problem) = self else { return None };
@@ -122,7 +122,7 @@ impl Trouble {
     }
 }
 
-impl From<instant_acme::Error> for Trouble {
+impl From<instant_acme::Error> for OrderError {
     fn from(error: instant_acme::Error) -> Self {
         if let instant_acme::Error::Api(problem) = error {
             return Self::Refused(Box::new(problem));

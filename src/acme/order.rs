@@ -14,11 +14,11 @@ use rustls::{
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::{Trouble, leaf::Leaf, shared::Stage};
+use super::{OrderError, certificate_info::CertificateInfo, shared_state::ChallengeResponder};
 use crate::clock;
 
 /// How long an authority may think before each of the two answers that it takes its time for.
-const PATIENCE: RetryPolicy = RetryPolicy::new()
+const POLL_POLICY: RetryPolicy = RetryPolicy::new()
     .initial_delay(Duration::from_millis(250))
     .backoff(1.5)
     .timeout(Duration::from_secs(90));
@@ -27,35 +27,35 @@ const DEADLINE: Duration = Duration::from_mins(4);
 
 /// A certificate with its key.
 #[derive(Clone, Debug)]
-pub struct Made {
+pub struct IssuedCertificate {
     /// As it is shown.
     pub certified: Arc<CertifiedKey>,
     /// What it says of itself.
-    pub leaf: Leaf,
+    pub leaf: CertificateInfo,
 }
 
 /// Orders a certificate for a name. What comes back is PEM with the key in it, and the same read.
-pub async fn place(
+pub async fn place_order(
     account: &Account,
     name: &str,
-    replaces: Option<&Made>,
-    stage: Stage<'_>,
-) -> Result<(Zeroizing<String>, Made), Trouble> {
+    replaces: Option<&IssuedCertificate>,
+    stage: ChallengeResponder<'_>,
+) -> Result<(Zeroizing<String>, IssuedCertificate), OrderError> {
     let all = async {
         let identifiers = [Identifier::Dns(name.to_owned())];
         let mut order = open(account, &identifiers, replaces).await?;
         prove(&mut order, name, stage).await?;
         // A key of its own for each certificate, made by the library: P-256.
         let key = Zeroizing::new(order.finalize().await?);
-        let chain = order.poll_certificate(&PATIENCE).await?;
+        let chain = order.poll_certificate(&POLL_POLICY).await?;
         let pem = Zeroizing::new(format!("{}\n{}", chain.trim_end(), *key));
         let made = read(pem.as_bytes(), name)?;
         if made.leaf.expires <= clock::system() {
-            return Err(Trouble::Wrong);
+            return Err(OrderError::Wrong);
         }
         Ok((pem, made))
     };
-    timeout(DEADLINE, all).await.unwrap_or(Err(Trouble::Late(DEADLINE.as_secs())))
+    timeout(DEADLINE, all).await.unwrap_or(Err(OrderError::Late(DEADLINE.as_secs())))
 }
 
 /// Says which certificate shall be replaced, which spares it limits; where the authority cannot make
@@ -63,15 +63,15 @@ pub async fn place(
 async fn open(
     account: &Account,
     identifiers: &[Identifier],
-    replaces: Option<&Made>,
-) -> Result<Order, Trouble> {
+    replaces: Option<&IssuedCertificate>,
+) -> Result<Order, OrderError> {
     if let Some(id) = replaces.and_then(identifier) {
         match account.new_order(&NewOrder::new(identifiers).replaces(id)).await {
             Ok(order) => return Ok(order),
             Err(instant_acme::Error::Api(problem)) if !is_about_the_old(&problem) => {
                 return Err(instant_acme::Error::Api(problem).into());
             }
-            Err(error) => tracing::debug!(%error, "ordered without the word what it replaces"),
+            Err(error) => tracing::debug!(%error, "order sent without `replaces`"),
         }
     }
     Ok(account.new_order(&NewOrder::new(identifiers)).await?)
@@ -84,12 +84,16 @@ fn is_about_the_old(problem: &instant_acme::Problem) -> bool {
 }
 
 /// What the authority calls a certificate (RFC 9773, section 4.1).
-pub fn identifier(made: &Made) -> Option<CertificateIdentifier<'_>> {
+pub fn identifier(made: &IssuedCertificate) -> Option<CertificateIdentifier<'_>> {
     CertificateIdentifier::try_from(made.certified.cert.first()?).ok()
 }
 
 /// Shows that the name is ours.
-async fn prove(order: &mut Order, name: &str, stage: Stage<'_>) -> Result<(), Trouble> {
+async fn prove(
+    order: &mut Order,
+    name: &str,
+    stage: ChallengeResponder<'_>,
+) -> Result<(), OrderError> {
     let mut answered = None;
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
@@ -99,12 +103,12 @@ async fn prove(order: &mut Order, name: &str, stage: Stage<'_>) -> Result<(), Tr
             continue;
         }
         let challenge = authorization.challenge(ChallengeType::TlsAlpn01);
-        let mut challenge = challenge.ok_or(Trouble::NoChallenge)?;
+        let mut challenge = challenge.ok_or(OrderError::NoChallenge)?;
         let digest = challenge.key_authorization().digest();
         answered = Some(stage.answer(name, digest.as_ref()).await?);
         challenge.set_ready().await?;
     }
-    let ready = order.poll_ready(&PATIENCE).await;
+    let ready = order.poll_ready(&POLL_POLICY).await;
     if answered.is_some() {
         stage.done().await;
     }
@@ -118,33 +122,33 @@ async fn prove(order: &mut Order, name: &str, stage: Stage<'_>) -> Result<(), Tr
 }
 
 /// Why the authority is not convinced: it says so at the challenge.
-async fn reason(order: &mut Order) -> Trouble {
+async fn reason(order: &mut Order) -> OrderError {
     let mut authorizations = order.authorizations();
     while let Some(Ok(mut authorization)) = authorizations.next().await {
         let Ok(state) = authorization.refresh().await else { continue };
         let error = state.challenges.iter().find_map(|it| it.error.clone());
         if let Some(problem) = error {
-            return Trouble::Refused(Box::new(problem));
+            return OrderError::Refused(Box::new(problem));
         }
     }
     match order.state().error.clone() {
-        Some(problem) => Trouble::Refused(Box::new(problem)),
-        None => Trouble::Invalid,
+        Some(problem) => OrderError::Refused(Box::new(problem)),
+        None => OrderError::Invalid,
     }
 }
 
 /// Reads a certificate with its key, which must be for this name.
-pub fn read(pem: &[u8], name: &str) -> Result<Made, Trouble> {
+pub fn read(pem: &[u8], name: &str) -> Result<IssuedCertificate, OrderError> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let chain = chain.map_err(|_| Trouble::NoCertificate)?;
-    let key = PrivateKeyDer::from_pem_slice(pem).map_err(|_| Trouble::NoCertificate)?;
+    let chain = chain.map_err(|_| OrderError::NoCertificate)?;
+    let key = PrivateKeyDer::from_pem_slice(pem).map_err(|_| OrderError::NoCertificate)?;
     let certified =
-        CertifiedKey::from_der(chain, key, &default_provider()).map_err(Trouble::Unusable)?;
-    let leaf = Leaf::of(&certified).ok_or(Trouble::NoCertificate)?;
+        CertifiedKey::from_der(chain, key, &default_provider()).map_err(OrderError::Unusable)?;
+    let leaf = CertificateInfo::of(&certified).ok_or(OrderError::NoCertificate)?;
     if !leaf.names.iter().any(|it| it == name) {
-        return Err(Trouble::Wrong);
+        return Err(OrderError::Wrong);
     }
-    Ok(Made { certified: Arc::new(certified), leaf })
+    Ok(IssuedCertificate { certified: Arc::new(certified), leaf })
 }
 
 #[cfg(test)]

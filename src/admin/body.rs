@@ -13,14 +13,14 @@ use http_body_util::Full;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 /// The body of an answer.
-pub enum Body {
+pub enum AdminBody {
     /// Complete already.
     Whole(Full<Bytes>),
     /// Goes on for as long as somebody looks.
-    Events(Events),
+    Events(EventStream),
 }
 
-impl Body {
+impl AdminBody {
     /// A complete body.
     pub fn whole(bytes: impl Into<Bytes>) -> Self {
         Self::Whole(Full::new(bytes.into()))
@@ -31,13 +31,13 @@ type Next = Pin<Box<dyn Future<Output = Option<(watch::Receiver<Bytes>, Bytes)>>
 
 /// What is new, whenever something is. Who reads slowly misses what lies in between: nothing
 /// piles up for anybody.
-pub struct Events {
+pub struct EventStream {
     next: Next,
     /// One of the few that there are.
     _place: OwnedSemaphorePermit,
 }
 
-impl Events {
+impl EventStream {
     /// What stands there now, and then each change.
     pub fn new(mut news: watch::Receiver<Bytes>, place: OwnedSemaphorePermit) -> Self {
         news.mark_changed();
@@ -51,7 +51,7 @@ async fn next(mut news: watch::Receiver<Bytes>) -> Option<(watch::Receiver<Bytes
     Some((news, event))
 }
 
-impl HttpBody for Body {
+impl HttpBody for AdminBody {
     type Data = Bytes;
     type Error = Infallible;
 

@@ -14,31 +14,33 @@ use tokio::{
 };
 
 use crate::{
-    gateway::{Gateway, Standing},
+    gateway::{Gateway, RevocationStatus},
+    httputil::Host,
     metrics::Metrics,
-    wire::Host,
 };
 
-mod board;
+mod runtime_status;
 mod body;
 mod diagnosis;
-mod observer;
+mod recent_activity;
 mod page;
-mod program;
-mod snapshot;
+mod api;
+mod status_view;
 
-pub use board::{Board, Certificate, Group, Key, Shown};
+pub use runtime_status::{
+    CertificateView, ConfigView, ConfigViewEntry, ConfigViewTable, RuntimeStatus,
+};
 
-use body::{Body, Events};
+use body::{AdminBody, EventStream};
 
 /// How long a client of this listener may be quiet.
-const PATIENCE: Duration = Duration::from_secs(10);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may stay, busy or not: one whose client has vanished goes some time.
-const LONGEST: Duration = Duration::from_hours(1);
+const MAX_CONNECTION_AGE: Duration = Duration::from_hours(1);
 /// Connections held at once, and how many of them may look at the page: whoever can reach this
 /// listener shall not be able to fill our memory.
 const CONNECTIONS: usize = 256;
-const LOOKING: usize = 32;
+const MAX_EVENT_STREAMS: usize = 32;
 
 /// Where it listens.
 #[derive(Clone, Debug)]
@@ -50,27 +52,32 @@ pub struct Settings {
 }
 
 /// A bound listener, not yet accepting.
-pub struct Admin {
+pub struct AdminServer {
     listener: TcpListener,
-    desk: Arc<Desk>,
+    desk: Arc<AdminState>,
 }
 
 /// What every connection shares.
-struct Desk {
+struct AdminState {
     hosts: Vec<Host>,
-    board: Board,
+    board: RuntimeStatus,
     gateway: Arc<Gateway>,
     /// What the page shows, as an event.
     news: watch::Sender<Bytes>,
     looking: Arc<Semaphore>,
 }
 
-impl Admin {
+impl AdminServer {
     /// Takes the address.
-    pub async fn bind(settings: Settings, board: Board, gateway: Arc<Gateway>) -> io::Result<Self> {
+    pub async fn bind(
+        settings: Settings,
+        board: RuntimeStatus,
+        gateway: Arc<Gateway>,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind(settings.listen).await?;
-        let (news, looking) = (watch::Sender::default(), Arc::new(Semaphore::new(LOOKING)));
-        let desk = Desk { hosts: settings.hosts, board, gateway, news, looking };
+        let (news, looking) =
+            (watch::Sender::default(), Arc::new(Semaphore::new(MAX_EVENT_STREAMS)));
+        let desk = AdminState { hosts: settings.hosts, board, gateway, news, looking };
         Ok(Self { listener, desk: Arc::new(desk) })
     }
 
@@ -86,7 +93,7 @@ impl Admin {
         let (gateway, board) = (Arc::clone(&desk.gateway), desk.board.clone());
         tokio::select! {
             () = self.accept() => (),
-            () = observer::observe(gateway, board, desk.news.clone()) => (),
+            () = recent_activity::sample_periodically(gateway, board, desk.news.clone()) => (),
             () = stop => (),
         }
     }
@@ -105,21 +112,21 @@ impl Admin {
                 async move { Ok::<_, Infallible>(desk.handle(request).await) }
             });
             let mut http = http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+            http.timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT);
             let connection = http.serve_connection(TokioIo::new(stream), service);
             tokio::spawn(async move {
-                let _ = timeout(LONGEST, connection).await;
+                let _ = timeout(MAX_CONNECTION_AGE, connection).await;
                 drop(place);
             });
         }
     }
 }
 
-impl Desk {
-    async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
+impl AdminState {
+    async fn handle(&self, request: Request<Incoming>) -> Response<AdminBody> {
         let mut response = match request.uri().path() {
-            program::REVOCATIONS => program::revoke(request, &self.gateway).await,
-            program::LOG => program::log(request, &self.board, &self.gateway).await,
+            api::REVOCATIONS => api::revoke(request, &self.gateway).await,
+            api::LOG => api::log(request, &self.board, &self.gateway).await,
             "/" | "/events" | "/status.json" | "/config" | "/config.json" => {
                 self.for_people(&request)
             }
@@ -130,16 +137,16 @@ impl Desk {
     }
 
     /// Health and metrics: exact paths and methods only, so that nothing else can pass for them.
-    fn for_machines<B>(&self, request: &Request<B>) -> Response<Body> {
-        let (standing, metrics) = (self.gateway.standing(), self.gateway.metrics());
+    fn for_machines<B>(&self, request: &Request<B>) -> Response<AdminBody> {
+        let (standing, metrics) = (self.gateway.status(), self.gateway.metrics());
         metrics.news(standing.age);
         let ready = self.board.is_ready().then_some(standing);
-        answer(request, (ready, &snapshot::servers(&self.gateway)), metrics)
+        answer(request, (ready, &status_view::servers(&self.gateway)), metrics)
     }
 
     /// The page and what it asks for. A page of somebody else's, whose name they let point at this
     /// address (DNS rebinding), is not shown ours: the browser says which name it believes in.
-    fn for_people<B>(&self, request: &Request<B>) -> Response<Body> {
+    fn for_people<B>(&self, request: &Request<B>) -> Response<AdminBody> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return say(StatusCode::METHOD_NOT_ALLOWED, "GET only\n".to_owned());
         }
@@ -151,7 +158,8 @@ impl Desk {
             "/events" => self.events(),
             "/config" => say(StatusCode::OK, self.board.file().shown.text),
             "/config.json" => {
-                let shown = Body::whole(serde_json::json!(self.board.file().shown).to_string());
+                let shown =
+                    AdminBody::whole(serde_json::json!(self.board.file().shown).to_string());
                 typed(Response::new(shown), "application/json; charset=utf-8")
             }
             "/status.json" => self.status(),
@@ -159,20 +167,20 @@ impl Desk {
         }
     }
 
-    fn status(&self) -> Response<Body> {
+    fn status(&self) -> Response<AdminBody> {
         let event = self.news.borrow().clone();
         let json = event.strip_prefix(b"data: ").map_or(b"{}".as_slice(), <[u8]>::trim_ascii_end);
         let json = Bytes::copy_from_slice(json);
-        typed(Response::new(Body::whole(json)), "application/json; charset=utf-8")
+        typed(Response::new(AdminBody::whole(json)), "application/json; charset=utf-8")
     }
 
-    fn events(&self) -> Response<Body> {
+    fn events(&self) -> Response<AdminBody> {
         let Ok(place) = Arc::clone(&self.looking).try_acquire_owned() else {
-            let why = format!("{LOOKING} pages are open already\n");
+            let why = format!("{MAX_EVENT_STREAMS} pages are open already\n");
             return say(StatusCode::SERVICE_UNAVAILABLE, why);
         };
-        let events = Events::new(self.news.subscribe(), place);
-        typed(Response::new(Body::Events(events)), "text/event-stream; charset=utf-8")
+        let events = EventStream::new(self.news.subscribe(), place);
+        typed(Response::new(AdminBody::Events(events)), "text/event-stream; charset=utf-8")
     }
 }
 
@@ -188,14 +196,14 @@ fn is_ours(headers: &HeaderMap, hosts: &[Host]) -> bool {
 
 fn answer<B>(
     request: &Request<B>,
-    (ready, servers): (Option<Standing>, &str),
+    (ready, servers): (Option<RevocationStatus>, &str),
     metrics: &Metrics,
-) -> Response<Body> {
+) -> Response<AdminBody> {
     let get = matches!(*request.method(), Method::GET | Method::HEAD);
     if get && request.uri().path() == "/metrics" {
         let text = metrics.text().unwrap_or_default();
         let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-        return typed(Response::new(Body::whole(text)), kind);
+        return typed(Response::new(AdminBody::whole(text)), kind);
     }
     let (status, text) = match (request.uri().path(), get) {
         ("/healthz", true) => (StatusCode::OK, "ok\n".to_owned()),
@@ -215,29 +223,29 @@ fn answer<B>(
     say(status, text)
 }
 
-fn say(status: StatusCode, text: String) -> Response<Body> {
-    let mut response = Response::new(Body::whole(text));
+fn say(status: StatusCode, text: String) -> Response<AdminBody> {
+    let mut response = Response::new(AdminBody::whole(text));
     *response.status_mut() = status;
     typed(response, "text/plain; charset=utf-8")
 }
 
-fn typed(mut response: Response<Body>, kind: &'static str) -> Response<Body> {
+fn typed(mut response: Response<AdminBody>, kind: &'static str) -> Response<AdminBody> {
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
 
 /// A replica that could serve no site is better left out; one that can serve some of them says how
 /// old its news is.
-fn say_ready(ready: Option<Standing>) -> (StatusCode, String) {
+fn say_ready(ready: Option<RevocationStatus>) -> (StatusCode, String) {
     let no = |why: String| (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n"));
-    let Some(Standing { age, serves, shared }) = ready else {
+    let Some(RevocationStatus { age, serves, shared }) = ready else {
         return no("starting or draining".to_owned());
     };
     let Some(age) = age else {
         return no("the store has not told yet which sessions were ended".to_owned());
     };
     match (serves, shared) {
-        (false, _) => no(format!("no news of ended sessions for {} s", age.as_secs())),
+        (false, _) => no(format!("revocation log unavailable for {} s", age.as_secs())),
         (true, false) => (StatusCode::OK, "ok\n".to_owned()),
         (true, true) => {
             let text = format!("ok\nnews of ended sessions: {:.1} s old\n", age.as_secs_f64());
@@ -304,10 +312,10 @@ mod tests {
             (ms(0), true, false, 200, "ok\n"),
             (ms(140), true, true, 200, "ok\nnews of ended sessions: 0.1 s old\n"),
             (none, false, true, 503, "not ready: the store has not told yet"),
-            (ms(31_000), false, true, 503, "not ready: no news of ended sessions for 31 s\n"),
+            (ms(31_000), false, true, 503, "not ready: revocation log unavailable for 31 s\n"),
         ];
         for (age, serves, shared, status, start) in cases {
-            let (said, text) = say_ready(Some(Standing { age, serves, shared }));
+            let (said, text) = say_ready(Some(RevocationStatus { age, serves, shared }));
             assert_eq!(said, status, "{age:?}");
             assert!(text.starts_with(start), "{text}");
         }

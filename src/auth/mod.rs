@@ -6,25 +6,25 @@ use http::{HeaderMap, Method};
 
 use crate::{
     secret::Secret,
-    site::{Access, Outside, Prompt, Scope, Site, Snapshot},
+    site::{Access, OutsideWeChat, Prompt, Scope, Site, SnapshotPolicy},
 };
 
-pub mod client;
+pub mod user_agent;
 pub mod pending;
-pub mod proof;
+pub mod assertion;
 pub mod return_to;
 pub mod revocation;
 pub mod session;
 pub mod token;
-pub mod wanted;
+pub mod revocation_request;
 
-pub use client::{App, Device, navigates};
-pub use pending::{Pending, SoFar, State};
+pub use pending::{OAuthState, PartialLogin, PendingLogin};
 pub use return_to::ReturnTo;
-pub use revocation::{Revocation, View, Whom};
-pub use session::{Identity, Known, Session, Stranger, Tag};
-pub use token::Keys;
-pub use wanted::{Unclear, Wanted};
+pub use revocation::{ActiveRevocations, Revocation, RevocationTarget};
+pub use revocation_request::{InvalidRevocationRequest, RevocationRequest};
+pub use session::{Identity, Session, SessionError, SessionLogId, VerifiedSession};
+pub use token::KeyRing;
+pub use user_agent::{App, Device, navigates};
 
 /// How long sessions last and what signs them.
 #[derive(Clone, Debug)]
@@ -50,7 +50,7 @@ pub struct KeySettings {
 
 /// Everything about a request that a decision may depend on, once its site and route are known.
 #[derive(Clone, Copy, Debug)]
-pub struct Visit<'a> {
+pub struct AccessRequest<'a> {
     /// Who they are, if they carry a session that is still good.
     pub session: Option<&'a Session>,
     /// How they ask.
@@ -63,47 +63,46 @@ pub struct Visit<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Pass it on, saying who they are.
-    Introduce,
+    ForwardWithIdentity,
     /// Pass it on without a word about who they are.
-    PassUnnamed,
+    ForwardAnonymous,
     /// Send them through WeChat's login, asking for this much.
     Login(Scope),
     /// Show a button that leads to that login.
-    OfferLogin(Scope),
+    ShowLoginPage(Scope),
     /// Show the page's address as a QR code, to be opened in WeChat.
-    OpenInWeChat,
+    ShowQrPage,
     /// Refuse a browser outside WeChat.
-    WeChatOnly,
+    Forbidden,
     /// Ask a snapshot visitor to press 使用完整服务.
-    LeaveSnapshot,
+    ShowSnapshotPage,
     /// Tell a script that its page must log in.
     Unauthorized(Scope),
 }
 
 /// Decides what to do with a visit to a page of `site` that asks for `access`.
-pub fn decide(site: &Site, access: Access, visit: Visit<'_>) -> Decision {
+pub fn decide(site: &Site, access: Access, visit: AccessRequest<'_>) -> Decision {
     let snapshot = visit.session.is_some_and(|session| session.snapshot);
     match (access, visit.session) {
-        (Access::None, _) | (Access::Optional, None) => Decision::PassUnnamed,
+        (Access::None, _) | (Access::Optional, None) => Decision::ForwardAnonymous,
         (_, Some(_)) if snapshot => decide_snapshot(site, access, visit),
-        (Access::Optional, Some(_)) => Decision::Introduce,
+        (Access::Optional, Some(_)) => Decision::ForwardWithIdentity,
         (Access::Required(scope, _), Some(session)) if scope <= session.identity.scope => {
-            Decision::Introduce
+            Decision::ForwardWithIdentity
         }
-        (Access::Required(scope, prompt), _) => decide_stranger(site, scope, prompt, visit),
+        (Access::Required(scope, prompt), _) => decide_unauthenticated(site, scope, prompt, visit),
     }
 }
 
 /// A snapshot visitor's identity is a virtual one: only a site that wants it gets it.
-fn decide_snapshot(site: &Site, access: Access, visit: Visit<'_>) -> Decision {
+fn decide_snapshot(site: &Site, access: Access, visit: AccessRequest<'_>) -> Decision {
     match (site.snapshot, access) {
-        (Snapshot::Allow, _) => Decision::Introduce,
-        (Snapshot::Anonymous, _) | (Snapshot::Page, Access::None | Access::Optional) => {
-            Decision::PassUnnamed
-        }
-        (Snapshot::Page, Access::Required(scope, _)) => {
+        (SnapshotPolicy::Allow, _) => Decision::ForwardWithIdentity,
+        (SnapshotPolicy::Anonymous, _)
+        | (SnapshotPolicy::Page, Access::None | Access::Optional) => Decision::ForwardAnonymous,
+        (SnapshotPolicy::Page, Access::Required(scope, _)) => {
             if navigates(visit.method, visit.headers) {
-                Decision::LeaveSnapshot
+                Decision::ShowSnapshotPage
             } else {
                 Decision::Unauthorized(scope)
             }
@@ -111,20 +110,25 @@ fn decide_snapshot(site: &Site, access: Access, visit: Visit<'_>) -> Decision {
     }
 }
 
-fn decide_stranger(site: &Site, scope: Scope, prompt: Prompt, visit: Visit<'_>) -> Decision {
-    let anywhere = matches!(site.outside_wechat, Outside::Login(_));
+fn decide_unauthenticated(
+    site: &Site,
+    scope: Scope,
+    prompt: Prompt,
+    visit: AccessRequest<'_>,
+) -> Decision {
+    let anywhere = matches!(site.outside_wechat, OutsideWeChat::Login(_));
     let inside = anywhere || App::of(visit.headers) == App::WeChat;
     match (inside, navigates(visit.method, visit.headers), &site.outside_wechat) {
         (true, true, _) => match (scope, prompt) {
-            (Scope::UserInfo, Prompt::Button) => Decision::OfferLogin(scope),
+            (Scope::UserInfo, Prompt::Button) => Decision::ShowLoginPage(scope),
             (Scope::UserInfo, Prompt::Direct) | (Scope::Base, _) => Decision::Login(scope),
         },
         (true, false, _) => Decision::Unauthorized(scope),
         // Pictures and scripts of a page that was passed unnamed are passed unnamed too.
-        (false, _, Outside::Anonymous) => Decision::PassUnnamed,
+        (false, _, OutsideWeChat::Anonymous) => Decision::ForwardAnonymous,
         (false, false, _) => Decision::Unauthorized(scope),
-        (false, true, Outside::Deny) => Decision::WeChatOnly,
-        (false, true, Outside::Page | Outside::Login(_)) => Decision::OpenInWeChat,
+        (false, true, OutsideWeChat::Deny) => Decision::Forbidden,
+        (false, true, OutsideWeChat::Page | OutsideWeChat::Login(_)) => Decision::ShowQrPage,
     }
 }
 

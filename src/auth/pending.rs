@@ -11,23 +11,23 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Identity, ReturnTo,
-    token::{Keys, NONCE, Purpose, Unusable},
+    token::{CryptoError, KeyRing, MacPurpose, NONCE},
 };
 use crate::{clock::Timestamp, site::Scope};
 
 /// How long WeChat may keep a visitor.
-pub const PATIENCE: Duration = Duration::from_mins(10);
+pub const STATE_LIFETIME: Duration = Duration::from_mins(10);
 
 /// Logins one browser may have under way at once, in as many tabs.
-pub const AT_ONCE: usize = 5;
+pub const MAX_PENDING_LOGINS: usize = 5;
 
 /// How often a login may start again by itself.
-pub const RESTARTS: u8 = 2;
+pub const MAX_RESTARTS: u8 = 2;
 
 /// The value that goes to WeChat and comes back: 84 lowercase hexadecimal digits. WeChat takes
 /// letters and digits only, at most 128 of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct State {
+pub struct OAuthState {
     /// An unguessable number that the flow cookie knows too.
     pub nonce: u128,
     /// When the visitor left.
@@ -48,29 +48,29 @@ pub enum StateError {
     Expired,
 }
 
-impl State {
+impl OAuthState {
     /// The text for the authorize URL, good for `audience` alone.
-    pub fn seal(&self, keys: &Keys, audience: &str) -> String {
+    pub fn seal(&self, keys: &KeyRing, audience: &str) -> String {
         let body = self.body(audience);
-        let code = keys.vouch(Purpose::State, &message(&body, audience));
+        let code = keys.create_mac(MacPurpose::State, &message(&body, audience));
         const_hex::encode([body.as_slice(), &code].concat())
     }
 
     /// Reads the text that came back.
     pub fn open(
         text: &str,
-        keys: &Keys,
+        keys: &KeyRing,
         audience: &str,
         now: Timestamp,
     ) -> Result<Self, StateError> {
         let bytes = unhex(text).ok_or(StateError::Forged)?;
         let (body, code) = bytes.split_first_chunk::<BODY>().ok_or(StateError::Forged)?;
-        if !keys.vouched(Purpose::State, &message(body, audience), code) {
+        if !keys.verify_mac(MacPurpose::State, &message(body, audience), code) {
             return Err(StateError::Forged);
         }
         let [nonce @ .., a, b, c, d, restarts, scope, _, _, _, _] = *body;
         let issued = Timestamp(u64::from(u32::from_be_bytes([a, b, c, d])));
-        if issued.plus(PATIENCE) <= now || now.plus(SKEW) < issued {
+        if issued.plus(STATE_LIFETIME) <= now || now.plus(CLOCK_SKEW) < issued {
             return Err(StateError::Expired);
         }
         let scope = if scope == 0 { Scope::Base } else { Scope::UserInfo };
@@ -93,9 +93,9 @@ impl State {
 
     /// The id of the session that this login gives to `openid`. Repeats of a callback get the same
     /// one, so that a logout ends all of them and no repeat comes after it.
-    pub fn sid(&self, keys: &Keys, openid: &str) -> u128 {
+    pub fn sid(&self, keys: &KeyRing, openid: &str) -> u128 {
         let login = [self.nonce.to_be_bytes().as_slice(), openid.as_bytes()].concat();
-        u128::from_be_bytes(keys.vouch(Purpose::Session, &login))
+        u128::from_be_bytes(keys.create_mac(MacPurpose::Session, &login))
     }
 
     fn body(&self, audience: &str) -> [u8; BODY] {
@@ -112,7 +112,7 @@ impl State {
 }
 
 /// How far the clocks of two replicas may stand apart.
-pub const SKEW: Duration = Duration::from_mins(1);
+pub const CLOCK_SKEW: Duration = Duration::from_mins(1);
 
 const BODY: usize = 16 + 4 + 1 + 1 + 4;
 const CODE: usize = 16;
@@ -139,7 +139,7 @@ fn unhex(text: &str) -> Option<[u8; BODY + CODE]> {
 
 /// What the browser remembers of a login under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pending {
+pub struct PendingLogin {
     /// The state it belongs to.
     pub nonce: u128,
     /// Where the visitor was going.
@@ -149,12 +149,12 @@ pub struct Pending {
     /// The account whose login page they were sent to.
     pub app_id: String,
     /// What earlier legs of the trip brought, where a site wants more than one openid.
-    pub so_far: Option<SoFar>,
+    pub so_far: Option<PartialLogin>,
 }
 
 /// What a trip over several accounts has brought before its last leg.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SoFar {
+pub struct PartialLogin {
     /// Who they are to the account they logged in with.
     pub identity: Identity,
     /// That account.
@@ -164,38 +164,38 @@ pub struct SoFar {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Cookie<'a> {
+struct FlowCookiePayload<'a> {
     nonce: String,
     to: Cow<'a, str>,
     scope: Scope,
     app_id: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    so_far: Option<SoFar>,
+    so_far: Option<PartialLogin>,
 }
 
-impl Pending {
+impl PendingLogin {
     /// The value of the flow cookie, readable by us alone.
     pub fn seal(
         &self,
-        keys: &Keys,
+        keys: &KeyRing,
         audience: &str,
         random: [u8; NONCE],
-    ) -> Result<String, Unusable> {
-        let cookie = Cookie {
+    ) -> Result<String, CryptoError> {
+        let cookie = FlowCookiePayload {
             nonce: const_hex::encode(self.nonce.to_be_bytes()),
             to: self.return_to.as_str().into(),
             scope: self.scope,
             app_id: self.app_id.as_str().into(),
             so_far: self.so_far.clone(),
         };
-        let json = serde_json::to_vec(&cookie).map_err(|_| Unusable)?;
+        let json = serde_json::to_vec(&cookie).map_err(|_| CryptoError)?;
         keys.seal(&json, &place(audience), random)
     }
 
     /// Reads a flow cookie.
-    pub fn open(sealed: &[u8], keys: &Keys, audience: &str, prefix: &str) -> Option<Self> {
+    pub fn open(sealed: &[u8], keys: &KeyRing, audience: &str, prefix: &str) -> Option<Self> {
         let json = keys.open(sealed, &place(audience)).ok()?;
-        let cookie: Cookie<'_> = serde_json::from_slice(&json).ok()?;
+        let cookie: FlowCookiePayload<'_> = serde_json::from_slice(&json).ok()?;
         Some(Self {
             nonce: u128::from_str_radix(&cookie.nonce, 16).ok()?,
             return_to: ReturnTo::parse(&cookie.to, prefix).unwrap_or_else(ReturnTo::home),
@@ -224,7 +224,7 @@ mod tests {
         use StateError::{Expired, Forged};
         let keys = keys(&[("a", "0123456789abcdef0123456789abcdef")]);
         let other = super::super::token::tests::keys(&[("a", "ffffffffffffffffffffffffffffffff")]);
-        let state = State {
+        let state = OAuthState {
             nonce: u128::MAX - 7,
             issued: Timestamp(1_000),
             restarts: 2,
@@ -232,7 +232,7 @@ mod tests {
         };
         let text = state.seal(&keys, SITE);
         assert!(text.len() <= 128 && text.bytes().all(|b| b.is_ascii_alphanumeric()), "{text}");
-        assert_eq!(State::site(&text), Some(site_number(SITE)));
+        assert_eq!(OAuthState::site(&text), Some(site_number(SITE)));
         let flip = |at: usize| {
             let mut bytes = text.clone().into_bytes();
             bytes[at] = if bytes[at] == b'0' { b'1' } else { b'0' };
@@ -257,7 +257,11 @@ mod tests {
             ("é".repeat(37), &keys, SITE, 1_000, Err(Forged)),
         ];
         for (text, keys, site, now, expected) in cases {
-            assert_eq!(State::open(&text, keys, site, Timestamp(now)), expected, "{text} at {now}");
+            assert_eq!(
+                OAuthState::open(&text, keys, site, Timestamp(now)),
+                expected,
+                "{text} at {now}"
+            );
         }
     }
 
@@ -265,10 +269,10 @@ mod tests {
     fn f3_bytes_shifted_between_fields_break_the_state() {
         let keys = keys(&[("a", "0123456789abcdef0123456789abcdef")]);
         let state =
-            State { nonce: 1, issued: Timestamp(1_000), restarts: b'h', scope: Scope::Base };
+            OAuthState { nonce: 1, issued: Timestamp(1_000), restarts: b'h', scope: Scope::Base };
         let text = state.seal(&keys, "ttps://h5.example.com");
         assert_eq!(
-            State::open(&text, &keys, "https://h5.example.com", Timestamp(1_000)),
+            OAuthState::open(&text, &keys, "https://h5.example.com", Timestamp(1_000)),
             Err(StateError::Forged)
         );
     }
@@ -285,18 +289,18 @@ mod tests {
             scope: Scope::Base,
         };
         let also = [("pay".to_owned(), "o2".to_owned())].into();
-        let so_far = Some(SoFar { identity, app_id: "wx1".to_owned(), also });
+        let so_far = Some(PartialLogin { identity, app_id: "wx1".to_owned(), also });
         let app_id = "wx2".to_owned();
-        let pending = Pending { nonce: 7, return_to, scope: Scope::UserInfo, app_id, so_far };
+        let pending = PendingLogin { nonce: 7, return_to, scope: Scope::UserInfo, app_id, so_far };
         let sealed = pending.seal(&keys, SITE, [1; NONCE]).unwrap();
-        assert_eq!(Pending::open(sealed.as_bytes(), &keys, SITE, "/_wx"), Some(pending));
-        assert_eq!(Pending::open(sealed.as_bytes(), &keys, "https://x", "/_wx"), None);
-        assert_eq!(Pending::open(b"garbage", &keys, SITE, "/_wx"), None);
+        assert_eq!(PendingLogin::open(sealed.as_bytes(), &keys, SITE, "/_wx"), Some(pending));
+        assert_eq!(PendingLogin::open(sealed.as_bytes(), &keys, "https://x", "/_wx"), None);
+        assert_eq!(PendingLogin::open(b"garbage", &keys, SITE, "/_wx"), None);
     }
 
-    fn a_state() -> impl Strategy<Value = State> {
+    fn a_state() -> impl Strategy<Value = OAuthState> {
         (any::<u128>(), any::<u32>(), any::<u8>(), any::<bool>()).prop_map(
-            |(nonce, issued, restarts, more)| State {
+            |(nonce, issued, restarts, more)| OAuthState {
                 nonce,
                 issued: Timestamp(issued.into()),
                 restarts,
@@ -312,12 +316,12 @@ mod tests {
         fn f3_no_byte_of_a_state_can_be_another(state in a_state(), bit in 0..7_u32) {
             let keys = keys(&[("a", "0123456789abcdef0123456789abcdef")]);
             let text = state.seal(&keys, SITE);
-            prop_assert_eq!(State::open(&text, &keys, SITE, state.issued), Ok(state));
+            prop_assert_eq!(OAuthState::open(&text, &keys, SITE, state.issued), Ok(state));
             for at in 0..text.len() {
                 let mut bytes = text.clone().into_bytes();
                 bytes[at] ^= 1 << bit;
                 let flipped = String::from_utf8(bytes).unwrap();
-                let opened = State::open(&flipped, &keys, SITE, state.issued);
+                let opened = OAuthState::open(&flipped, &keys, SITE, state.issued);
                 prop_assert_eq!(opened, Err(StateError::Forged), "{}", flipped);
             }
         }
@@ -334,7 +338,7 @@ mod tests {
             let text = state.seal(&keys, &origin);
             let (taken, left) = origin.split_at(cut);
             for other in [left, &format!("{taken}{origin}"), &format!("{origin}{taken}"), ""] {
-                let opened = State::open(&text, &keys, other, state.issued);
+                let opened = OAuthState::open(&text, &keys, other, state.issued);
                 prop_assert_eq!(opened, Err(StateError::Forged), "{}", other);
             }
         }
@@ -343,8 +347,8 @@ mod tests {
         fn any_text_is_a_state_or_none(text in ".{0,100}", hex in "[0-9a-f]{84}") {
             let keys = keys(&[("a", "0123456789abcdef0123456789abcdef")]);
             for text in [text, hex] {
-                let _ = State::site(&text);
-                let opened = State::open(&text, &keys, SITE, Timestamp(0));
+                let _ = OAuthState::site(&text);
+                let opened = OAuthState::open(&text, &keys, SITE, Timestamp(0));
                 prop_assert_eq!(opened, Err(StateError::Forged));
             }
         }
@@ -355,14 +359,15 @@ mod tests {
         let keys = keys(&[("a", "0123456789abcdef0123456789abcdef")]);
         let return_to = ReturnTo::parse("/a", "/_wx").unwrap();
         let app_id = "wx1".to_owned();
-        let pending = Pending { nonce: 7, return_to, scope: Scope::Base, app_id, so_far: None };
+        let pending =
+            PendingLogin { nonce: 7, return_to, scope: Scope::Base, app_id, so_far: None };
         let sealed = pending.seal(&keys, SITE, [1; NONCE]).unwrap();
         let mut seen = 0;
         for at in 0..sealed.len() {
             for bit in 0..8 {
                 let mut bytes = sealed.clone().into_bytes();
                 bytes[at] ^= 1 << bit;
-                assert_eq!(Pending::open(&bytes, &keys, SITE, "/_wx"), None, "{at} {bit}");
+                assert_eq!(PendingLogin::open(&bytes, &keys, SITE, "/_wx"), None, "{at} {bit}");
                 seen += 1;
             }
         }

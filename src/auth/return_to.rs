@@ -4,7 +4,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 use url::Url;
 
 /// Longer than this does not fit a cookie.
-const LONGEST: usize = 1536;
+const MAX_LEN: usize = 1536;
 
 /// What a `Location` may not hold as it is.
 const LOCATION: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'`');
@@ -34,11 +34,11 @@ impl ReturnTo {
         let stays = [target, &*once, &*twice].into_iter().all(stays_here);
         let own = [target, &*resolved(target)].into_iter().any(|it| is_below(it, prefix));
         let plain = !target.chars().any(|c| c.is_control() || c == '\\');
-        if !(stays && plain && !own && target.len() <= LONGEST) {
+        if !(stays && plain && !own && target.len() <= MAX_LEN) {
             return None;
         }
         let location = utf8_percent_encode(target, LOCATION).to_string();
-        (location.len() <= LONGEST).then_some(Self(location))
+        (location.len() <= MAX_LEN).then_some(Self(location))
     }
 
     /// The path.
@@ -52,7 +52,7 @@ impl ReturnTo {
 fn is_simple(target: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"/?=&-_,:+@!.".contains(&b);
     target.starts_with('/')
-        && target.len() <= LONGEST
+        && target.len() <= MAX_LEN
         && target.bytes().all(plain)
         && !["//", "/."].into_iter().any(|it| target.contains(it))
 }
@@ -84,8 +84,8 @@ mod tests {
 
     #[test]
     fn d1_d2_never_leaves_the_site_and_keeps_deep_links() {
-        let long = format!("/{}", "a".repeat(LONGEST));
-        let chinese = format!("/{}", "中".repeat(LONGEST / 8)); // nine bytes each, once encoded
+        let long = format!("/{}", "a".repeat(MAX_LEN));
+        let chinese = format!("/{}", "中".repeat(MAX_LEN / 8)); // nine bytes each, once encoded
         let cases = [
             ("/", Some("/")),
             ("/cart?x=1", Some("/cart?x=1")),

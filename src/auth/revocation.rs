@@ -1,19 +1,19 @@
 //! Sessions that were ended before their time. Pure.
 //!
 //! A session is a signed cookie that nobody can take back, so what is kept is the list of those
-//! that no longer count. Every thread looks at the same read-only [`View`] of it.
+//! that no longer count. Every thread looks at the same read-only [`ActiveRevocations`] of it.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Session, pending::SKEW};
+use super::{Session, pending::CLOCK_SKEW};
 use crate::clock::Timestamp;
 
 /// Whose sessions end.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Whom {
+pub enum RevocationTarget {
     /// One login.
     Session(String),
     /// Everything one person of an account holds.
@@ -33,7 +33,7 @@ pub enum Whom {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Revocation {
     /// Whose.
-    pub whom: Whom,
+    pub whom: RevocationTarget,
     /// Whoever logged in by then is meant; a login that knew of the order is not.
     pub at: Timestamp,
     /// When every session it could mean would have ended anyway, and the order may be forgotten.
@@ -43,40 +43,45 @@ pub struct Revocation {
 impl Revocation {
     /// The end of one login, which knows when it would have ended.
     pub fn of(session: &Session, now: Timestamp) -> Self {
-        let until = session.max.plus(SKEW);
-        Self { whom: Whom::Session(session.sid.clone()), at: now, until }
+        let until = session.max.plus(CLOCK_SKEW);
+        Self { whom: RevocationTarget::Session(session.sid.clone()), at: now, until }
     }
 
     /// How long the log keeps orders, where sessions last `max` at most.
-    pub fn kept_for(max: Duration) -> Duration {
-        max.saturating_add(2 * SKEW)
+    pub fn retention(max: Duration) -> Duration {
+        max.saturating_add(2 * CLOCK_SKEW)
     }
 
     /// An order of the operator's, where sessions last `max` at most. No two orders in `view` have
     /// the same moment, so that a session can tell which of them it knew.
-    pub fn ordered(whom: Whom, view: &View, now: Timestamp, max: Duration) -> Self {
+    pub fn by_operator(
+        whom: RevocationTarget,
+        view: &ActiveRevocations,
+        now: Timestamp,
+        max: Duration,
+    ) -> Self {
         let at = match &whom {
-            Whom::Session(_) => now,
-            Whom::Person { .. } | Whom::Account(_) | Whom::All => {
-                now.max(view.latest().plus(Duration::from_secs(1)))
-            }
+            RevocationTarget::Session(_) => now,
+            RevocationTarget::Person { .. }
+            | RevocationTarget::Account(_)
+            | RevocationTarget::All => now.max(view.latest().plus(Duration::from_secs(1))),
         };
-        Self { whom, at, until: at.plus(max).plus(SKEW) }
+        Self { whom, at, until: at.plus(max).plus(CLOCK_SKEW) }
     }
 }
 
 /// A cut through time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Cut {
+struct Cutoff {
     at: Timestamp,
     until: Timestamp,
 }
 
-impl Cut {
+impl Cutoff {
     /// The clock of the replica that wrote the session may be ahead of the one that gave the
     /// order; a session that knew of the order came after it whatever the clocks say.
     fn ends(self, session: &Session) -> bool {
-        session.auth_time <= self.at.plus(SKEW) && session.knows < self.at
+        session.auth_time <= self.at.plus(CLOCK_SKEW) && session.knows < self.at
     }
 
     fn join(&mut self, other: Self) {
@@ -89,36 +94,36 @@ type Logins = HashMap<Box<str>, Timestamp>;
 
 /// Orders in force. Copying it to add to it is cheap: the bulk is shared.
 #[derive(Clone, Debug, Default)]
-pub struct View {
+pub struct ActiveRevocations {
     bulk: Arc<Logins>,
     fresh: Logins,
-    people: HashMap<String, HashMap<String, Cut>>,
-    accounts: HashMap<String, Cut>,
-    all: Cut,
+    people: HashMap<String, HashMap<String, Cutoff>>,
+    accounts: HashMap<String, Cutoff>,
+    all: Cutoff,
 }
 
 /// Logins that are copied with each order; beyond that they join the bulk.
-const FRESH: usize = 1_024;
+const MERGE_THRESHOLD: usize = 1_024;
 
-impl View {
+impl ActiveRevocations {
     /// Takes an order in. Taking it twice changes nothing.
     pub fn add(&mut self, order: Revocation, now: Timestamp) {
         if order.until <= now {
             return;
         }
-        let cut = Cut { at: order.at, until: order.until };
+        let cut = Cutoff { at: order.at, until: order.until };
         match order.whom {
-            Whom::Session(sid) => {
+            RevocationTarget::Session(sid) => {
                 self.fresh.insert(sid.into_boxed_str(), order.until);
-                if self.fresh.len() >= FRESH {
+                if self.fresh.len() >= MERGE_THRESHOLD {
                     self.tidy(now);
                 }
             }
-            Whom::Person { appid, openid } => {
+            RevocationTarget::Person { appid, openid } => {
                 self.people.entry(appid).or_default().entry(openid).or_default().join(cut);
             }
-            Whom::Account(appid) => self.accounts.entry(appid).or_default().join(cut),
-            Whom::All => self.all.join(cut),
+            RevocationTarget::Account(appid) => self.accounts.entry(appid).or_default().join(cut),
+            RevocationTarget::All => self.all.join(cut),
         }
     }
 
@@ -143,35 +148,39 @@ impl View {
     /// Every order that is still in force.
     pub fn orders(&self, now: Timestamp) -> Vec<Revocation> {
         let logins = self.bulk.iter().chain(&self.fresh).map(|(sid, until)| Revocation {
-            whom: Whom::Session(sid.clone().into_string()),
+            whom: RevocationTarget::Session(sid.clone().into_string()),
             at: Timestamp::default(),
             until: *until,
         });
-        let order = |whom, cut: &Cut| Revocation { whom, at: cut.at, until: cut.until };
+        let order = |whom, cut: &Cutoff| Revocation { whom, at: cut.at, until: cut.until };
         let people = self.people.iter().flat_map(|(appid, people)| {
             people.iter().map(move |(openid, cut)| {
-                order(Whom::Person { appid: appid.clone(), openid: openid.clone() }, cut)
+                order(
+                    RevocationTarget::Person { appid: appid.clone(), openid: openid.clone() },
+                    cut,
+                )
             })
         });
         let accounts = self.accounts.iter();
-        let accounts = accounts.map(|(appid, cut)| order(Whom::Account(appid.clone()), cut));
-        let all = [order(Whom::All, &self.all)];
+        let accounts =
+            accounts.map(|(appid, cut)| order(RevocationTarget::Account(appid.clone()), cut));
+        let all = [order(RevocationTarget::All, &self.all)];
         let orders = logins.chain(people).chain(accounts).chain(all);
         orders.filter(|order| now < order.until).collect()
     }
 
     /// Whether `other` holds this order, or a later one for the same.
-    pub fn holds(&self, order: &Revocation) -> bool {
-        let covers = |cut: Option<&Cut>| cut.is_some_and(|cut| order.at <= cut.at);
+    pub fn contains(&self, order: &Revocation) -> bool {
+        let covers = |cut: Option<&Cutoff>| cut.is_some_and(|cut| order.at <= cut.at);
         match &order.whom {
-            Whom::Session(sid) => {
+            RevocationTarget::Session(sid) => {
                 self.fresh.contains_key(sid.as_str()) || self.bulk.contains_key(sid.as_str())
             }
-            Whom::Person { appid, openid } => {
+            RevocationTarget::Person { appid, openid } => {
                 covers(self.people.get(appid).and_then(|people| people.get(openid)))
             }
-            Whom::Account(appid) => covers(self.accounts.get(appid)),
-            Whom::All => covers(Some(&self.all)),
+            RevocationTarget::Account(appid) => covers(self.accounts.get(appid)),
+            RevocationTarget::All => covers(Some(&self.all)),
         }
     }
 

@@ -7,14 +7,14 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Settings, SoFar,
-    pending::SKEW,
-    proof::Proof,
-    token::{Keys, Unusable},
+    PartialLogin, Settings,
+    assertion::AssertionCache,
+    pending::CLOCK_SKEW,
+    token::{CryptoError, KeyRing},
 };
 use crate::{
     clock::Timestamp,
-    site::{Fact, SNAPSHOT, Scope, Site},
+    site::{IdentityField, SNAPSHOT, Scope, Site},
 };
 
 /// Who signs our tokens.
@@ -83,47 +83,47 @@ pub struct Session {
 
 /// Why we do not know a visitor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stranger {
+pub enum SessionError {
     /// They carry no session.
-    New,
+    Missing,
     /// Theirs was not signed by us, or says what we never say.
-    Forged,
+    Invalid,
     /// Theirs names a key that we do not have, or no longer.
     UnknownKey,
     /// Two of theirs are good, so somebody planted one.
-    Several,
+    Ambiguous,
     /// Theirs is for another site or account.
-    Elsewhere,
+    WrongSite,
     /// Theirs is over.
     Expired,
     /// Theirs was ended: a logout, or the operator.
-    Ended,
+    Revoked,
     /// Nobody can say whether theirs was ended: the other replicas have been silent for longer
     /// than the site allows.
-    Unsure,
+    RevocationUnknown,
 }
 
-impl Stranger {
+impl SessionError {
     /// The word for a session that was refused; somebody new brought none.
-    pub fn refused(self) -> Option<&'static str> {
+    pub fn reason(self) -> Option<&'static str> {
         match self {
-            Self::New => None,
-            Self::Forged => Some("forged"),
+            Self::Missing => None,
+            Self::Invalid => Some("forged"),
             Self::UnknownKey => Some("unknown_key"),
-            Self::Several => Some("several"),
-            Self::Elsewhere => Some("elsewhere"),
+            Self::Ambiguous => Some("several"),
+            Self::WrongSite => Some("elsewhere"),
             Self::Expired => Some("expired"),
-            Self::Ended => Some("ended"),
-            Self::Unsure => Some("unsure"),
+            Self::Revoked => Some("ended"),
+            Self::RevocationUnknown => Some("unsure"),
         }
     }
 }
 
 impl Session {
-    /// A fresh login to `site`. `sid` must be one that nobody can guess: [`super::State::sid`].
-    pub fn begin(
+    /// A fresh login to `site`. `sid` must be one that nobody can guess: [`super::OAuthState::sid`].
+    pub fn issue(
         site: &Site,
-        login: SoFar,
+        login: PartialLogin,
         sid: u128,
         now: Timestamp,
         settings: &Settings,
@@ -148,14 +148,14 @@ impl Session {
 
     /// The same, begun when the order of that moment had been heard of.
     #[must_use]
-    pub fn knowing(mut self, order: Timestamp) -> Self {
+    pub fn with_known_revocation(mut self, order: Timestamp) -> Self {
         self.knows = order;
         self
     }
 
     /// The same for the virtual identity of a snapshot page: short, and never renewed.
     #[must_use]
-    pub fn of_snapshot(mut self) -> Self {
+    pub fn mark_snapshot(mut self) -> Self {
         self.snapshot = true;
         self.max = self.auth_time.plus(SNAPSHOT_LIFE).min(self.max);
         self.exp = self.max;
@@ -164,9 +164,13 @@ impl Session {
 
     /// Reads a cookie. This is the cryptography only, whose result may be kept: whether the
     /// session is good here and now is [`Session::check`]'s to say, each time.
-    pub fn open(cookie: &[u8], keys: &Keys) -> Result<Self, Stranger> {
+    pub fn open(cookie: &[u8], keys: &KeyRing) -> Result<Self, SessionError> {
         let session: Self = keys.verify(cookie).map_err(|_| {
-            if keys.lacks_key_of(cookie) { Stranger::UnknownKey } else { Stranger::Forged }
+            if keys.has_unknown_key(cookie) {
+                SessionError::UnknownKey
+            } else {
+                SessionError::Invalid
+            }
         })?;
         let known_id =
             session.sid.len() == 32 && session.sid.bytes().all(|b| b.is_ascii_hexdigit());
@@ -176,19 +180,19 @@ impl Session {
         let named = !session.identity.openid.is_empty()
             && session.identity.openid.bytes().all(|b| b.is_ascii_graphic());
         let ours = session.iss == ISSUER && known_id && ordered && named;
-        if ours { Ok(session) } else { Err(Stranger::Forged) }
+        if ours { Ok(session) } else { Err(SessionError::Invalid) }
     }
 
-    /// Whether it is good for `site` at this moment. Replicas' clocks may differ by [`SKEW`].
-    pub fn check(&self, site: &Site, now: Timestamp) -> Result<(), Stranger> {
+    /// Whether it is good for `site` at this moment. Replicas' clocks may differ by [`CLOCK_SKEW`].
+    pub fn check(&self, site: &Site, now: Timestamp) -> Result<(), SessionError> {
         if self.aud != site.public_url.as_str() || site.login_account(&self.appid).is_none() {
-            return Err(Stranger::Elsewhere);
+            return Err(SessionError::WrongSite);
         }
-        if now.plus(SKEW) < self.iat {
-            return Err(Stranger::Forged);
+        if now.plus(CLOCK_SKEW) < self.iat {
+            return Err(SessionError::Invalid);
         }
         if self.exp <= now || self.max <= now {
-            return Err(Stranger::Expired);
+            return Err(SessionError::Expired);
         }
         Ok(())
     }
@@ -202,7 +206,7 @@ impl Session {
     }
 
     /// Whether nickname and picture are older than `age`.
-    pub fn is_dated(&self, age: Duration, now: Timestamp) -> bool {
+    pub fn profile_is_stale(&self, age: Duration, now: Timestamp) -> bool {
         let since = self.profiled.unwrap_or(self.auth_time);
         self.identity.scope == Scope::UserInfo && !self.snapshot && since.plus(age) <= now
     }
@@ -210,7 +214,11 @@ impl Session {
     /// The same session with what the visitor now shows of themselves; nothing new leaves it as
     /// it is, but as of `now`.
     #[must_use]
-    pub fn profiled(&self, news: Option<(Option<String>, Option<String>)>, now: Timestamp) -> Self {
+    pub fn with_profile(
+        &self,
+        news: Option<(Option<String>, Option<String>)>,
+        now: Timestamp,
+    ) -> Self {
         let mut session = Self { profiled: Some(now), ..self.clone() };
         if let Some((nickname, avatar)) = news {
             let identity = Identity { nickname, avatar, ..session.identity };
@@ -220,12 +228,12 @@ impl Session {
     }
 
     /// What logs call it: enough to tell it from all others, and of no use to whoever reads it.
-    pub fn tag(&self) -> Tag {
-        Tag::of(&self.sid)
+    pub fn log_id(&self) -> SessionLogId {
+        SessionLogId::of(&self.sid)
     }
 
     /// The value of the cookie.
-    pub fn seal(&self, keys: &Keys) -> Result<String, Unusable> {
+    pub fn seal(&self, keys: &KeyRing) -> Result<String, CryptoError> {
         keys.sign(self)
     }
 
@@ -253,9 +261,9 @@ impl Identity {
 
 /// The first eight bytes of the SHA-256 of a session's id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tag(u64);
+pub struct SessionLogId(u64);
 
-impl Tag {
+impl SessionLogId {
     /// Of a session by its id.
     pub fn of(sid: &str) -> Self {
         let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, sid.as_bytes());
@@ -264,14 +272,14 @@ impl Tag {
     }
 }
 
-impl Tag {
+impl SessionLogId {
     /// As a number, which is written in 16 hexadecimal digits.
     pub fn number(self) -> u64 {
         self.0
     }
 }
 
-impl fmt::Display for Tag {
+impl fmt::Display for SessionLogId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
     }
@@ -279,31 +287,31 @@ impl fmt::Display for Tag {
 
 /// A session whose signature has been checked, with the headers that introduce its visitor.
 #[derive(Debug)]
-pub struct Known {
+pub struct VerifiedSession {
     /// The claims.
     pub session: Session,
     /// What logs call the session.
-    pub tag: Tag,
+    pub tag: SessionLogId,
     /// What the site is told, ready to be sent.
-    pub introduction: Vec<(HeaderName, HeaderValue)>,
+    pub identity_headers: Vec<(HeaderName, HeaderValue)>,
     /// The last assertion about them.
-    pub proof: Proof,
+    pub proof: AssertionCache,
     /// Whether the visitor's cookie does not say this yet.
-    pub is_news: bool,
+    pub changed: bool,
 }
 
-impl Known {
+impl VerifiedSession {
     /// Prepares the introduction of a visitor to `site`.
     pub fn new(session: Session, site: &Site) -> Self {
-        let (tag, introduction) = (session.tag(), introduction(&session, site));
-        Self { tag, introduction, session, proof: Proof::default(), is_news: false }
+        let (tag, identity_headers) = (session.log_id(), identity_headers(&session, site));
+        Self { tag, identity_headers, session, proof: AssertionCache::default(), changed: false }
     }
 }
 
 /// Absent means absent: a fact WeChat did not give has no header, under no name.
-fn introduction(session: &Session, site: &Site) -> Vec<(HeaderName, HeaderValue)> {
-    let told = |fact: Fact| HeaderValue::try_from(tell(fact, session, site)?).ok();
-    let all = Fact::ALL;
+fn identity_headers(session: &Session, site: &Site) -> Vec<(HeaderName, HeaderValue)> {
+    let told = |fact: IdentityField| HeaderValue::try_from(field_value(fact, session, site)?).ok();
+    let all = IdentityField::ALL;
     let standard = all.iter().map(|(fact, name, _)| (name, *fact));
     let extra = site.extra_headers.iter().map(|(name, fact)| (name, *fact));
     let facts = standard.chain(extra).filter_map(|(name, fact)| Some((name.clone(), told(fact)?)));
@@ -315,18 +323,18 @@ fn introduction(session: &Session, site: &Site) -> Vec<(HeaderName, HeaderValue)
 }
 
 /// Visible ASCII only: what is not becomes percent-encoded, or is left out.
-fn tell(fact: Fact, session: &Session, site: &Site) -> Option<String> {
+fn field_value(fact: IdentityField, session: &Session, site: &Site) -> Option<String> {
     let identity = &session.identity;
     match fact {
-        Fact::OpenId => visible(&identity.openid),
-        Fact::UnionId => visible(identity.unionid.as_deref()?),
-        Fact::AppId => visible(&session.appid),
-        Fact::Account => Some(encode(&site.login_account(&session.appid)?.name)),
-        Fact::Scope => Some(identity.scope.as_str().to_owned()),
-        Fact::Nickname => Some(encode(identity.nickname.as_deref()?)),
-        Fact::Avatar => visible(identity.avatar.as_deref()?),
-        Fact::Session => visible(&session.sid),
-        Fact::AuthTime => Some(session.auth_time.0.to_string()),
+        IdentityField::OpenId => visible(&identity.openid),
+        IdentityField::UnionId => visible(identity.unionid.as_deref()?),
+        IdentityField::AppId => visible(&session.appid),
+        IdentityField::Account => Some(encode(&site.login_account(&session.appid)?.name)),
+        IdentityField::Scope => Some(identity.scope.as_str().to_owned()),
+        IdentityField::Nickname => Some(encode(identity.nickname.as_deref()?)),
+        IdentityField::Avatar => visible(identity.avatar.as_deref()?),
+        IdentityField::Session => visible(&session.sid),
+        IdentityField::AuthTime => Some(session.auth_time.0.to_string()),
     }
 }
 
@@ -335,7 +343,7 @@ fn visible(text: &str) -> Option<String> {
 }
 
 fn encode(text: &str) -> String {
-    const KEPT: &percent_encoding::AsciiSet =
+    const ENCODE_SET: &percent_encoding::AsciiSet =
         &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-    utf8_percent_encode(text, KEPT).to_string()
+    utf8_percent_encode(text, ENCODE_SET).to_string()
 }

@@ -8,22 +8,22 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    config::{Complaints, Config, Severity},
-    server::Listen,
-    site::{Account, Endpoint, Kind, Outside, Protocol, Site},
+    config::{Config, Diagnostics, Severity},
+    server::ListenAddress,
+    site::{Account, AccountKind, Endpoint, OutsideWeChat, Protocol, Site},
 };
 
 mod broker;
 mod clocks;
-mod finding;
+mod result;
 mod online;
-mod orders;
+mod certificates;
 
-use finding::{Finding, State};
+use result::{CheckResult, CheckStatus};
 
 /// How to say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum OutputFormat {
     /// For people.
     Plain,
     /// For people at a terminal.
@@ -33,7 +33,7 @@ pub enum Form {
 }
 
 /// Checks a file, and on request everybody it names: what to print, and whether all is good.
-pub fn check(path: &Path, form: Form, online: bool) -> (String, bool) {
+pub fn check(path: &Path, form: OutputFormat, online: bool) -> (String, bool) {
     let name = path.display().to_string();
     let outcome = Config::load(path);
     let findings = match &outcome {
@@ -45,33 +45,33 @@ pub fn check(path: &Path, form: Form, online: bool) -> (String, bool) {
 
 fn report(
     name: &str,
-    outcome: Result<Config, Complaints>,
-    findings: Option<&[Finding]>,
-    form: Form,
+    outcome: Result<Config, Diagnostics>,
+    findings: Option<&[CheckResult]>,
+    form: OutputFormat,
 ) -> (String, bool) {
-    let bad = findings.unwrap_or_default().iter().filter(|it| it.state == State::Bad).count();
+    let bad = findings.unwrap_or_default().iter().filter(|it| it.state == CheckStatus::Bad).count();
     let good = outcome.is_ok() && bad == 0;
     let text = match (outcome, form) {
-        (Ok(config), Form::Json) => {
+        (Ok(config), OutputFormat::Json) => {
             let mut summary = summary_json(&config);
             if let (Some(summary), Some(findings)) = (summary.as_object_mut(), findings) {
                 summary.insert("good".to_owned(), good.into());
-                let findings: Vec<Value> = findings.iter().map(Finding::to_json).collect();
+                let findings: Vec<Value> = findings.iter().map(CheckResult::to_json).collect();
                 summary.insert("online".to_owned(), findings.into());
             }
             format!("{summary:#}\n")
         }
-        (Err(complaints), Form::Json) => {
+        (Err(complaints), OutputFormat::Json) => {
             format!("{:#}\n", json!({ "good": false, "complaints": complaints.to_json() }))
         }
-        (Ok(config), Form::Plain | Form::Coloured) => {
+        (Ok(config), OutputFormat::Plain | OutputFormat::Coloured) => {
             let warnings = complaints(&config.warnings, form);
             match findings {
                 None => format!("{warnings}{}", Summary { name, config: &config }),
                 Some(findings) => format!("{warnings}{}", lines(name, findings, bad)),
             }
         }
-        (Err(list), Form::Plain | Form::Coloured) => {
+        (Err(list), OutputFormat::Plain | OutputFormat::Coloured) => {
             format!("{}{name} cannot be used: {}\n", complaints(&list, form), counts(&list))
         }
     };
@@ -79,7 +79,7 @@ fn report(
 }
 
 /// One line for each thing that was looked at, and what it comes to.
-fn lines(name: &str, findings: &[Finding], bad: usize) -> String {
+fn lines(name: &str, findings: &[CheckResult], bad: usize) -> String {
     let mut text = String::new();
     for finding in findings {
         let _ = writeln!(text, "{finding}");
@@ -92,14 +92,14 @@ fn lines(name: &str, findings: &[Finding], bad: usize) -> String {
     text
 }
 
-fn complaints(list: &Complaints, form: Form) -> String {
+fn complaints(list: &Diagnostics, form: OutputFormat) -> String {
     if list.is_empty() {
         return String::new();
     }
-    format!("{}\n\n", list.render(form == Form::Coloured))
+    format!("{}\n\n", list.render(form == OutputFormat::Coloured))
 }
 
-fn counts(list: &Complaints) -> String {
+fn counts(list: &Diagnostics) -> String {
     let (errors, warnings) = (list.count(Severity::Error), list.count(Severity::Warning));
     match (errors, warnings) {
         (0, _) => count(warnings, "warning"),
@@ -128,7 +128,7 @@ impl fmt::Display for Summary<'_> {
             write!(f, "; {}", counts(&config.warnings))?;
         }
         writeln!(f, "\n\nVisitors   {}", listeners(config).join(", "))?;
-        f.write_str(&orders::about(config))?;
+        f.write_str(&certificates::about(config))?;
         writeln!(f, "Admin      http://{}", config.admin.listen)?;
         writeln!(f, "Store      {}", config.gateway.store)?;
         for site in sites {
@@ -154,16 +154,16 @@ impl Summary<'_> {
 }
 
 /// WeChat takes this many callback domains for one account.
-fn most_domains(kind: Kind) -> usize {
+fn most_domains(kind: AccountKind) -> usize {
     match kind {
-        Kind::Official => 2,
-        Kind::Website => 1,
+        AccountKind::Official => 2,
+        AccountKind::Website => 1,
     }
 }
 
 fn about_account(account: &Account, config: &Config) -> Result<String, fmt::Error> {
     let mut text = format!("\nAccount {} ({})\n", account.name, account.app_id);
-    let Finding { says, remedy, .. } = console(account, config);
+    let CheckResult { says, remedy, .. } = console(account, config);
     writeln!(text, "  {says}")?;
     if let Some(remedy) = remedy {
         writeln!(text, "  {remedy}")?;
@@ -172,32 +172,32 @@ fn about_account(account: &Account, config: &Config) -> Result<String, fmt::Erro
 }
 
 /// What must stand in the account's console, which only its owner can see.
-fn console(account: &Account, config: &Config) -> Finding {
+fn console(account: &Account, config: &Config) -> CheckResult {
     let domains = callback_domains(account, config);
     let of = &account.name;
     if !at_wechat(account) {
         let says = format!("logs visitors in at {}, not at WeChat", account.authorize_url);
-        return Finding::note("console", of, says);
+        return CheckResult::notice("console", of, says);
     }
     if domains.is_empty() {
-        return Finding::note("console", of, "no site logs its visitors in with it");
+        return CheckResult::notice("console", of, "no site logs its visitors in with it");
     }
     let (most, list) = (most_domains(account.kind), domains.join(", "));
     let says = match account.kind {
-        Kind::Official => {
+        AccountKind::Official => {
             format!("In its console at mp.weixin.qq.com, 网页授权域名 must hold: {list}")
         }
-        Kind::Website => {
+        AccountKind::Website => {
             format!("In its console at open.weixin.qq.com, 授权回调域 must be: {list}")
         }
     };
     if domains.len() > most {
-        return Finding::bad("console", of, says).remedy(format!(
+        return CheckResult::error("console", of, says).remedy(format!(
             "WeChat takes {most} of them: the others cannot log in; set callback_host"
         ));
     }
-    let finding = Finding::note("console", of, says);
-    if account.kind == Kind::Official && account.verify_files.is_empty() {
+    let finding = CheckResult::notice("console", of, says);
+    if account.kind == AccountKind::Official && account.verify_files.is_empty() {
         return finding.remedy("To prove a domain, WeChat wants a file: put it into verify_files");
     }
     finding
@@ -213,7 +213,7 @@ fn callback_domains(account: &Account, config: &Config) -> Vec<String> {
     let uses = |site: &Site| {
         let others = site.also.iter().any(|also| also.name == account.name);
         let outside =
-            matches!(&site.outside_wechat, Outside::Login(web) if web.name == account.name);
+            matches!(&site.outside_wechat, OutsideWeChat::Login(web) if web.name == account.name);
         site.account.name == account.name || others || outside
     };
     let sites = config.gateway.sites.all().iter().filter(|site| uses(site));
@@ -230,8 +230,8 @@ fn callback_domains(account: &Account, config: &Config) -> Vec<String> {
 
 fn listeners(config: &Config) -> Vec<String> {
     let plain = config.server.listen.iter().map(|listen| match listen {
-        Listen::Tcp(address) => format!("http://{address}"),
-        Listen::Unix(path) => format!("unix:{}", path.display()),
+        ListenAddress::Tcp(address) => format!("http://{address}"),
+        ListenAddress::Unix(path) => format!("unix:{}", path.display()),
     });
     let tls = config.server.tls.iter().flat_map(|tls| &tls.listen);
     plain.chain(tls.map(|address| format!("https://{address}"))).collect()
@@ -284,7 +284,7 @@ fn summary_json(config: &Config) -> Value {
         "complaints": config.warnings.to_json(),
         "listen": listeners(config),
         "admin": config.admin.listen.to_string(),
-        "orders": orders::json(config),
+        "orders": certificates::json(config),
         "sites": config.gateway.sites.all().iter().map(site).collect::<Vec<_>>(),
         "broker": config.gateway.broker.as_ref().map(broker::json),
         "accounts": config.accounts.iter().map(account).collect::<Vec<_>>(),
@@ -294,7 +294,7 @@ fn summary_json(config: &Config) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::explain::NoSecrets;
+    use crate::cli::explain::PlaceholderEnvironment;
 
     const CONFIG: &str = r#"
 [server]
@@ -315,14 +315,14 @@ upstream = ["http://[fd00::5]:8000", "https://site.internal"]
 upstream_http = "2"
 "#;
 
-    fn said(text: &str, form: Form) -> (String, bool) {
+    fn said(text: &str, form: OutputFormat) -> (String, bool) {
         let path = "config.toml";
-        report(path, Config::parse(path, text, &NoSecrets), None, form)
+        report(path, Config::parse(path, text, &PlaceholderEnvironment), None, form)
     }
 
     #[test]
     fn a_good_file_is_summed_up() {
-        let (text, good) = said(CONFIG, Form::Plain);
+        let (text, good) = said(CONFIG, OutputFormat::Plain);
         assert!(good);
         let expected = [
             "config.toml is good: 1 site, 1 account, 1 session key\n",
@@ -341,7 +341,7 @@ upstream_http = "2"
     fn what_is_ordered_is_said_and_where_the_authority_asks() {
         let certificates = "certificates = [{ cert = \"cert.pem\", key = \"key.pem\" }]";
         let orders = CONFIG.replace(certificates, "[server.acme]\nterms_agreed = true");
-        let (text, good) = said(&orders, Form::Plain);
+        let (text, good) = said(&orders, OutputFormat::Plain);
         assert!(good, "{text}");
         let host = "acme-v02.api.letsencrypt.org";
         for part in [
@@ -351,7 +351,7 @@ upstream_http = "2"
             assert!(text.contains(&part), "lacks {part:?}:\n{text}");
         }
         let at_443 = orders.replace("[server.tls]", "[server.tls]\nlisten = \"0.0.0.0:443\"");
-        assert!(said(&at_443, Form::Plain).0.contains("port 443 of each\n"));
+        assert!(said(&at_443, OutputFormat::Plain).0.contains("port 443 of each\n"));
     }
 
     #[test]
@@ -360,7 +360,7 @@ upstream_http = "2"
             let site = CONFIG.split_once("[[site]]").unwrap().1.replace("h5", name);
             format!("[[site]]{}", site.replace("www", &format!("www-{name}")))
         };
-        let (text, _) = said(&format!("{CONFIG}{}{}", site("a"), site("b")), Form::Plain);
+        let (text, _) = said(&format!("{CONFIG}{}{}", site("a"), site("b")), OutputFormat::Plain);
         assert!(text.contains("a.example.com, b.example.com, h5.example.com"), "{text}");
         assert!(text.contains("WeChat takes 2 of them"), "{text}");
     }
@@ -368,15 +368,15 @@ upstream_http = "2"
     #[test]
     fn a_bad_file_is_complained_about() {
         let bad = CONFIG.replace("\"main\"\nupstream", "\"mian\"\nupstream");
-        let (text, good) = said(&bad, Form::Plain);
+        let (text, good) = said(&bad, OutputFormat::Plain);
         assert!(!good);
         assert!(text.ends_with("config.toml cannot be used: 1 error\n"), "{text}");
-        assert!(said(&bad, Form::Coloured).0.contains("\u{1b}["), "no colours");
-        let (json, good) = said(&bad, Form::Json);
+        assert!(said(&bad, OutputFormat::Coloured).0.contains("\u{1b}["), "no colours");
+        let (json, good) = said(&bad, OutputFormat::Json);
         assert!(!good);
         let json: Value = serde_json::from_str(&json).unwrap();
         assert_eq!(json["complaints"][0]["help"], "did you mean \"main\"?");
-        let (json, good) = said(CONFIG, Form::Json);
+        let (json, good) = said(CONFIG, OutputFormat::Json);
         assert!(good);
         let json: Value = serde_json::from_str(&json).unwrap();
         assert_eq!(json["accounts"][0]["callback_domains"][0], "h5.example.com");

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, process::ExitCode};
 
-use super::{complain, say, signals};
+use super::{print_stderr, print_stdout, signals};
 use crate::demo::Demo;
 
 /// Runs the demo until it is told to stop.
@@ -10,7 +10,7 @@ pub fn run(listen: SocketAddr) -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
-            complain(&format!("wxgate: {error}"));
+            print_stderr(&format!("wxgate: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -18,7 +18,7 @@ pub fn run(listen: SocketAddr) -> ExitCode {
         match Demo::bind(listen).await {
             Ok(demo) => {
                 let status = demo.status().unwrap_or_default();
-                say(&format!(
+                print_stdout(&format!(
                     "Open {} in any browser.\n\n\
                      You are visiting a small shop that knows nothing of WeChat. wxgate stands in front of\n\
                      it, and an emulated WeChat answers for the real one. Its own page, where you can become\n\
@@ -32,7 +32,7 @@ pub fn run(listen: SocketAddr) -> ExitCode {
                 ExitCode::SUCCESS
             }
             Err(error) => {
-                complain(&format!("wxgate: {error}"));
+                print_stderr(&format!("wxgate: {error}"));
                 ExitCode::FAILURE
             }
         }

@@ -2,10 +2,10 @@
 
 use std::{net::SocketAddr, path::Path, process::ExitCode};
 
-use super::{EX_CONFIG, complain, say, signals};
+use super::{EX_CONFIG, print_stderr, print_stdout, signals};
 use crate::{
-    causes,
     emulator::{Emulator, Settings, users_from_toml},
+    error_chain,
 };
 
 /// Runs the emulated WeChat until it is told to stop.
@@ -13,10 +13,12 @@ pub fn run(listen: SocketAddr, users: Option<&Path>, require_wechat: bool) -> Ex
     let mut settings = Settings { require_wechat, ..Settings::new(listen) };
     if let Some(path) = users {
         let read = std::fs::read_to_string(path).map_err(|error| error.to_string());
-        match read.and_then(|text| users_from_toml(&text).map_err(|error| causes::line(&error))) {
+        match read
+            .and_then(|text| users_from_toml(&text).map_err(|error| error_chain::line(&error)))
+        {
             Ok(users) => settings.users = users,
             Err(error) => {
-                complain(&format!("{}: {error}", path.display()));
+                print_stderr(&format!("{}: {error}", path.display()));
                 return ExitCode::from(EX_CONFIG);
             }
         }
@@ -24,7 +26,7 @@ pub fn run(listen: SocketAddr, users: Option<&Path>, require_wechat: bool) -> Ex
     match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime.block_on(serve(settings)),
         Err(error) => {
-            complain(&format!("wxgate: {error}"));
+            print_stderr(&format!("wxgate: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -35,12 +37,12 @@ async fn serve(settings: Settings) -> ExitCode {
     let emulator = match Emulator::bind(settings).await {
         Ok(emulator) => emulator,
         Err(error) => {
-            complain(&format!("wxgate: cannot listen on {listen}: {error}"));
+            print_stderr(&format!("wxgate: cannot listen on {listen}: {error}"));
             return ExitCode::FAILURE;
         }
     };
     let address = emulator.addr().unwrap_or(listen);
-    say(&format!(
+    print_stdout(&format!(
         "The emulated WeChat is at http://{address}/\n\n\
          Point an account of your configuration at it:\n\n    \
          authorize_url = \"http://{address}\"\n    \

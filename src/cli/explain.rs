@@ -5,20 +5,20 @@ use std::{io, path::Path};
 use http::Method;
 
 use crate::{
-    config::{Config, File, Sources},
-    site::{Access, Ambiguous, Site},
-    wire::{self, Host},
+    config::{Config, Environment, ReferencedFile},
+    httputil::{self, Host},
+    site::{Access, AmbiguousPathPolicy, Site},
 };
 
-mod answer;
+mod explanation;
 mod broker;
 mod visitors;
 
-pub use answer::Answer;
+pub use explanation::Explanation;
 
 /// What somebody wants to know.
 #[derive(Clone, Copy, Debug)]
-pub struct Question<'a> {
+pub struct ExplainRequest<'a> {
     /// `GET`, unless they say otherwise.
     pub method: &'a str,
     /// A URL as a visitor would type it.
@@ -36,8 +36,8 @@ pub enum Outcome {
 }
 
 /// Explains a URL: what to print.
-pub fn explain(path: &Path, question: Question<'_>, json: bool) -> Outcome {
-    let config = match Config::load_with(path, &NoSecrets) {
+pub fn explain(path: &Path, question: ExplainRequest<'_>, json: bool) -> Outcome {
+    let config = match Config::load_with(path, &PlaceholderEnvironment) {
         Ok(config) => config,
         Err(complaints) if json => {
             let complaints = serde_json::json!({ "complaints": complaints.to_json() });
@@ -56,14 +56,14 @@ pub fn explain(path: &Path, question: Question<'_>, json: bool) -> Outcome {
 }
 
 /// Explains a URL under a configuration, or says why it is none.
-pub fn answer(config: &Config, question: Question<'_>) -> Result<Answer, String> {
-    let target = Target::read(question)?;
+pub fn answer(config: &Config, question: ExplainRequest<'_>) -> Result<Explanation, String> {
+    let target = UrlParts::read(question)?;
     let sites = &config.gateway.sites;
     if let Some(answer) = broker::answer(config, &target) {
         return Ok(answer);
     }
     let Some(site) = sites.find(target.host.as_str()) else {
-        let mut answer = Answer::unknown_host(&target, sites);
+        let mut answer = Explanation::unknown_host(&target, sites);
         let callback = format!("{}/callback", config.gateway.prefix);
         let relays = sites.has_callback(target.host.as_str()) && target.path == callback;
         match proof(config, &target) {
@@ -78,7 +78,7 @@ pub fn answer(config: &Config, question: Question<'_>) -> Result<Answer, String>
         }
         return Ok(answer);
     };
-    let mut answer = Answer::of_site(&target, site);
+    let mut answer = Explanation::of_site(&target, site);
     if target.origin() != site.public_url.as_str() {
         answer.note(format!(
             "Visitors type {} to reach this site, and come back to it from WeChat.",
@@ -93,11 +93,11 @@ pub fn answer(config: &Config, question: Question<'_>) -> Result<Answer, String>
     Ok(answer)
 }
 
-fn judge(answer: &mut Answer, site: &Site, target: &Target) {
-    let path = wire::Path::parse(&target.path);
+fn judge(answer: &mut Explanation, site: &Site, target: &UrlParts) {
+    let path = httputil::Path::parse(&target.path);
     let route = path.ok().and_then(|path| site.route(path, &target.method));
     if let Some(route) = route {
-        answer.route(route, std::ptr::eq(route, site.routes.otherwise()));
+        answer.route(route, std::ptr::eq(route, site.routes.default_access()));
         answer.visitors(visitors::on_route(site, route.access, &target.method));
         answer.headers(site, route.access != Access::None);
         return;
@@ -108,13 +108,13 @@ fn judge(answer: &mut Answer, site: &Site, target: &Target) {
     };
     answer.ambiguous(site, &why);
     answer.visitors(visitors::on_ambiguous(site, &target.method));
-    if site.ambiguous_paths == Ambiguous::Protect {
+    if site.ambiguous_paths == AmbiguousPathPolicy::Protect {
         answer.headers(site, true);
     }
 }
 
 /// The file that proves a domain to WeChat: to anybody, on whatever host.
-fn proof(config: &Config, target: &Target) -> Option<String> {
+fn proof(config: &Config, target: &UrlParts) -> Option<String> {
     let text = config.gateway.sites.verify_file(target.path.strip_prefix('/')?)?;
     let get = matches!(target.method, Method::GET | Method::HEAD);
     get.then(|| format!("the gateway itself: the proof file for WeChat, \"{text}\", to anybody"))
@@ -138,7 +138,7 @@ fn own_path(config: &Config, path: &str) -> Option<String> {
 
 /// A URL, taken apart without repairing anything: a URL library would hide what we ask about.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub struct UrlParts {
     method: Method,
     scheme: String,
     authority: String,
@@ -147,8 +147,8 @@ pub struct Target {
     query: String,
 }
 
-impl Target {
-    fn read(question: Question<'_>) -> Result<Self, String> {
+impl UrlParts {
+    fn read(question: ExplainRequest<'_>) -> Result<Self, String> {
         let url = question.url;
         let method = question.method.to_ascii_uppercase();
         let method = Method::from_bytes(method.as_bytes())
@@ -176,7 +176,7 @@ impl Target {
 
     fn origin(&self) -> String {
         let text = format!("{}://{}", self.scheme, self.authority);
-        wire::Origin::parse(&text).map_or(text, |origin| origin.as_str().to_owned())
+        httputil::Origin::parse(&text).map_or(text, |origin| origin.as_str().to_owned())
     }
 }
 
@@ -186,16 +186,16 @@ fn as_sent(path: &str) -> String {
 }
 
 /// Stands in for the secrets, which have no part in the answer.
-pub(super) struct NoSecrets;
+pub(super) struct PlaceholderEnvironment;
 
-impl Sources for NoSecrets {
+impl Environment for PlaceholderEnvironment {
     fn variable(&self, name: &str) -> Result<String, String> {
         Ok(stand_in(name))
     }
 
-    fn file(&self, path: &Path) -> io::Result<File> {
+    fn file(&self, path: &Path) -> io::Result<ReferencedFile> {
         let content = stand_in(&path.display().to_string());
-        Ok(File { content: content.into_bytes().into(), open_to_all: false })
+        Ok(ReferencedFile { content: content.into_bytes().into(), open_to_all: false })
     }
 
     fn is_folder(&self, _: &Path) -> bool {

@@ -6,14 +6,14 @@ use std::{fs, io, path::Path, process::ExitCode};
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::{Cli, complain};
+use super::{Cli, print_stderr};
 
 /// Writes `man1/` and `completions/` below `folder`.
 pub fn generate(folder: &Path) -> ExitCode {
     match write(folder) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(&format!("wxgate: {}: {error}", folder.display()));
+            print_stderr(&format!("wxgate: {}: {error}", folder.display()));
             ExitCode::FAILURE
         }
     }

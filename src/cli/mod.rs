@@ -9,7 +9,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, error::ErrorKind};
 
-use crate::{clock, config::Complaints};
+use crate::{clock, config::Diagnostics};
 
 mod check;
 mod demo;
@@ -38,11 +38,11 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    config: Config,
+    config: ConfigArgs,
 }
 
 #[derive(Args)]
-struct Config {
+struct ConfigArgs {
     /// The configuration file.
     #[arg(long, value_name = "FILE", default_value = "config.toml", global = true)]
     config: PathBuf,
@@ -110,7 +110,7 @@ enum Command {
     )]
     Revoke {
         #[command(flatten)]
-        whom: revoke::Whose,
+        whom: revoke::RevokeArgs,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -121,7 +121,7 @@ enum Command {
     )]
     Probe {
         #[command(flatten)]
-        target: probe::Target,
+        target: probe::ProbeArgs,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -148,11 +148,11 @@ pub fn run() -> ExitCode {
         Err(help) if matches!(help.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             let text = help.render();
             let coloured = std::io::stdout().is_terminal();
-            say(&if coloured { text.ansi().to_string() } else { text.to_string() });
+            print_stdout(&if coloured { text.ansi().to_string() } else { text.to_string() });
             return ExitCode::SUCCESS;
         }
         Err(usage) => {
-            complain(&usage.render().to_string());
+            print_stderr(&usage.render().to_string());
             return ExitCode::from(EX_USAGE);
         }
     };
@@ -166,19 +166,19 @@ fn run_command(command: Command, file: &Path) -> ExitCode {
         Command::Serve => serve::serve(file),
         Command::Check { online, json } => {
             let form = match json {
-                true => check::Form::Json,
-                false if std::io::stdout().is_terminal() => check::Form::Coloured,
-                false => check::Form::Plain,
+                true => check::OutputFormat::Json,
+                false if std::io::stdout().is_terminal() => check::OutputFormat::Coloured,
+                false => check::OutputFormat::Plain,
             };
-            answer(check::check(file, form, online), EX_CONFIG)
+            print_and_exit(check::check(file, form, online), EX_CONFIG)
         }
         Command::Explain { method, json, url } => {
-            let question = explain::Question { method: &method, url: &url };
+            let question = explain::ExplainRequest { method: &method, url: &url };
             match explain::explain(file, question, json) {
-                explain::Outcome::Answer(text) => answer((text, true), 0),
-                explain::Outcome::Configuration(text) => answer((text, false), EX_CONFIG),
+                explain::Outcome::Answer(text) => print_and_exit((text, true), 0),
+                explain::Outcome::Configuration(text) => print_and_exit((text, false), EX_CONFIG),
                 explain::Outcome::Usage(text) => {
-                    complain(&text);
+                    print_stderr(&text);
                     ExitCode::from(EX_USAGE)
                 }
             }
@@ -190,29 +190,29 @@ fn run_command(command: Command, file: &Path) -> ExitCode {
         Command::Revoke { whom, json } => revoke::revoke(file, whom, json),
         Command::Probe { target, json } => probe::probe(&target, json),
         Command::Generate { folder } => generate::generate(&folder),
-        Command::Keygen { json } => answer(keygen::keygen(clock::system(), json), 1),
+        Command::Keygen { json } => print_and_exit(keygen::keygen(clock::system(), json), 1),
     }
 }
 
 /// Prints what a command has to say, and takes what it says of itself for the exit code.
-fn answer((text, good): (String, bool), bad: u8) -> ExitCode {
-    say(&text);
+fn print_and_exit((text, good): (String, bool), bad: u8) -> ExitCode {
+    print_stdout(&text);
     if good { ExitCode::SUCCESS } else { ExitCode::from(bad) }
 }
 
 /// Writes for whoever asked. A closed pipe is their affair.
-fn say(text: &str) {
+fn print_stdout(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{}", text.trim_end());
 }
 
 /// Writes for whoever looks after us.
-fn complain(text: &str) {
+fn print_stderr(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{}", text.trim_end());
 }
 
 /// Says what is wrong with the configuration.
-fn refuse(complaints: &Complaints) -> ExitCode {
+fn report_config_errors(complaints: &Diagnostics) -> ExitCode {
     let colour = std::io::stderr().is_terminal();
-    complain(&complaints.render(colour));
+    print_stderr(&complaints.render(colour));
     ExitCode::from(EX_CONFIG)
 }

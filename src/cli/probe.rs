@@ -12,19 +12,19 @@ use clap::Args;
 use tokio::time::sleep;
 use url::Url;
 
-use super::{EX_USAGE, complain, say};
+use super::{EX_USAGE, print_stderr, print_stdout};
 
 mod attempt;
-mod judge;
+mod verdict;
 mod paths;
 mod plan;
 mod report;
-mod wire;
+mod connection;
 
-use attempt::{Aim, Attempt};
-use judge::Baseline;
+use attempt::{Attempt, ProbeTarget};
+use connection::ProbeConnection;
 use report::Report;
-use wire::Wire;
+use verdict::Baseline;
 
 /// Nothing can be said: sysexits.h calls it `EX_UNAVAILABLE`.
 const EX_UNAVAILABLE: u8 = 69;
@@ -33,7 +33,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// What to attack, and what would show that it worked.
 #[derive(Args)]
-pub struct Target {
+pub struct ProbeArgs {
     /// A page that needs a login, as a visitor types it.
     url: String,
     /// A page of the same site, open to strangers, that prints the headers it received: without it
@@ -58,11 +58,11 @@ pub struct Target {
 }
 
 /// Attacks, and reports.
-pub fn probe(target: &Target, json: bool) -> ExitCode {
+pub fn probe(target: &ProbeArgs, json: bool) -> ExitCode {
     let aim = match aim(target) {
         Ok(aim) => aim,
         Err(why) => {
-            complain(&format!("wxgate: {why}"));
+            print_stderr(&format!("wxgate: {why}"));
             return ExitCode::from(EX_USAGE);
         }
     };
@@ -70,18 +70,22 @@ pub fn probe(target: &Target, json: bool) -> ExitCode {
     let outcome = runtime.map_err(|error| error.to_string());
     match outcome.and_then(|runtime| runtime.block_on(attack(&aim, target.connect))) {
         Ok(report) => {
-            say(&if json { format!("{:#}", report.to_json()) } else { report.to_string() });
+            print_stdout(&if json {
+                format!("{:#}", report.to_json())
+            } else {
+                report.to_string()
+            });
             if report.through() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(why) => {
-            complain(&format!("wxgate: {why}"));
+            print_stderr(&format!("wxgate: {why}"));
             ExitCode::from(EX_UNAVAILABLE)
         }
     }
 }
 
 /// The arguments, doubted once.
-fn aim(target: &Target) -> Result<Aim, String> {
+fn aim(target: &ProbeArgs) -> Result<ProbeTarget, String> {
     let url = Url::parse(&target.url).map_err(|_| format!("{:?} is no URL", target.url))?;
     let host = url.host_str().filter(|_| matches!(url.scheme(), "http" | "https"));
     let host = host.ok_or("a URL begins with http:// or https:// and a host")?;
@@ -94,7 +98,7 @@ fn aim(target: &Target) -> Result<Aim, String> {
         Ok(_) => Ok(name.clone()),
         Err(_) => Err(format!("{name:?} is no name of a header")),
     };
-    Ok(Aim {
+    Ok(ProbeTarget {
         https: url.scheme() == "https",
         host: host.to_owned(),
         port: url.port_or_known_default().unwrap_or(443),
@@ -109,14 +113,14 @@ fn aim(target: &Target) -> Result<Aim, String> {
     })
 }
 
-async fn attack(aim: &Aim, connect: Option<SocketAddr>) -> Result<Report, String> {
-    let wire = Wire::new(aim, connect).await?;
+async fn attack(aim: &ProbeTarget, connect: Option<SocketAddr>) -> Result<Report, String> {
+    let wire = ProbeConnection::new(aim, connect).await?;
     let page = wire.must(&plan::as_script(aim, &aim.path)).await?;
     let echo = match &aim.echo {
         Some(echo) => Some(wire.must(&plan::control(aim, echo)).await?),
         None => None,
     };
-    let baseline = Baseline::new(&page, echo.as_ref(), &plan::control_mark(aim));
+    let baseline = Baseline::new(&page, echo.as_ref(), &plan::control_marker(aim));
     if !baseline.refuses() && !(200..300).contains(&baseline.status) {
         return Err(format!("{} answers {}: nothing can be learnt from it", aim.path, page.status));
     }
@@ -124,20 +128,22 @@ async fn attack(aim: &Aim, connect: Option<SocketAddr>) -> Result<Report, String
     for attempt in plan::all(aim) {
         sleep(PAUSE).await;
         let answer = ask(&wire, &attempt).await;
-        report.add(&attempt, judge::judge(&attempt, &answer, &baseline));
+        report.add(&attempt, verdict::judge(&attempt, &answer, &baseline));
     }
     let page = plan::as_page(aim);
     let twice = [wire.send(&page).await, wire.send(&page).await];
-    report.login(judge::login(&twice, aim.https));
+    report.login(verdict::login(&twice, aim.https));
     let again = wire.send(&plan::as_script(aim, &aim.path)).await;
-    report.end(baseline.is_still(&again));
+    report.end(baseline.is_unchanged(&again));
     Ok(report)
 }
 
-async fn ask(wire: &Wire, attempt: &Attempt) -> wire::Heard {
+async fn ask(wire: &ProbeConnection, attempt: &Attempt) -> connection::ProbeReply {
     match &attempt.elsewhere {
         None => wire.send(&attempt.request).await,
-        Some(attempt::Elsewhere::Plain) => wire.send_plain(&attempt.request).await,
-        Some(attempt::Elsewhere::Upstream(place)) => wire::send_to(place, &attempt.request).await,
+        Some(attempt::AlternateAddress::Plain) => wire.send_plain(&attempt.request).await,
+        Some(attempt::AlternateAddress::Upstream(place)) => {
+            connection::send_to(place, &attempt.request).await
+        }
     }
 }

@@ -13,21 +13,21 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, time::timeout};
 
-use super::{EX_USAGE, complain, refuse, say};
+use super::{EX_USAGE, print_stderr, print_stdout, report_config_errors};
 use crate::{
-    auth::{Revocation, View, Wanted, Whom},
+    auth::{ActiveRevocations, Revocation, RevocationRequest, RevocationTarget},
     clock,
     config::Config,
-    store::{Heard, Mark, Store},
+    store::{LogPosition, LogRead, Store},
 };
 
 /// How long the store or the gateway may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const REVOKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whose sessions.
 #[derive(Args)]
 #[command(group(clap::ArgGroup::new("whose").required(true).args(["session", "account", "all"])))]
-pub struct Whose {
+pub struct RevokeArgs {
     /// One session, by the id that sites receive as X-WeChat-Session.
     #[arg(long, value_name = "SID")]
     session: Option<String>,
@@ -43,17 +43,17 @@ pub struct Whose {
 }
 
 /// Ends them, and says so.
-pub fn revoke(path: &Path, whose: Whose, json: bool) -> ExitCode {
+pub fn revoke(path: &Path, whose: RevokeArgs, json: bool) -> ExitCode {
     let config = match Config::load(path) {
         Ok(config) => config,
-        Err(complaints) => return refuse(&complaints),
+        Err(complaints) => return report_config_errors(&complaints),
     };
-    let Whose { session, account, openid, all } = whose;
-    let wanted = Wanted { session, account, openid, all };
-    let whom = match wanted.whom(config.accounts.iter().map(|account| &**account)) {
+    let RevokeArgs { session, account, openid, all } = whose;
+    let wanted = RevocationRequest { session, account, openid, all };
+    let whom = match wanted.target(config.accounts.iter().map(|account| &**account)) {
         Ok(whom) => whom,
         Err(unclear) => {
-            complain(&format!("wxgate: {unclear}"));
+            print_stderr(&format!("wxgate: {unclear}"));
             return ExitCode::from(EX_USAGE);
         }
     };
@@ -68,39 +68,42 @@ pub fn revoke(path: &Path, whose: Whose, json: bool) -> ExitCode {
                     ask_the_gateway(config.admin.listen, &wanted).await
                 }
             };
-            timeout(PATIENCE, done).await.unwrap_or_else(|_| Err("no answer".to_owned()))
+            timeout(REVOKE_TIMEOUT, done).await.unwrap_or_else(|_| Err("no answer".to_owned()))
         })
     });
     match outcome {
-        Ok(order) if json => say(&order.to_string()),
-        Ok(_) => say(&text),
+        Ok(order) if json => print_stdout(&order.to_string()),
+        Ok(_) => print_stdout(&text),
         Err(why) => {
-            complain(&format!("wxgate: {why}"));
+            print_stderr(&format!("wxgate: {why}"));
             return ExitCode::FAILURE;
         }
     }
     ExitCode::SUCCESS
 }
 
-fn tell(whom: &Whom, shared: bool) -> String {
+fn tell(whom: &RevocationTarget, shared: bool) -> String {
     let whose = match whom {
-        Whom::Session(sid) => format!("The session {sid}"),
-        Whom::Person { appid, openid } => format!("Every session of {openid} ({appid})"),
-        Whom::Account(appid) => format!("Every session of the account {appid}"),
-        Whom::All => "Every session".to_owned(),
+        RevocationTarget::Session(sid) => format!("The session {sid}"),
+        RevocationTarget::Person { appid, openid } => {
+            format!("Every session of {openid} ({appid})")
+        }
+        RevocationTarget::Account(appid) => format!("Every session of the account {appid}"),
+        RevocationTarget::All => "Every session".to_owned(),
     };
     let when = if shared { "on every replica within a second" } else { "in the running gateway" };
     format!("{whose} that began before now is ended {when}.")
 }
 
 /// Reads what was ordered before, so that this order comes after it, and adds to it.
-async fn over_the_store(config: &Config, whom: Whom) -> Result<Value, String> {
+async fn over_the_store(config: &Config, whom: RevocationTarget) -> Result<Value, String> {
     let store = Store::new(&config.gateway.store).map_err(|error| error.to_string())?;
-    let (mut view, mut mark, now) = (View::default(), Mark::default(), clock::system());
+    let (mut view, mut mark, now) =
+        (ActiveRevocations::default(), LogPosition::default(), clock::system());
     loop {
-        match store.follow(&mark).await.map_err(|error| error.to_string())? {
-            Heard::Another => mark = Mark::default(),
-            Heard::Next { orders, mark: next, more } => {
+        match store.read_log(&mark).await.map_err(|error| error.to_string())? {
+            LogRead::Reset => mark = LogPosition::default(),
+            LogRead::Next { orders, mark: next, more } => {
                 mark = next;
                 for order in orders {
                     view.add(order, now);
@@ -112,12 +115,13 @@ async fn over_the_store(config: &Config, whom: Whom) -> Result<Value, String> {
         }
     }
     let max = config.gateway.session.max;
-    let order = Revocation::ordered(whom, &view, now, max);
-    let handed = store.revoke(std::slice::from_ref(&order), Revocation::kept_for(max)).await;
+    let order = Revocation::by_operator(whom, &view, now, max);
+    let handed =
+        store.append_revocations(std::slice::from_ref(&order), Revocation::retention(max)).await;
     handed.map(|()| json!(order)).map_err(|error| error.to_string())
 }
 
-async fn ask_the_gateway(admin: SocketAddr, wanted: &Wanted) -> Result<Value, String> {
+async fn ask_the_gateway(admin: SocketAddr, wanted: &RevocationRequest) -> Result<Value, String> {
     let nobody = |error: std::io::Error| {
         format!(
             "the list of ended sessions is inside the running gateway, whose admin listener {admin} \

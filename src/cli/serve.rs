@@ -12,20 +12,21 @@ use std::{
 use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 
-use super::{complain, refuse, signals};
+use super::{print_stderr, report_config_errors, signals};
 use crate::{
-    acme::{Around, Keeper, Leaf},
-    admin::{Admin, Board, Certificate},
-    causes, clock,
-    config::{Complaints, Config},
+    acme::{CertificateInfo, ManagerContext, ManagerHandle},
+    admin::{AdminServer, CertificateView, RuntimeStatus},
+    clock,
+    config::{Config, Diagnostics},
+    error_chain,
     gateway::{AccessLog, Gateway},
-    logs::{self, Kind, Line},
+    logs::{self, AuditEvent, AuditKind},
     server::{Server, tls},
 };
 
 /// How often the configuration and the certificates are looked at. A look is a few `stat` calls;
 /// unlike inotify it works on `ConfigMaps`, NFS and overlays too.
-const LOOK: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -33,10 +34,10 @@ type Failure = Box<dyn std::error::Error>;
 pub fn serve(path: &Path) -> ExitCode {
     let config = match Config::load(path) {
         Ok(config) => config,
-        Err(complaints) => return refuse(&complaints),
+        Err(complaints) => return report_config_errors(&complaints),
     };
-    let logs::Started { levels, form, access, guards } = logs::start(&config.log);
-    let (log, board) = (AccessLog::new(form, access), Board::default());
+    let logs::LogHandles { levels, form, access, guards } = logs::start(&config.log);
+    let (log, board) = (AccessLog::new(form, access), RuntimeStatus::default());
     board.set_levels(levels);
     warn(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -52,20 +53,24 @@ pub fn serve(path: &Path) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(&format!("wxgate: {}", causes::line(&*error)));
+            print_stderr(&format!("wxgate: {}", error_chain::line(&*error)));
             ExitCode::FAILURE
         }
     }
 }
 
-async fn run(path: &Path, config: Config, (log, board): (AccessLog, Board)) -> Result<(), Failure> {
+async fn run(
+    path: &Path,
+    config: Config,
+    (log, board): (AccessLog, RuntimeStatus),
+) -> Result<(), Failure> {
     let (certificates, fixed) = (config.server.tls.clone(), fixed(&config));
-    board.accepted(path.to_owned(), config.shown.clone(), warnings(&config.warnings));
+    board.set_accepted(path.to_owned(), config.shown.clone(), warnings(&config.warnings));
     let gateway = Arc::new(Gateway::new(config.gateway, clock::system, log)?);
     let server = Server::bind(config.server)?;
     let keeper = keeper(&server, &gateway, certificates.as_ref())?;
     let listen = config.admin.listen;
-    let admin = Admin::bind(config.admin, board.clone(), Arc::clone(&gateway)).await;
+    let admin = AdminServer::bind(config.admin, board.clone(), Arc::clone(&gateway)).await;
     let admin =
         admin.map_err(|error| format!("cannot listen on {listen} for the admin: {error}"))?;
     for address in server.addrs() {
@@ -80,7 +85,7 @@ async fn run(path: &Path, config: Config, (log, board): (AccessLog, Board)) -> R
     tracing::info!(address = %admin.addr()?, "listening for the admin");
 
     let ended = CancellationToken::new();
-    let watch = Watch {
+    let watch = ReloadWatcher {
         path: path.to_owned(),
         gateway: Arc::clone(&gateway),
         board: board.clone(),
@@ -110,27 +115,27 @@ fn keeper(
     server: &Server,
     gateway: &Arc<Gateway>,
     settings: Option<&tls::Settings>,
-) -> Result<Option<Keeper>, Failure> {
+) -> Result<Option<ManagerHandle>, Failure> {
     let Some(certificates) = server.certificates() else { return Ok(None) };
     let noted = Arc::clone(gateway);
-    let around = Around {
+    let around = ManagerContext {
         shelf: Arc::clone(certificates.shelf()),
         tls: Arc::clone(gateway.tls()),
         store: Arc::clone(gateway.shared()),
         metrics: Arc::clone(gateway.metrics()),
-        note: Arc::new(move |line| noted.audit().note(line)),
+        note: Arc::new(move |line| noted.audit().record(line)),
     };
-    let settings = certificates.to_order(settings.and_then(|tls| tls.acme.as_ref()));
-    Ok(Some(Keeper::start(settings, around)?))
+    let settings = certificates.missing_domains(settings.and_then(|tls| tls.acme.as_ref()));
+    Ok(Some(ManagerHandle::start(settings, around)?))
 }
 
 /// Looks after the files that may change while we run.
-struct Watch {
+struct ReloadWatcher {
     path: PathBuf,
     gateway: Arc<Gateway>,
-    board: Board,
-    certificates: Option<Arc<tls::Certificates>>,
-    keeper: Option<Keeper>,
+    board: RuntimeStatus,
+    certificates: Option<Arc<tls::CertificateResolver>>,
+    keeper: Option<ManagerHandle>,
     files: Option<tls::Settings>,
     /// The part of the configuration that changes at a restart, as it was when we started.
     fixed: String,
@@ -147,14 +152,14 @@ fn fixed(config: &Config) -> String {
     format!("{server:?} {store:?} {collector:?} {admin:?} {:?}", config.log.form)
 }
 
-impl Watch {
+impl ReloadWatcher {
     async fn run(mut self) {
         let Ok(mut hangup) = signals::hangup() else { return };
         let (mut seen, mut changing) = (self.look(), false);
         loop {
             let asked = tokio::select! {
                 _ = hangup.recv() => true,
-                () = tokio::time::sleep(LOOK) => false,
+                () = tokio::time::sleep(POLL_INTERVAL) => false,
                 () = ordered(self.certificates.as_deref()) => {
                     self.show_certificates();
                     continue;
@@ -192,36 +197,36 @@ impl Watch {
         warn(&config);
         // Also those that cannot be used are looked at from now on: they may be mended.
         self.files.clone_from(&config.server.tls);
-        let chosen = match self.files.as_ref().map(tls::Chosen::load).transpose() {
+        let chosen = match self.files.as_ref().map(tls::FileCertificates::load).transpose() {
             Ok(chosen) => chosen,
-            Err(error) => return self.refuse(vec![causes::line(&error)]),
+            Err(error) => return self.refuse(vec![error_chain::line(&error)]),
         };
         let acme = self.files.as_ref().and_then(|tls| tls.acme.as_ref());
-        if let Some(Err(error)) = acme.map(Keeper::check) {
-            return self.refuse(vec![causes::line(&error)]);
+        if let Some(Err(error)) = acme.map(ManagerHandle::check) {
+            return self.refuse(vec![error_chain::line(&error)]);
         }
         let (fixed, log, shown) = (fixed(&config), config.log, config.shown);
         if let Err(error) = self.gateway.reload(config.gateway) {
-            return self.refuse(vec![causes::line(&error)]);
+            return self.refuse(vec![error_chain::line(&error)]);
         }
         self.board.levels().settle(&log);
-        self.board.accepted(self.path.clone(), shown, warnings(&config.warnings));
+        self.board.set_accepted(self.path.clone(), shown, warnings(&config.warnings));
         if let (Some(certificates), Some(chosen)) = (&self.certificates, chosen) {
             certificates.replace(chosen);
             let acme = self.files.as_ref().and_then(|tls| tls.acme.as_ref());
             if let Some(keeper) = &self.keeper {
-                keeper.change(certificates.to_order(acme));
+                keeper.update_settings(certificates.missing_domains(acme));
             }
         }
         self.show_certificates();
-        self.note(Line::good(Kind::Reload, "configuration and certificates reloaded"));
+        self.note(AuditEvent::ok(AuditKind::Reload, "configuration and certificates reloaded"));
         let restart = fixed != self.fixed;
-        self.board.wants_restart(restart);
+        self.board.set_restart_required(restart);
         if restart {
-            let what = "what only a restart changes has changed";
+            let what = "some changed settings need a restart";
             let which =
                 "[server], [admin], [store], the format of [log] or the collector of [trace]";
-            self.note(Line::bad(Kind::Reload, what).with("reason", which));
+            self.note(AuditEvent::failed(AuditKind::Reload, what).with("reason", which));
         }
         true
     }
@@ -233,26 +238,24 @@ impl Watch {
         }
         let what = "the new configuration was refused; the old one stays";
         let first = complaints.first().cloned().unwrap_or_default();
-        self.note(Line::bad(Kind::Reload, what).with("error", first));
-        self.board.refused(complaints);
+        self.note(AuditEvent::failed(AuditKind::Reload, what).with("error", first));
+        self.board.set_rejected(complaints);
         false
     }
 
-    fn note(&self, line: Line) {
-        self.gateway.audit().note(line);
+    fn note(&self, line: AuditEvent) {
+        self.gateway.audit().record(line);
     }
 
     /// Tells when our certificates end.
     fn show_certificates(&self) {
-        let shown = self.certificates.as_ref().map(|it| it.shown()).unwrap_or_default();
+        let shown = self.certificates.as_ref().map(|it| it.certificate_views()).unwrap_or_default();
         let first = |names: &[String]| names.first().cloned().unwrap_or_else(|| "-".to_owned());
         let lives: Vec<_> =
             shown.iter().map(|it| (first(&it.names), [it.begins, it.expires])).collect();
         self.gateway.metrics().certificates(&lives);
-        let certificates = shown.into_iter().map(|Leaf { names, begins, expires }| Certificate {
-            names,
-            begins,
-            expires,
+        let certificates = shown.into_iter().map(|CertificateInfo { names, begins, expires }| {
+            CertificateView { names, begins, expires }
         });
         self.board.set_certificates(certificates.collect());
     }
@@ -270,7 +273,7 @@ impl Watch {
 }
 
 /// Waits until other certificates are shown that were ordered.
-async fn ordered(certificates: Option<&tls::Certificates>) {
+async fn ordered(certificates: Option<&tls::CertificateResolver>) {
     match certificates {
         Some(certificates) => certificates.shelf().changed().await,
         None => std::future::pending().await,
@@ -278,7 +281,7 @@ async fn ordered(certificates: Option<&tls::Certificates>) {
 }
 
 /// Complaints, one line each.
-fn warnings(complaints: &Complaints) -> Vec<String> {
+fn warnings(complaints: &Diagnostics) -> Vec<String> {
     complaints.into_iter().map(|complaint| complaints.line(complaint)).collect()
 }
 
@@ -291,6 +294,6 @@ fn warn(config: &Config) {
 /// Tells systemd, if it is there to hear.
 fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!(%error, "systemd could not be told");
+        tracing::warn!(%error, "cannot notify systemd");
     }
 }

@@ -14,7 +14,7 @@ pub async fn stop() {
             }
         }
         (Err(error), _) | (_, Err(error)) => {
-            tracing::error!(%error, "cannot hear signals, so stopping now");
+            tracing::error!(%error, "cannot install signal handlers, stopping");
         }
     }
 }

@@ -5,14 +5,14 @@
 //!
 //! 1. [`toml`] parses the text into a document in which every key and value knows its place. A
 //!    syntax error ends here: one complaint.
-//! 2. [`raw`] lists the tables and their keys, word for word. [`reader`] walks the document with
+//! 2. [`schema`] lists the tables and their keys, word for word. [`reader`] walks the document with
 //!    that list. Serde would stop at the first thing it cannot read; the reader notes a complaint
 //!    with its place and goes on, because an operator wants to mend the file once.
 //! 3. [`check`] asks the reader for one key after another and turns words into settings that no
 //!    room has to doubt again.
 //!
 //! The reader and the checks are pure: environment variables and files are asked for through
-//! [`Sources`], which is the machine for `serve` and a few fixed values for a test.
+//! [`Environment`], which is the machine for `serve` and a few fixed values for a test.
 //!
 //! Relative paths in the file begin at the folder of the file, so that a configuration can be
 //! checked from anywhere and moved as a whole.
@@ -24,14 +24,14 @@ use zeroize::Zeroizing;
 use crate::{admin, gateway, logs, server, site::Account};
 
 mod check;
-mod complaint;
-mod mask;
-mod outline;
-mod raw;
+mod diagnostic;
+mod redact;
+mod effective;
+mod schema;
 mod reader;
-mod words;
+mod values;
 
-pub use complaint::{Complaint, Complaints, Severity};
+pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 
 /// A configuration that has been checked.
 #[derive(Clone, Debug)]
@@ -45,21 +45,21 @@ pub struct Config {
     /// What is written down.
     pub log: logs::Settings,
     /// What stands in the file, for people: its secrets are covered.
-    pub shown: admin::Shown,
+    pub shown: admin::ConfigView,
     /// Every account, in the order of the file.
     pub accounts: Vec<Arc<Account>>,
     /// What the operator should know, though nothing stops us.
-    pub warnings: Complaints,
+    pub warnings: Diagnostics,
 }
 
 impl Config {
     /// Reads and checks a file, with the secrets it names.
-    pub fn load(path: &Path) -> Result<Self, Complaints> {
-        Self::load_with(path, &Machine)
+    pub fn load(path: &Path) -> Result<Self, Diagnostics> {
+        Self::load_with(path, &SystemEnvironment)
     }
 
     /// Reads and checks a file, with secrets from somewhere else.
-    pub fn load_with(path: &Path, sources: &dyn Sources) -> Result<Self, Complaints> {
+    pub fn load_with(path: &Path, sources: &dyn Environment) -> Result<Self, Diagnostics> {
         let name = path.display().to_string();
         match fs::read_to_string(path) {
             Ok(text) => Self::parse(&name, &text, sources),
@@ -68,23 +68,23 @@ impl Config {
     }
 
     /// Checks a text. `name` is the path it is known by.
-    pub fn parse(name: &str, text: &str, sources: &dyn Sources) -> Result<Self, Complaints> {
+    pub fn parse(name: &str, text: &str, sources: &dyn Environment) -> Result<Self, Diagnostics> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let document = match toml::de::DeTable::parse(text) {
             Ok(document) => document,
             Err(error) => return Err(syntax(name, text, &error)),
         };
         let folder = Path::new(name).parent().unwrap_or(Path::new(""));
-        let desk = reader::Desk::new(sources, folder);
+        let desk = reader::LoadContext::new(sources, folder);
         let checked = check::check(document.get_ref(), &desk);
         let (list, hidden) = desk.close();
-        let covered = mask::cover(text, &hidden);
-        let complaints = Complaints::new(name, covered.clone(), list);
+        let covered = redact::redact(text, &hidden);
+        let complaints = Diagnostics::new(name, covered.clone(), list);
         match checked {
             Some(checked) if complaints.count(Severity::Error) == 0 => {
-                let check::Checked { server, admin, gateway, log, accounts } = checked;
-                let groups = outline::outline(document.get_ref(), &covered);
-                let (shown, warnings) = (admin::Shown { text: covered, groups }, complaints);
+                let check::CheckedConfig { server, admin, gateway, log, accounts } = checked;
+                let groups = effective::effective(document.get_ref(), &covered);
+                let (shown, warnings) = (admin::ConfigView { text: covered, groups }, complaints);
                 Ok(Self { server, admin, gateway, log, shown, accounts, warnings })
             }
             Some(_) | None => Err(complaints),
@@ -93,12 +93,12 @@ impl Config {
 }
 
 /// What a configuration may ask of the world around it.
-pub trait Sources {
+pub trait Environment {
     /// An environment variable, or why there is none: `is not set`.
     fn variable(&self, name: &str) -> Result<String, String>;
 
     /// A file.
-    fn file(&self, path: &Path) -> io::Result<File>;
+    fn file(&self, path: &Path) -> io::Result<ReferencedFile>;
 
     /// Whether there is a folder of this name.
     fn is_folder(&self, path: &Path) -> bool;
@@ -106,7 +106,7 @@ pub trait Sources {
 
 /// A file that the configuration names.
 #[derive(Debug)]
-pub struct File {
+pub struct ReferencedFile {
     /// Its bytes.
     pub content: Zeroizing<Vec<u8>>,
     /// Whether every user of the machine may read it.
@@ -115,9 +115,9 @@ pub struct File {
 
 /// The machine we run on.
 #[derive(Clone, Copy, Debug)]
-pub struct Machine;
+pub struct SystemEnvironment;
 
-impl Sources for Machine {
+impl Environment for SystemEnvironment {
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads secrets")]
     fn variable(&self, name: &str) -> Result<String, String> {
         std::env::var(name).map_err(|error| match error {
@@ -126,11 +126,11 @@ impl Sources for Machine {
         })
     }
 
-    fn file(&self, path: &Path) -> io::Result<File> {
+    fn file(&self, path: &Path) -> io::Result<ReferencedFile> {
         use std::os::unix::fs::PermissionsExt as _;
         let content = Zeroizing::new(fs::read(path)?);
         let open_to_all = fs::metadata(path)?.permissions().mode() & 0o004 != 0;
-        Ok(File { content, open_to_all })
+        Ok(ReferencedFile { content, open_to_all })
     }
 
     fn is_folder(&self, path: &Path) -> bool {
@@ -138,7 +138,7 @@ impl Sources for Machine {
     }
 }
 
-fn unreadable(name: &str, error: &io::Error) -> Complaints {
+fn unreadable(name: &str, error: &io::Error) -> Diagnostics {
     let message = format!("the configuration cannot be read: {}", plain(error));
     let help = if error.kind() == io::ErrorKind::PermissionDenied {
         "let the user that runs wxgate read it"
@@ -147,10 +147,10 @@ fn unreadable(name: &str, error: &io::Error) -> Complaints {
     } else {
         "give the path of a TOML file with `--config FILE`"
     };
-    Complaints::new(name, String::new(), vec![Complaint::error(None, message).help(help)])
+    Diagnostics::new(name, String::new(), vec![Diagnostic::error(None, message).help(help)])
 }
 
-fn syntax(name: &str, text: &str, error: &toml::de::Error) -> Complaints {
+fn syntax(name: &str, text: &str, error: &toml::de::Error) -> Diagnostics {
     let said = error.message();
     let unquoted = ["float", "integer", "datetime", "quoted", "expected nothing", "leading zero"];
     let help = if unquoted.iter().any(|word| said.contains(word)) {
@@ -160,8 +160,8 @@ fn syntax(name: &str, text: &str, error: &toml::de::Error) -> Complaints {
     } else {
         "the rest of the file is checked once this is mended"
     };
-    let complaint = Complaint::error(error.span(), format!("this is not TOML: {said}")).help(help);
-    Complaints::new(name, mask::cover(text, &[]), vec![complaint])
+    let complaint = Diagnostic::error(error.span(), format!("this is not TOML: {said}")).help(help);
+    Diagnostics::new(name, redact::redact(text, &[]), vec![complaint])
 }
 
 /// An error of the operating system without its number.

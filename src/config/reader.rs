@@ -13,24 +13,24 @@ use toml::{
 };
 
 use super::{
-    Sources,
-    complaint::Complaint,
-    raw::{ALL, FILE, SECRET, Section},
-    words,
+    Environment,
+    diagnostic::Diagnostic,
+    schema::{ALL, FILE, SECRET, TableSchema},
+    values,
 };
 
 /// Where complaints are handed in, and where the outside world is asked.
-pub struct Desk<'a> {
+pub struct LoadContext<'a> {
     /// Environment and files.
-    pub sources: &'a dyn Sources,
+    pub sources: &'a dyn Environment,
     base: PathBuf,
-    complaints: RefCell<Vec<Complaint>>,
+    complaints: RefCell<Vec<Diagnostic>>,
     hidden: RefCell<Vec<Range<usize>>>,
 }
 
-impl<'a> Desk<'a> {
+impl<'a> LoadContext<'a> {
     /// Relative paths begin at `base`.
-    pub fn new(sources: &'a dyn Sources, base: &Path) -> Self {
+    pub fn new(sources: &'a dyn Environment, base: &Path) -> Self {
         let (complaints, hidden) = (RefCell::default(), RefCell::default());
         Self { sources, base: base.to_owned(), complaints, hidden }
     }
@@ -41,7 +41,7 @@ impl<'a> Desk<'a> {
     }
 
     /// Takes a complaint.
-    pub fn complain(&self, complaint: Complaint) {
+    pub fn report(&self, complaint: Diagnostic) {
         self.complaints.borrow_mut().push(complaint);
     }
 
@@ -52,7 +52,7 @@ impl<'a> Desk<'a> {
         message: impl Into<String>,
         help: impl Into<String>,
     ) {
-        self.complain(Complaint::error(at, message).help(help));
+        self.report(Diagnostic::error(at, message).help(help));
     }
 
     /// Takes a complaint that does not.
@@ -62,23 +62,23 @@ impl<'a> Desk<'a> {
         message: impl Into<String>,
         help: impl Into<String>,
     ) {
-        self.complain(Complaint::warning(at, message).help(help));
+        self.report(Diagnostic::warning(at, message).help(help));
     }
 
     /// This place of the file is never shown.
-    pub fn hide(&self, place: Range<usize>) {
+    pub fn redact(&self, place: Range<usize>) {
         self.hidden.borrow_mut().push(place);
     }
 
     /// What was handed in: the complaints and the places to cover.
-    pub fn close(self) -> (Vec<Complaint>, Vec<Range<usize>>) {
+    pub fn close(self) -> (Vec<Diagnostic>, Vec<Range<usize>>) {
         (self.complaints.into_inner(), self.hidden.into_inner())
     }
 }
 
 /// A string of the file and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Word<'a> {
+pub struct StrValue<'a> {
     /// What it says.
     pub text: &'a str,
     /// Its place, quotes included.
@@ -89,23 +89,27 @@ pub struct Word<'a> {
 ///
 /// A reading that fails leaves a complaint and returns nothing, or the default where there is
 /// one, so that the rest of the file is read all the same.
-pub struct Table<'a> {
+pub struct TableReader<'a> {
     /// What kind of table it is.
-    pub section: &'static Section,
+    pub section: &'static TableSchema,
     /// Where its header stands; nothing when the file has no such table.
     pub at: Option<Range<usize>>,
     /// Where complaints go.
-    pub desk: &'a Desk<'a>,
+    pub desk: &'a LoadContext<'a>,
     entries: Option<&'a DeTable<'a>>,
 }
 
-impl<'a> Table<'a> {
+impl<'a> TableReader<'a> {
     /// The whole file.
-    pub fn file(section: &'static Section, file: &'a DeTable<'a>, desk: &'a Desk<'a>) -> Self {
+    pub fn file(
+        section: &'static TableSchema,
+        file: &'a DeTable<'a>,
+        desk: &'a LoadContext<'a>,
+    ) -> Self {
         Self { section, at: None, desk, entries: Some(file) }.opened()
     }
 
-    fn open(&self, section: &'static Section, value: &'a Spanned<DeValue<'a>>) -> Option<Self> {
+    fn open(&self, section: &'static TableSchema, value: &'a Spanned<DeValue<'a>>) -> Option<Self> {
         let entries = value.get_ref().as_table()?;
         let (at, desk) = (Some(value.span()), self.desk);
         Some(Self { section, at, desk, entries: Some(entries) }.opened())
@@ -119,7 +123,7 @@ impl<'a> Table<'a> {
             }
             let help = unknown_key(name, self.section);
             if help.contains("secret") {
-                self.desk.hide(value.span());
+                self.desk.redact(value.span());
             }
             let place = if self.section.title == FILE.title { "at" } else { "in" };
             let message = format!("unknown key `{name}` {place} {}", self.section.title);
@@ -147,7 +151,7 @@ impl<'a> Table<'a> {
     }
 
     /// A table inside this one; an empty one when the file has none.
-    pub fn table(&self, key: &str, section: &'static Section) -> Self {
+    pub fn table(&self, key: &str, section: &'static TableSchema) -> Self {
         let absent = Self { section, at: None, desk: self.desk, entries: None };
         let Some(value) = self.value(key) else { return absent };
         self.open(section, value).unwrap_or_else(|| {
@@ -157,7 +161,7 @@ impl<'a> Table<'a> {
     }
 
     /// Tables in an array: `[[site]]`, or `keys = [{ … }]`.
-    pub fn tables(&self, key: &str, section: &'static Section) -> Vec<Self> {
+    pub fn tables(&self, key: &str, section: &'static TableSchema) -> Vec<Self> {
         let Some(value) = self.value(key) else { return Vec::new() };
         let Some(array) = value.get_ref().as_array() else {
             self.wrong_kind(key, value, "an array of tables");
@@ -174,7 +178,7 @@ impl<'a> Table<'a> {
     }
 
     /// A string.
-    pub fn word(&self, key: &str) -> Option<Word<'a>> {
+    pub fn word(&self, key: &str) -> Option<StrValue<'a>> {
         let value = self.value(key)?;
         let word = word(value);
         if word.is_none() {
@@ -184,7 +188,7 @@ impl<'a> Table<'a> {
     }
 
     /// A string that must be there.
-    pub fn required(&self, key: &str) -> Option<Word<'a>> {
+    pub fn required(&self, key: &str) -> Option<StrValue<'a>> {
         if self.value(key).is_none() {
             self.missing(key);
         }
@@ -192,7 +196,7 @@ impl<'a> Table<'a> {
     }
 
     /// An array of strings, or one string alone.
-    pub fn words(&self, key: &str) -> Option<Vec<Word<'a>>> {
+    pub fn words(&self, key: &str) -> Option<Vec<StrValue<'a>>> {
         let value = self.value(key)?;
         if let Some(word) = word(value) {
             return Some(vec![word]);
@@ -212,7 +216,11 @@ impl<'a> Table<'a> {
     }
 
     /// Strings and tables in an array, or one alone; the tables are the errors.
-    pub fn entries(&self, key: &str, section: &'static Section) -> Vec<Result<Word<'a>, Self>> {
+    pub fn entries(
+        &self,
+        key: &str,
+        section: &'static TableSchema,
+    ) -> Vec<Result<StrValue<'a>, Self>> {
         let value = self.value(key);
         let array = value.and_then(|it| it.get_ref().as_array());
         let read = |value| {
@@ -227,7 +235,7 @@ impl<'a> Table<'a> {
     }
 
     /// Strings by name: `{ "a.txt" = "…" }`.
-    pub fn pairs(&self, key: &str) -> Vec<(Word<'a>, Word<'a>)> {
+    pub fn pairs(&self, key: &str) -> Vec<(StrValue<'a>, StrValue<'a>)> {
         let Some(value) = self.value(key) else { return Vec::new() };
         let Some(table) = value.get_ref().as_table() else {
             self.wrong_kind(key, value, "a table of strings");
@@ -236,7 +244,9 @@ impl<'a> Table<'a> {
         let mut pairs = Vec::new();
         for (name, value) in table {
             match word(value) {
-                Some(word) => pairs.push((Word { text: name.get_ref(), at: name.span() }, word)),
+                Some(word) => {
+                    pairs.push((StrValue { text: name.get_ref(), at: name.span() }, word));
+                }
                 None => self.wrong_kind(key, value, "a table of strings"),
             }
         }
@@ -279,11 +289,11 @@ impl<'a> Table<'a> {
         range: RangeInclusive<Duration>,
     ) -> Duration {
         let Some(value) = self.value(key) else { return default };
-        match scalar(value).map(|text| words::duration(&text)) {
+        match scalar(value).map(|text| values::duration(&text)) {
             Some(Ok(duration)) if range.contains(&duration) => duration,
             Some(Ok(_)) => {
                 let (min, max) = range.into_inner();
-                self.out_of_range(key, value, &words::long(min), &words::long(max));
+                self.out_of_range(key, value, &values::long(min), &values::long(max));
                 default
             }
             Some(Err(help)) => {
@@ -300,11 +310,11 @@ impl<'a> Table<'a> {
     /// A number of bytes.
     pub fn size(&self, key: &str, default: u64, range: RangeInclusive<u64>) -> u64 {
         let Some(value) = self.value(key) else { return default };
-        match scalar(value).map(|text| words::size(&text)) {
+        match scalar(value).map(|text| values::size(&text)) {
             Some(Ok(size)) if range.contains(&size) => size,
             Some(Ok(_)) => {
                 let (min, max) = range.into_inner();
-                self.out_of_range(key, value, &words::bytes(min), &words::bytes(max));
+                self.out_of_range(key, value, &values::bytes(min), &values::bytes(max));
                 default
             }
             Some(Err(help)) => {
@@ -330,12 +340,12 @@ impl<'a> Table<'a> {
     }
 
     /// Complains that a word is none of those a key may have.
-    pub fn not_one_of(&self, key: &str, word: &Word<'_>, names: &[&str]) {
-        let help = match words::nearest(word.text, names.iter().copied()) {
+    pub fn not_one_of(&self, key: &str, word: &StrValue<'_>, names: &[&str]) {
+        let help = match values::suggest(word.text, names.iter().copied()) {
             Some(near) if names.len() > 1 => {
-                format!("did you mean \"{near}\"? {}", words::choices(names))
+                format!("did you mean \"{near}\"? {}", values::choices(names))
             }
-            Some(_) | None => words::choices(names),
+            Some(_) | None => values::choices(names),
         };
         self.desk.error(word.at.clone(), format!("`{key}` cannot be \"{}\"", word.text), help);
     }
@@ -362,7 +372,7 @@ impl<'a> Table<'a> {
     }
 
     fn wrong_kind(&self, key: &str, value: &Spanned<DeValue<'_>>, wanted: &str) {
-        let kind = words::article(value.get_ref().type_str());
+        let kind = values::indefinite_article(value.get_ref().type_str());
         let message = format!("`{key}` must be {wanted}, not {kind}");
         self.desk.error(value.span(), message, format!("write it as in {}", self.written(key)));
     }
@@ -373,8 +383,8 @@ impl<'a> Table<'a> {
     }
 }
 
-fn word<'a>(value: &'a Spanned<DeValue<'a>>) -> Option<Word<'a>> {
-    value.get_ref().as_str().map(|text| Word { text, at: value.span() })
+fn word<'a>(value: &'a Spanned<DeValue<'a>>) -> Option<StrValue<'a>> {
+    value.get_ref().as_str().map(|text| StrValue { text, at: value.span() })
 }
 
 /// The text of a string or a number: operators write `30` where `"30s"` is meant.
@@ -383,16 +393,16 @@ fn scalar(value: &Spanned<DeValue<'_>>) -> Option<String> {
     value.get_ref().as_str().map(str::to_owned).or_else(number)
 }
 
-fn unknown_key(name: &str, section: &Section) -> String {
+fn unknown_key(name: &str, section: &TableSchema) -> String {
     let keys = || section.keys.iter().map(|(key, _)| *key);
-    if let Some(near) = words::nearest(name, keys()) {
+    if let Some(near) = values::suggest(name, keys()) {
         return format!("did you mean `{near}`?");
     }
-    let holds = |other: &&&Section| other.example(name).is_some();
+    let holds = |other: &&&TableSchema| other.example(name).is_some();
     let homes: Vec<&str> = ALL.iter().filter(holds).map(|other| other.title).collect();
     // Of the few keys of a secret, the operator is told all.
     if homes.is_empty() || section.title == SECRET.title {
-        return format!("it has {}", words::list(&keys().collect::<Vec<_>>()));
+        return format!("it has {}", values::list(&keys().collect::<Vec<_>>()));
     }
     format!("`{name}` belongs in {}", homes.join(" or "))
 }

@@ -6,15 +6,18 @@ use http::Method;
 
 use super::*;
 use crate::{
-    server::Listen,
-    site::{Access, Ambiguous, Balance, Endpoint, Fact, Outside, Prompt, Scope, Server, Snapshot},
-    wire,
+    httputil,
+    server::ListenAddress,
+    site::{
+        Access, AmbiguousPathPolicy, Balance, Endpoint, IdentityField, OutsideWeChat, Prompt,
+        Scope, SnapshotPolicy, UpstreamServer,
+    },
 };
 
 /// A world with three variables and nothing else.
 struct Variables;
 
-impl Sources for Variables {
+impl Environment for Variables {
     fn variable(&self, name: &str) -> Result<String, String> {
         let known = HashMap::from([
             ("WXGATE_SESSION_KEY", "4f1c9a5be03d7628d1f0a97b3c5e8642"),
@@ -25,7 +28,7 @@ impl Sources for Variables {
         known.get(name).map(|text| (*text).to_owned()).ok_or_else(|| "is not set".to_owned())
     }
 
-    fn file(&self, _: &Path) -> io::Result<File> {
+    fn file(&self, _: &Path) -> io::Result<ReferencedFile> {
         Err(io::ErrorKind::NotFound.into())
     }
 
@@ -60,7 +63,7 @@ fn the_file_at_the_root_loads_and_explains_every_key() {
     let config = parse(text);
     assert!(config.warnings.is_empty(), "{}", config.warnings);
     let mut seen = 0;
-    for section in raw::ALL {
+    for section in schema::ALL {
         for (key, example) in section.keys {
             seen += 1;
             let stands = |shape: String| text.contains(&shape);
@@ -131,14 +134,14 @@ fn the_defaults_it_shows_are_the_defaults() {
         let Some((key, _)) = line.strip_prefix("# ").and_then(|line| line.split_once(" = ")) else {
             continue;
         };
-        let is_key = raw::ALL.iter().any(|section| section.example(key).is_some());
+        let is_key = schema::ALL.iter().any(|section| section.example(key).is_some());
         if !is_key || EXAMPLES.contains(&key) || line.contains("0.0.0.0:8443") {
             continue;
         }
         seen += 1;
         let uncommented = line.strip_prefix("# ").unwrap();
         // The limits stand below a table header that is a comment too.
-        let limits = raw::LIMITS.example(key).is_some();
+        let limits = schema::LIMITS.example(key).is_some();
         let tabled = if limits {
             format!("[server.limits]\n{uncommented}\n")
         } else {
@@ -164,7 +167,7 @@ fn the_broker_it_shows_loads_and_shows_the_defaults() {
     let line = |line: &str| {
         let line = line.strip_prefix("# ")?;
         let key = line.split(" = ").next().unwrap();
-        let known = raw::BROKER.example(key).or(raw::CLIENT.example(key)).is_some();
+        let known = schema::BROKER.example(key).or(schema::CLIENT.example(key)).is_some();
         (known || line.starts_with('[')).then(|| format!("{line}\n"))
     };
     let lines: Vec<String> = broker.lines().filter_map(line).collect();
@@ -187,10 +190,10 @@ fn the_health_check_it_shows_loads_and_shows_the_defaults() {
     let lines = table.lines().filter_map(|line| line.strip_prefix("# "));
     let lines: Vec<&str> = lines
         .filter(|line| {
-            line.split_once(" = ").is_some_and(|(key, _)| raw::HEALTH.example(key).is_some())
+            line.split_once(" = ").is_some_and(|(key, _)| schema::HEALTH.example(key).is_some())
         })
         .collect();
-    assert_eq!(lines.len(), raw::HEALTH.keys.len(), "{lines:?}");
+    assert_eq!(lines.len(), schema::HEALTH.keys.len(), "{lines:?}");
     let shown = |lines: &[&str]| {
         let config = parse(&format!("{MINIMAL}[site.health]\n{}\n", lines.join("\n")));
         format!("{:?}", config.gateway.sites.all()[0].upstream.checkup)
@@ -204,38 +207,38 @@ fn the_health_check_it_shows_loads_and_shows_the_defaults() {
 #[test]
 fn every_key_is_read() {
     let headers = [
-        (&raw::FILE, ""),
-        (&raw::SERVER, "[server]"),
-        (&raw::TLS, "[server.tls]"),
-        (&raw::CERTIFICATE, "[[server.tls.certificates]]"),
-        (&raw::ACME, "[server.acme]"),
-        (&raw::LIMITS, "[server.limits]"),
-        (&raw::ADMIN, "[admin]"),
-        (&raw::SESSION, "[session]"),
-        (&raw::KEY, "[[session.keys]]"),
-        (&raw::STORE, "[store]"),
-        (&raw::PAGES, "[pages]"),
-        (&raw::LOG, "[log]"),
-        (&raw::TRACE, "[trace]"),
-        (&raw::ACCOUNT, "[[account]]"),
-        (&raw::SITE, "[[site]]"),
-        (&raw::UPSTREAM, "[[site]]\n[[site.upstream]]"),
-        (&raw::HEALTH, "[[site]]\n[site.health]"),
-        (&raw::UPSTREAM_TLS, "[[site]]\n[site.upstream_tls]"),
-        (&raw::HEADERS, "[[site]]\n[site.headers]"),
-        (&raw::CORS, "[[site]]\n[site.cors]"),
-        (&raw::ROUTE, "[[site]]\n[[site.route]]"),
-        (&raw::BROKER, "[broker]"),
-        (&raw::CLIENT, "[broker]\n[[broker.client]]"),
-        (&raw::SECRET, "[[account]]\n[account.app_secret]"),
+        (&schema::FILE, ""),
+        (&schema::SERVER, "[server]"),
+        (&schema::TLS, "[server.tls]"),
+        (&schema::CERTIFICATE, "[[server.tls.certificates]]"),
+        (&schema::ACME, "[server.acme]"),
+        (&schema::LIMITS, "[server.limits]"),
+        (&schema::ADMIN, "[admin]"),
+        (&schema::SESSION, "[session]"),
+        (&schema::KEY, "[[session.keys]]"),
+        (&schema::STORE, "[store]"),
+        (&schema::PAGES, "[pages]"),
+        (&schema::LOG, "[log]"),
+        (&schema::TRACE, "[trace]"),
+        (&schema::ACCOUNT, "[[account]]"),
+        (&schema::SITE, "[[site]]"),
+        (&schema::UPSTREAM, "[[site]]\n[[site.upstream]]"),
+        (&schema::HEALTH, "[[site]]\n[site.health]"),
+        (&schema::UPSTREAM_TLS, "[[site]]\n[site.upstream_tls]"),
+        (&schema::HEADERS, "[[site]]\n[site.headers]"),
+        (&schema::CORS, "[[site]]\n[site.cors]"),
+        (&schema::ROUTE, "[[site]]\n[[site.route]]"),
+        (&schema::BROKER, "[broker]"),
+        (&schema::CLIENT, "[broker]\n[[broker.client]]"),
+        (&schema::SECRET, "[[account]]\n[account.app_secret]"),
     ];
-    assert_eq!(headers.len(), raw::ALL.len());
+    assert_eq!(headers.len(), schema::ALL.len());
     for (section, header) in headers {
         for (key, _) in section.keys {
             // A date is of no use to any key.
             let text = format!("{header}\n{key} = 2026-11-24\n");
             let complaints = Config::parse("config.toml", &text, &Variables).unwrap_err();
-            let quotes = || complaints.iter().filter_map(|it| complaints.quote(it));
+            let quotes = || complaints.iter().filter_map(|it| complaints.source_line(it));
             let found = quotes().any(|it| matches!(it, "2026-11-24" | "**********"));
             assert!(found, "nobody reads `{key}` in {}:\n{complaints}", section.title);
         }
@@ -246,7 +249,7 @@ fn every_key_is_read() {
 fn defaults() {
     let config = parse(MINIMAL);
     let Config { server, admin, gateway, accounts, .. } = &config;
-    assert_eq!(server.listen, [Listen::Tcp("0.0.0.0:8080".parse().unwrap())]);
+    assert_eq!(server.listen, [ListenAddress::Tcp("0.0.0.0:8080".parse().unwrap())]);
     assert_eq!((server.workers, server.tls.is_none()), (0, true));
     assert_eq!(server.drain, Duration::from_secs(30));
     assert_eq!((server.limits.header_bytes, server.limits.header_count), (32_768, 100));
@@ -265,17 +268,21 @@ fn defaults() {
     assert_eq!(account.app_secret.expose(), "0123456789abcdef0123456789abcdef");
     let site = &gateway.sites.all()[0];
     assert_eq!(site.name, "h5.example.com");
-    let server = Server { endpoint: Endpoint::Http("10.0.0.5".to_owned(), 8_000), weight: 1 };
+    let server =
+        UpstreamServer { endpoint: Endpoint::Http("10.0.0.5".to_owned(), 8_000), weight: 1 };
     assert_eq!(
         (&*site.upstream.servers, site.upstream.balance),
         (&[server][..], Balance::RoundRobin)
     );
     assert_eq!(site.upstream.connect_timeout, Duration::from_secs(3));
     assert_eq!(site.upstream.response_timeout, Duration::from_mins(1));
-    assert!(matches!((&site.outside_wechat, site.snapshot), (Outside::Page, Snapshot::Page)));
-    assert_eq!(site.ambiguous_paths, Ambiguous::Refuse);
+    assert!(matches!(
+        (&site.outside_wechat, site.snapshot),
+        (OutsideWeChat::Page, SnapshotPolicy::Page)
+    ));
+    assert_eq!(site.ambiguous_paths, AmbiguousPathPolicy::Refuse);
     assert_eq!(site.cookies.session(), "__Host-wxgate");
-    let otherwise = site.routes.otherwise().access;
+    let otherwise = site.routes.default_access().access;
     assert_eq!(otherwise, Access::Required(Scope::Base, Prompt::Direct));
 }
 
@@ -300,9 +307,12 @@ scope = "snsapi_base"
     assert_eq!(keys.iter().map(|key| key.id.as_str()).collect::<Vec<_>>(), ["new", "2026-11"]);
     assert_eq!(keys[0].secret.expose().len(), 32, "the newline is trimmed");
     let site = &config.gateway.sites.all()[0];
-    let names: Vec<(&str, Fact)> =
+    let names: Vec<(&str, IdentityField)> =
         site.extra_headers.iter().map(|(name, fact)| (name.as_str(), *fact)).collect();
-    assert_eq!(names, [("x-wx-openid", Fact::OpenId), ("remote-user", Fact::UnionId)]);
+    assert_eq!(
+        names,
+        [("x-wx-openid", IdentityField::OpenId), ("remote-user", IdentityField::UnionId)]
+    );
     for name in ["x-wx-openid", "x-wx-unionid", "x-wx-appid", "remote-user", "x-wechat-openid"] {
         assert!(!site.reserved.keeps(name, true), "{name} can be forged");
     }
@@ -312,7 +322,7 @@ scope = "snsapi_base"
         ("/", Access::Required(Scope::UserInfo, Prompt::Button)),
     ];
     for (path, expected) in cases {
-        let path = wire::Path::parse(path).unwrap();
+        let path = httputil::Path::parse(path).unwrap();
         assert_eq!(site.routes.find(path, &Method::GET).access, expected, "{path:?}");
     }
 }

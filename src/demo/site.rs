@@ -8,15 +8,15 @@ use minijinja::{Environment, Error, UndefinedBehavior, Value, context};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use self::guest::Guest;
+use self::visitor::Visitor;
 use crate::emulator::{
     lang,
     listen::{self, Body, full},
 };
 
 mod echo;
-mod guest;
-mod ticks;
+mod visitor;
+mod sse;
 #[cfg(test)]
 mod tests;
 
@@ -79,16 +79,16 @@ fn answer(pages: &Environment<'static>, request: Request<Incoming>) -> Response<
         "/orders" => ("orders.html", StatusCode::OK),
         "/member" => ("member.html", StatusCode::OK),
         "/api/me" => return me(&request),
-        "/events" => return ticks::stream(),
+        "/events" => return sse::stream(),
         "/ws" => return echo::upgrade(request),
         _ => ("lost.html", StatusCode::NOT_FOUND),
     };
-    let guest = Guest::read(request.headers());
+    let guest = Visitor::read(request.headers());
     let page = context! {
         zh => lang::is_chinese(request.headers()),
         path,
         guest => guest.card(),
-        headers => guest::told(request.headers()),
+        headers => visitor::told(request.headers()),
     };
     render(pages, name, status, page)
 }
@@ -118,7 +118,7 @@ fn render(
 
 /// Who the site thinks is asking, for its own scripts.
 fn me(request: &Request<Incoming>) -> Response<Body> {
-    let guest = Guest::read(request.headers());
+    let guest = Visitor::read(request.headers());
     let body = json!({
         "openid": guest.openid,
         "unionid": guest.unionid,

@@ -73,7 +73,7 @@ impl Errcode {
 
 /// What a page of open.weixin.qq.com says instead of logging the visitor in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum AuthorizeError {
     /// One of the numbered pages.
     Numbered(i64),
     /// More than 128 bytes of state; this page has no number.
@@ -86,7 +86,7 @@ pub enum Refusal {
     OutsideWeChat,
 }
 
-impl Refusal {
+impl AuthorizeError {
     /// The number under the message, where there is one.
     pub fn number(&self) -> Option<i64> {
         match self {

@@ -8,7 +8,7 @@ use serde_json::Value;
 /// The calls that can go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Place {
+pub enum ApiEndpoint {
     Authorize,
     AccessToken,
     RefreshToken,
@@ -22,7 +22,7 @@ pub enum Place {
 /// The ways of going wrong that need no number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Twist {
+pub enum FaultKind {
     /// No answer, ever.
     Hang,
     /// An answer that is no JSON.
@@ -37,7 +37,7 @@ pub enum Twist {
     TwoCodes,
 }
 
-impl Twist {
+impl FaultKind {
     /// Whether it changes what the visitor brings home, rather than how an answer travels.
     fn is_outcome(self) -> bool {
         match self {
@@ -52,7 +52,7 @@ const ELSEWHERE: &str = "snapshot is for authorize and access_token; decline, du
 /// One order to go wrong, as `POST /_emulator/faults` takes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
-    pub at: Place,
+    pub at: ApiEndpoint,
     /// How often; absent: until cleared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<u32>,
@@ -70,12 +70,12 @@ pub struct Fault {
     pub http_status: Option<u16>,
     /// All other fields: an unknown name is an error, since no twist is called that.
     #[serde(flatten)]
-    twists: BTreeMap<Twist, bool>,
+    twists: BTreeMap<FaultKind, bool>,
 }
 
 impl Fault {
     /// Whether it does this.
-    pub fn has(&self, twist: Twist) -> bool {
+    pub fn has(&self, twist: FaultKind) -> bool {
         self.twists.get(&twist).copied().unwrap_or(false)
     }
 
@@ -94,8 +94,8 @@ impl Fault {
         self.twists.iter().any(|(twist, is_on)| *is_on && twist.is_outcome())
     }
 
-    fn is_brought_home(&self, at: Place) -> bool {
-        self.at == at && self.is_outcome() && !self.has(Twist::Decline)
+    fn is_brought_home(&self, at: ApiEndpoint) -> bool {
+        self.at == at && self.is_outcome() && !self.has(FaultKind::Decline)
     }
 
     fn complaint(&self) -> Option<&'static str> {
@@ -118,16 +118,16 @@ impl Fault {
         let snapshot_only = self
             .twists
             .iter()
-            .all(|(twist, is_on)| !is_on || !twist.is_outcome() || *twist == Twist::Snapshot);
+            .all(|(twist, is_on)| !is_on || !twist.is_outcome() || *twist == FaultKind::Snapshot);
         let is_possible = match self.at {
-            Place::Authorize => true,
-            Place::AccessToken => snapshot_only,
-            Place::RefreshToken
-            | Place::Userinfo
-            | Place::Auth
-            | Place::StableToken
-            | Place::Token
-            | Place::Getticket => !self.is_outcome(),
+            ApiEndpoint::Authorize => true,
+            ApiEndpoint::AccessToken => snapshot_only,
+            ApiEndpoint::RefreshToken
+            | ApiEndpoint::Userinfo
+            | ApiEndpoint::Auth
+            | ApiEndpoint::StableToken
+            | ApiEndpoint::Token
+            | ApiEndpoint::Getticket => !self.is_outcome(),
         };
         (!is_possible).then_some(ELSEWHERE)
     }
@@ -169,23 +169,23 @@ impl Faults {
     }
 
     /// The next order about how an answer travels from `at`.
-    pub fn take(&mut self, at: Place) -> Option<Fault> {
+    pub fn take(&mut self, at: ApiEndpoint) -> Option<Fault> {
         self.take_where(|fault| fault.at == at && !fault.is_outcome())
     }
 
     /// The next order about what a visitor who agrees brings home from `at`.
-    pub fn take_outcome(&mut self, at: Place) -> Option<Fault> {
+    pub fn take_outcome(&mut self, at: ApiEndpoint) -> Option<Fault> {
         self.take_where(|fault| fault.is_brought_home(at))
     }
 
     /// Whether the next visitor who agrees at `at` meets this.
-    pub fn brings(&self, at: Place, twist: Twist) -> bool {
+    pub fn has_pending(&self, at: ApiEndpoint, twist: FaultKind) -> bool {
         let mut due = self.0.iter().filter(|fault| fault.is_brought_home(at) && fault.is_due());
         due.next().is_some_and(|fault| fault.has(twist))
     }
 
     /// The next order that does this one thing at `at`.
-    pub fn take_twist(&mut self, at: Place, twist: Twist) -> Option<Fault> {
+    pub fn take_twist(&mut self, at: ApiEndpoint, twist: FaultKind) -> Option<Fault> {
         self.take_where(|fault| fault.at == at && fault.has(twist))
     }
 
@@ -251,7 +251,7 @@ mod tests {
         let mut faults = Faults::default();
         faults.add(br#"[{"at":"auth","errcode":1,"percent":5},{"at":"auth","errcode":2,"percent":30}]"#).unwrap();
         let taken: Vec<_> = (0..200)
-            .filter_map(|_| faults.take(Place::Auth).and_then(|fault| fault.errcode))
+            .filter_map(|_| faults.take(ApiEndpoint::Auth).and_then(|fault| fault.errcode))
             .collect();
         let count = |code| taken.iter().filter(|taken| **taken == code).count();
         assert_eq!(
@@ -269,16 +269,17 @@ mod tests {
             .unwrap();
         faults.add(br#"{"at":"authorize","decline":true,"times":1}"#).unwrap();
         faults.add(br#"{"at":"authorize","snapshot":true,"times":2}"#).unwrap();
-        let taken: Vec<_> =
-            (0..4).map(|_| faults.take(Place::Userinfo).and_then(|fault| fault.errcode)).collect();
+        let taken: Vec<_> = (0..4)
+            .map(|_| faults.take(ApiEndpoint::Userinfo).and_then(|fault| fault.errcode))
+            .collect();
         assert_eq!(taken, [Some(1), Some(1), Some(2), Some(2)]);
-        assert_eq!(faults.take(Place::Authorize), None);
-        assert_eq!(faults.take_twist(Place::Authorize, Twist::TwoCodes), None);
-        let decline = faults.take_twist(Place::Authorize, Twist::Decline).unwrap();
+        assert_eq!(faults.take(ApiEndpoint::Authorize), None);
+        assert_eq!(faults.take_twist(ApiEndpoint::Authorize, FaultKind::TwoCodes), None);
+        let decline = faults.take_twist(ApiEndpoint::Authorize, FaultKind::Decline).unwrap();
         assert_eq!(decline.to_string(), r#"{"at":"authorize","times":1,"decline":true}"#);
-        assert_eq!(faults.take_twist(Place::Authorize, Twist::Decline), None);
+        assert_eq!(faults.take_twist(ApiEndpoint::Authorize, FaultKind::Decline), None);
         let left: Vec<_> =
-            (0..3).map(|_| faults.take_outcome(Place::Authorize).is_some()).collect();
+            (0..3).map(|_| faults.take_outcome(ApiEndpoint::Authorize).is_some()).collect();
         assert_eq!(left, [true, true, false]);
         faults.clear();
         assert!(faults.list().is_empty());

@@ -11,7 +11,7 @@ use tokio::{net::TcpStream, time::timeout};
 use url::Url;
 
 /// How long a visit may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// How much of an answer is read.
 const ENOUGH: usize = 64 * 1024;
 /// WeChat's fetchers call themselves WeChat, too.
@@ -22,7 +22,7 @@ const AGENT: &str = "Mozilla/5.0 (iPhone; CPU iPhone OS 16_5 like Mac OS X) Appl
 pub enum FetchError {
     #[error("not an http:// URL")]
     Url,
-    #[error("no answer within {} seconds", PATIENCE.as_secs())]
+    #[error("no answer within {} seconds", FETCH_TIMEOUT.as_secs())]
     Late,
     #[error("cannot connect")]
     Connect(#[from] std::io::Error),
@@ -36,7 +36,7 @@ pub enum FetchError {
 
 /// Gets a page, without cookies and without following redirects.
 pub async fn get(url: &str) -> Result<(StatusCode, Bytes), FetchError> {
-    timeout(PATIENCE, exchange(url)).await.map_err(|_| FetchError::Late)?
+    timeout(FETCH_TIMEOUT, exchange(url)).await.map_err(|_| FetchError::Late)?
 }
 
 async fn exchange(url: &str) -> Result<(StatusCode, Bytes), FetchError> {

@@ -12,24 +12,24 @@ pub use self::users::{User, UsersError, users_from_toml};
 use self::{page::Pages, service::Service};
 
 mod service;
-mod visit;
-mod control;
+mod authorize_pages;
+mod control_api;
 mod page;
 mod fetch;
 pub(crate) mod listen;
 mod api;
 mod authorize;
 mod callback;
-mod book;
+mod token_store;
 mod faults;
-mod journal;
+mod call_log;
 mod errcode;
 mod params;
-mod body;
+mod json;
 mod users;
 mod avatar;
 pub(crate) mod lang;
-mod luck;
+mod random;
 #[cfg(test)]
 mod tests;
 

@@ -8,7 +8,7 @@ use http::{HeaderValue, Response, StatusCode};
 use minijinja::{Environment, Error, UndefinedBehavior, Value, context};
 
 use super::{
-    journal::Entry,
+    call_log::CallRecord,
     listen::Body,
     service::{respond, text},
     users::User,
@@ -87,8 +87,8 @@ pub fn code() -> String {
 }
 
 /// The latest calls.
-pub fn requests(entries: &[&Entry]) -> Vec<Value> {
-    let line = |entry: &&Entry| {
+pub fn requests(entries: &[&CallRecord]) -> Vec<Value> {
+    let line = |entry: &&CallRecord| {
         context! {
             time => entry.time.0,
             what => format!("{} {}", entry.method, entry.path),

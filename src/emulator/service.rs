@@ -13,20 +13,19 @@ use hyper::body::Incoming;
 
 use super::{
     Settings, api,
-    authorize::{Apps, Door},
-    avatar,
-    book::Book,
-    control,
+    authorize::{Apps, LoginPage},
+    authorize_pages, avatar,
+    call_log::{CallLog, CallRecord},
+    control_api,
     errcode::Errcode,
-    faults::{Fault, Faults, Place, Twist},
+    faults::{ApiEndpoint, Fault, FaultKind, Faults},
     fetch,
-    journal::{Entry, Journal},
     listen::{Body, full},
-    luck,
     page::Pages,
     params::Params,
+    random,
+    token_store::TokenStore,
     users::{self, User},
-    visit,
 };
 use crate::clock;
 
@@ -42,18 +41,18 @@ pub struct Service {
     pub require_wechat: bool,
     pub pages: Pages,
     addr: SocketAddr,
-    state: Mutex<State>,
+    state: Mutex<EmulatorState>,
 }
 
 /// Everything that changes.
-pub struct State {
-    pub book: Book,
+pub struct EmulatorState {
+    pub book: TokenStore,
     pub faults: Faults,
-    pub journal: Journal,
+    pub journal: CallLog,
 }
 
 /// A request, read whole.
-pub struct Call {
+pub struct ReceivedRequest {
     pub method: Method,
     pub path: String,
     pub query: String,
@@ -62,7 +61,7 @@ pub struct Call {
 }
 
 /// An answer, and what there is to tell about it.
-pub struct Answer {
+pub struct LoggedResponse {
     pub response: Response<Body>,
     /// The number in it, for the record.
     pub errcode: Option<i64>,
@@ -80,7 +79,7 @@ pub async fn handle(service: Arc<Service>, request: Request<Incoming>) -> Respon
     let Ok(body) = Limited::new(body, BODY_LIMIT).collect().await else {
         return text(StatusCode::PAYLOAD_TOO_LARGE, "at most 64 KiB\n");
     };
-    let call = Call {
+    let call = ReceivedRequest {
         method: head.method,
         path: head.uri.path().to_owned(),
         query: head.uri.query().unwrap_or_default().to_owned(),
@@ -120,14 +119,17 @@ impl Service {
     pub fn new(settings: Settings, pages: Pages, addr: SocketAddr) -> Self {
         let Settings { users, apps, require_wechat, .. } = settings;
         let users = if users.is_empty() { users::built_in() } else { users };
-        let book = Book::new(luck::letters);
-        let state =
-            Mutex::new(State { book, faults: Faults::default(), journal: Journal::default() });
+        let book = TokenStore::new(random::letters);
+        let state = Mutex::new(EmulatorState {
+            book,
+            faults: Faults::default(),
+            journal: CallLog::default(),
+        });
         Self { apps: Apps(apps), users, require_wechat, pages, addr, state }
     }
 
     /// The part that changes. A panic elsewhere leaves it usable: every change is one step.
-    pub fn state(&self) -> MutexGuard<'_, State> {
+    pub fn state(&self) -> MutexGuard<'_, EmulatorState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -136,30 +138,35 @@ impl Service {
         self.users.iter().find(|user| user.id == id)
     }
 
-    async fn answer(&self, call: &Call) -> Answer {
+    async fn answer(&self, call: &ReceivedRequest) -> LoggedResponse {
         match call.path.as_str() {
-            "/connect/oauth2/authorize" => visit::authorize(self, call, Door::Official),
-            "/connect/qrconnect" => visit::authorize(self, call, Door::Website),
-            "/connect/oauth2/confirm" => visit::confirm(self, call, Door::Official),
-            "/connect/confirm" => visit::confirm(self, call, Door::Website),
+            "/connect/oauth2/authorize" => {
+                authorize_pages::authorize(self, call, LoginPage::Official)
+            }
+            "/connect/qrconnect" => authorize_pages::authorize(self, call, LoginPage::Website),
+            "/connect/oauth2/confirm" => authorize_pages::confirm(self, call, LoginPage::Official),
+            "/connect/confirm" => authorize_pages::confirm(self, call, LoginPage::Website),
             path if path.starts_with("/mmopen/") => picture(path).into(),
-            path => match Place::of(path) {
+            path => match ApiEndpoint::of(path) {
                 Some(place) => self.call_api(place, call),
-                None => control::answer(self, call).await.into(),
+                None => control_api::answer(self, call).await.into(),
             },
         }
     }
 
-    fn call_api(&self, place: Place, call: &Call) -> Answer {
+    fn call_api(&self, place: ApiEndpoint, call: &ReceivedRequest) -> LoggedResponse {
         let mut state = self.state();
         let fault = state.faults.take(place);
-        let snapshot =
-            if fault.is_none() { state.faults.take_twist(place, Twist::Snapshot) } else { None };
+        let snapshot = if fault.is_none() {
+            state.faults.take_twist(place, FaultKind::Snapshot)
+        } else {
+            None
+        };
         let params = call.params();
         let host = call.host().map_or_else(|| self.addr.to_string(), str::to_owned);
         let (apps, users, book) = (&self.apps, self.users.as_slice(), &mut state.book);
-        let mut desk = api::Desk { apps, users, book, host: &host, now: clock::system() };
-        let api_call = api::Call {
+        let mut desk = api::ApiContext { apps, users, book, host: &host, now: clock::system() };
+        let api_call = api::ApiCall {
             method: &call.method,
             params: params.as_ref(),
             is_snapshot: snapshot.is_some(),
@@ -172,10 +179,10 @@ impl Service {
             None => reply,
         };
         let response = respond(StatusCode::OK, reply.content_type, reply.body);
-        Answer { errcode: reply.errcode, fault, ..response.into() }
+        LoggedResponse { errcode: reply.errcode, fault, ..response.into() }
     }
 
-    fn record(&self, call: &Call, answer: &Answer) {
+    fn record(&self, call: &ReceivedRequest, answer: &LoggedResponse) {
         let is_wechat =
             ["/connect/", "/sns/", "/cgi-bin/"].iter().any(|start| call.path.starts_with(start));
         if !is_wechat {
@@ -184,7 +191,7 @@ impl Service {
         let status = answer.fault.as_ref().and_then(|fault| fault.http_status);
         let fault = answer.fault.as_ref().map(|fault| format!("fault {fault}"));
         let notes: Vec<_> = answer.note.clone().into_iter().chain(fault).collect();
-        let entry = Entry {
+        let entry = CallRecord {
             time: clock::system(),
             method: call.method.to_string(),
             path: call.path.clone(),
@@ -206,7 +213,7 @@ impl Service {
         let (path, query) = url.split_once('?').unwrap_or((url, ""));
         let query = Params::parse(query).masked();
         let (time, method, path) = (clock::system(), "GET".to_owned(), path.to_owned());
-        self.state().journal.add(Entry {
+        self.state().journal.add(CallRecord {
             time,
             method,
             path,
@@ -218,7 +225,7 @@ impl Service {
     }
 }
 
-impl Call {
+impl ReceivedRequest {
     /// The parameters: of the query, or of the JSON body of a POST. `None`: that is no JSON.
     pub fn params(&self) -> Option<Params> {
         if self.method == Method::POST {
@@ -239,7 +246,7 @@ impl Call {
     }
 }
 
-impl From<Response<Body>> for Answer {
+impl From<Response<Body>> for LoggedResponse {
     fn from(response: Response<Body>) -> Self {
         Self { response, errcode: None, note: None, fault: None, also_visit: None }
     }
@@ -253,14 +260,14 @@ async fn deliver(mut response: Response<Body>, fault: Option<Fault>) -> Response
     if let Some(delay) = fault.delay_ms {
         tokio::time::sleep(Duration::from_millis(delay)).await;
     }
-    if fault.has(Twist::Hang) {
+    if fault.has(FaultKind::Hang) {
         std::future::pending::<()>().await;
     }
-    if fault.has(Twist::Garbage) {
+    if fault.has(FaultKind::Garbage) {
         *response.body_mut() = full(GARBAGE);
     }
     if let Some(status) = fault.http_status.and_then(|status| StatusCode::from_u16(status).ok()) {
-        if !fault.has(Twist::Garbage) && fault.errcode.is_none() {
+        if !fault.has(FaultKind::Garbage) && fault.errcode.is_none() {
             response = text(status, "emulated trouble\n");
         }
         *response.status_mut() = status;

@@ -52,11 +52,11 @@ pub enum UsersError {
 pub fn users_from_toml(text: &str) -> Result<Vec<User>, UsersError> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
-    struct File {
+    struct UsersFile {
         #[serde(default)]
         user: Vec<User>,
     }
-    let users = toml::from_str::<File>(text)?.user;
+    let users = toml::from_str::<UsersFile>(text)?.user;
     if users.is_empty() {
         return Err(UsersError::Nobody);
     }
@@ -94,7 +94,7 @@ pub fn built_in() -> Vec<User> {
 
 /// Somebody as one account sees them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Person {
+pub struct AccountUser {
     pub openid: String,
     pub nickname: String,
     /// `None`: ask the emulator for a drawing. Empty: no picture.
@@ -104,8 +104,8 @@ pub struct Person {
 
 impl User {
     /// How the account `app_id` sees this user.
-    pub fn seen_by(&self, app_id: &str) -> Person {
-        Person {
+    pub fn seen_by(&self, app_id: &str) -> AccountUser {
+        AccountUser {
             openid: self.openid.clone().unwrap_or_else(|| derive(app_id, &self.id)),
             nickname: self.nickname.clone(),
             avatar: self.avatar.clone(),
@@ -114,8 +114,8 @@ impl User {
     }
 
     /// The virtual account that stands in for this user on a snapshot page.
-    pub fn snapshot_for(&self, app_id: &str) -> Person {
-        Person {
+    pub fn snapshot_for(&self, app_id: &str) -> AccountUser {
+        AccountUser {
             openid: derive(app_id, &format!("snapshot of {}", self.id)),
             nickname: "微信用户".to_owned(),
             avatar: Some(String::new()),

@@ -5,11 +5,11 @@ use http::Method;
 
 use crate::{
     http1::{
-        Framing,
-        head::{self, Search},
-        reading::{Step, read},
+        BodyDecoder,
+        head::{self, HeadScanner},
+        reading::{DecodeResult, read},
     },
-    wire::onward::Onward,
+    httputil::outbound::OutboundRequest,
 };
 
 /// The requests of a connection: read whole and byte by byte they are the same, and what we write of
@@ -21,7 +21,7 @@ pub fn http1(data: &[u8]) {
     assert_eq!(whole.0, dealt.0);
     assert_eq!(whole.1.is_some(), dealt.1.is_some());
     let mut input = BytesMut::from(data);
-    if let Ok(Some(head)) = Search::default().take(&mut input, 4096) {
+    if let Ok(Some(head)) = HeadScanner::default().take_head(&mut input, 4096) {
         written_anew(&head);
         for method in [Method::GET, Method::HEAD] {
             answer(&head, &method, input.clone());
@@ -33,7 +33,7 @@ fn written_anew(head: &Bytes) {
     let Ok(asked) = head::request(head, 100) else { return };
     let mut out = Vec::new();
     let (method, uri) = (asked.request.method(), asked.request.uri());
-    let onward = Onward { method, uri, fields: asked.request.headers() };
+    let onward = OutboundRequest { method, uri, fields: asked.request.headers() };
     head::write_request(&mut out, &onward, asked.framing.exact());
     let again = head::request(&Bytes::from(out), 101).unwrap();
     assert_eq!(again.framing, asked.framing);
@@ -57,8 +57,8 @@ fn written_anew(head: &Bytes) {
 fn answer(head: &Bytes, method: &Method, mut input: BytesMut) {
     let Ok(answered) = head::response(head, method) else { return };
     let mut framing = answered.framing;
-    while let Ok(Step::Data(piece)) = framing.decode(&mut input) {
+    while let Ok(DecodeResult::Data(piece)) = framing.decode(&mut input) {
         assert!(!piece.is_empty());
     }
-    assert!(framing != Framing::UntilClose || !answered.keeps);
+    assert!(framing != BodyDecoder::CloseDelimited || !answered.keeps);
 }

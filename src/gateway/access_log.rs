@@ -1,36 +1,36 @@
 //! One line for every request, whatever became of it.
 //!
-//! An [`Entry`] gathers what is to be told, and is written when it is dropped.
+//! An [`AccessLogEntry`] gathers what is to be told, and is written when it is dropped.
 
 use std::{net::IpAddr, rc::Rc, time::Duration};
 
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use tokio::time::Instant;
 
-use super::{Arrival, Peer, rules::Desk};
+use super::{Peer, RequestContext, rules::WorkerState};
 use crate::{
-    auth::Tag,
+    auth::SessionLogId,
+    bench_toggles::{Recording, leaves_out},
     clock::{self, Timestamp},
-    left_out::{Recording, leaves_out},
-    metrics::Class,
-    site::{Access, Site},
-    traces::Span,
-    wire::{
+    httputil::{
         forwarded::REQUEST_ID,
-        trace::{Trace, hexadecimal},
+        trace_context::{TraceContext, hexadecimal},
     },
+    metrics::AccessClass,
+    site::{Access, Site},
+    traces::RequestSpan,
 };
 
-mod lines;
+mod buffer;
 
-pub use lines::{AccessLog, Lines};
+pub use buffer::{AccessLog, AccessLogBuffer};
 
 /// What is told of a visitor who went away before there was an answer, as nginx does.
-const GONE: u16 = 499;
+const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// Where a request landed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum LogTarget {
     Nowhere,
     /// At the site of this number.
     Site(usize),
@@ -40,33 +40,33 @@ enum Place {
 
 /// A line being written: opened when a request arrives, and written when it is dropped, which is
 /// when the last byte of the answer has gone, or the visitor has.
-pub struct Entry {
+pub struct AccessLogEntry {
     id: HeaderValue,
-    trace: Trace,
+    trace: TraceContext,
     method: Method,
     uri: Uri,
     peer: Rc<Peer>,
     client: IpAddr,
-    place: Place,
-    class: Class,
+    place: LogTarget,
+    class: AccessClass,
     began: Timestamp,
     since: Instant,
     /// The status, and how long it took until there was one.
     head: Option<(StatusCode, Duration)>,
     upstream: Option<Duration>,
-    session: Option<Tag>,
+    session: Option<SessionLogId>,
     bytes: u64,
-    desk: Rc<Desk>,
-    lines: Rc<Lines>,
+    desk: Rc<WorkerState>,
+    lines: Rc<AccessLogBuffer>,
 }
 
-impl Entry {
+impl AccessLogEntry {
     /// Notes what was asked. A proxy of ours may have given the request an id already, and a
     /// place in a trace.
-    pub fn open<B>(
+    pub fn start<B>(
         request: &Request<B>,
         peer: &Rc<Peer>,
-        (desk, lines): (&Rc<Desk>, &Rc<Lines>),
+        (desk, lines): (&Rc<WorkerState>, &Rc<AccessLogBuffer>),
         now: Timestamp,
     ) -> Box<Self> {
         let trusted = desk.rules.trusted.includes(peer.ip);
@@ -74,8 +74,10 @@ impl Entry {
         let plain = |b: &u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\');
         let usable = |id: &&HeaderValue| id.len() <= 128 && id.as_bytes().iter().all(plain);
         let (id, span) = rand::random::<(u128, u64)>();
-        let followed = trusted.then(|| Trace::follow(request.headers(), span)).flatten();
-        let trace = followed.unwrap_or_else(|| Trace::begin(id, span, desk.rules.sampled));
+        let followed =
+            trusted.then(|| TraceContext::from_headers(request.headers(), span)).flatten();
+        let trace =
+            followed.unwrap_or_else(|| TraceContext::new_root(id, span, desk.rules.sampled));
         Box::new(Self {
             id: given.filter(usable).cloned().unwrap_or_else(|| written(trace.id)),
             trace,
@@ -83,8 +85,8 @@ impl Entry {
             uri: request.uri().clone(),
             peer: Rc::clone(peer),
             client: peer.ip,
-            place: Place::Nowhere,
-            class: Class::Own,
+            place: LogTarget::Nowhere,
+            class: AccessClass::Own,
             began: now,
             since: Instant::now(),
             head: None,
@@ -97,10 +99,14 @@ impl Entry {
     }
 
     /// Notes that something came which is no request.
-    pub fn unread(peer: &Rc<Peer>, place: (&Rc<Desk>, &Rc<Lines>), now: Timestamp) -> Box<Self> {
+    pub fn start_unparsed(
+        peer: &Rc<Peer>,
+        place: (&Rc<WorkerState>, &Rc<AccessLogBuffer>),
+        now: Timestamp,
+    ) -> Box<Self> {
         let mut nothing = Request::new(());
         *nothing.method_mut() = Method::from_bytes(b"-").unwrap_or_default();
-        Self::open(&nothing, peer, place, now)
+        Self::start(&nothing, peer, place, now)
     }
 
     /// What this request is called in every log it passes.
@@ -109,12 +115,12 @@ impl Entry {
     }
 
     /// Its place in a trace.
-    pub fn trace(&self) -> Trace {
+    pub fn trace(&self) -> TraceContext {
         self.trace
     }
 
     /// Notes who sent it, where a proxy of ours brought it.
-    pub fn came_from(&mut self, client: IpAddr) {
+    pub fn set_client(&mut self, client: IpAddr) {
         self.client = client;
     }
 
@@ -124,60 +130,60 @@ impl Entry {
     }
 
     /// Notes which site it is for.
-    pub fn landed(&mut self, site: &Site) {
-        self.place = Place::Site(site.number);
+    pub fn set_site(&mut self, site: &Site) {
+        self.place = LogTarget::Site(site.number);
     }
 
     /// Notes that it is for the code broker.
-    pub fn at_broker(&mut self) {
-        self.place = Place::Broker;
+    pub fn set_broker(&mut self) {
+        self.place = LogTarget::Broker;
     }
 
     /// Notes what its route asks.
-    pub fn routed(&mut self, access: Access) {
+    pub fn set_access(&mut self, access: Access) {
         self.class = match access {
-            Access::None => Class::Public,
-            Access::Optional => Class::Optional,
-            Access::Required(..) => Class::Required,
+            Access::None => AccessClass::Public,
+            Access::Optional => AccessClass::Optional,
+            Access::Required(..) => AccessClass::Required,
         };
     }
 
     /// Notes what was learnt on the way.
-    pub fn learn(&mut self, arrival: &Arrival<'_>) {
-        (self.upstream, self.session) = (arrival.site_took.get(), arrival.session.get());
+    pub fn set_outcome(&mut self, arrival: &RequestContext<'_>) {
+        (self.upstream, self.session) = (arrival.upstream_time.get(), arrival.session.get());
     }
 
     /// Notes that the answer begins, and counts it.
-    pub fn answered(&mut self, status: StatusCode) {
+    pub fn set_status(&mut self, status: StatusCode) {
         let took = self.since.elapsed();
         self.head = Some((status, took));
         self.count(status.as_u16(), took);
     }
 
     /// Notes that a piece of the answer has gone.
-    pub fn sent(&mut self, bytes: u64) {
+    pub fn add_bytes(&mut self, bytes: u64) {
         self.bytes = self.bytes.wrapping_add(bytes);
     }
 
     /// The name of the site.
     pub fn site(&self) -> &str {
         let (rules, site) = (&self.desk.rules, self.of_site());
-        let broker = rules.broker.as_ref().filter(|_| self.place == Place::Broker);
+        let broker = rules.broker.as_ref().filter(|_| self.place == LogTarget::Broker);
         let broker = || broker.map_or("-", |broker| broker.public_url.host().as_str());
         site.map_or_else(broker, |site| site.name.as_str())
     }
 
     fn of_site(&self) -> Option<&Site> {
-        let Place::Site(number) = self.place else { return None };
+        let LogTarget::Site(number) = self.place else { return None };
         self.desk.rules.sites.all().get(number).map(|site| &**site)
     }
 
-    fn span(&self, total: Duration) -> Span {
+    fn span(&self, total: Duration) -> RequestSpan {
         let nanos = |took: Duration| u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        Span {
+        RequestSpan {
             trace: self.trace,
             method: self.method.to_string(),
-            route: self.class.word(),
+            route: self.class.label(),
             site: self.site().to_owned(),
             path: self.uri.path().to_owned(),
             status: self.status(),
@@ -189,7 +195,7 @@ impl Entry {
     }
 
     fn status(&self) -> u16 {
-        self.head.map_or(GONE, |(status, _)| status.as_u16())
+        self.head.map_or(CLIENT_CLOSED_REQUEST, |(status, _)| status.as_u16())
     }
 
     fn head(&self, total: Duration) -> Duration {
@@ -201,19 +207,19 @@ impl Entry {
             return;
         }
         let counters = match self.place {
-            Place::Broker => self.desk.broker_counters(),
-            Place::Site(_) | Place::Nowhere => self.desk.counters(self.of_site()),
+            LogTarget::Broker => self.desk.broker_counters(),
+            LogTarget::Site(_) | LogTarget::Nowhere => self.desk.counters(self.of_site()),
         };
         counters.count(self.class, status, took, self.upstream);
     }
 }
 
 /// Writes the line. The query may hold a code, so it is left out.
-impl Drop for Entry {
+impl Drop for AccessLogEntry {
     fn drop(&mut self) {
         let total = self.since.elapsed();
         if self.head.is_none() {
-            self.count(GONE, total);
+            self.count(CLIENT_CLOSED_REQUEST, total);
         }
         if !leaves_out(Recording::AccessLine) {
             self.lines.add(self, total);
@@ -237,7 +243,7 @@ mod tests {
     use tracing_appender::non_blocking::NonBlocking;
 
     use super::*;
-    use crate::{gateway::rules::tests::rules, logs::Form, metrics::Metrics, traces::Traces};
+    use crate::{gateway::rules::tests::rules, logs::LogFormat, metrics::Metrics, traces::Tracer};
 
     #[derive(Clone, Default)]
     struct Page(Arc<Mutex<Vec<u8>>>);
@@ -253,21 +259,21 @@ mod tests {
         }
     }
 
-    fn line(form: Form, uri: &str, answered: bool) -> (String, String) {
+    fn line(form: LogFormat, uri: &str, answered: bool) -> (String, String) {
         let page = Page::default();
         let (writer, guard) = NonBlocking::new(page.clone());
-        let lines = Lines::new(AccessLog::new(form, writer), Traces::default());
+        let lines = AccessLogBuffer::new(AccessLog::new(form, writer), Tracer::default());
         let place = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
         let peer = Rc::new(Peer::new([192, 0, 2, 1].into(), false, place));
         let metrics = Metrics::default();
-        let desk = Rc::new(Desk::new(Arc::new(rules("192.0.2.1")), 0, &metrics.thread()));
+        let desk = Rc::new(WorkerState::new(Arc::new(rules("192.0.2.1")), 0, &metrics.thread()));
         let request = Request::get(uri).header("x-request-id", "abc\"").body(()).unwrap();
         let now = Timestamp(1_795_501_895);
-        let mut entry = Entry::open(&request, &peer, (&desk, &lines), now);
+        let mut entry = AccessLogEntry::start(&request, &peer, (&desk, &lines), now);
         if answered {
-            entry.answered(StatusCode::OK);
-            entry.sent(3);
-            entry.sent(4);
+            entry.set_status(StatusCode::OK);
+            entry.add_bytes(3);
+            entry.add_bytes(4);
         }
         drop(entry);
         lines.flush();
@@ -278,7 +284,7 @@ mod tests {
 
     #[test]
     fn g4_lines_are_json_without_the_query() {
-        let (line, _) = line(Form::Json, "/a\"b?code=secret", true);
+        let (line, _) = line(LogFormat::Json, "/a\"b?code=secret", true);
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["path"], "/a\"b");
         assert_eq!(value["timestamp"], "2026-11-24T06:31:35Z");
@@ -291,14 +297,14 @@ mod tests {
 
     #[test]
     fn a_visitor_who_went_away_has_a_line_too() {
-        let (line, metrics) = line(Form::Json, "/", false);
+        let (line, metrics) = line(LogFormat::Json, "/", false);
         assert!(line.contains(r#""status":499,"#), "{line}");
         assert!(metrics.contains(r#"route="gateway",status="4xx"} 1"#), "{metrics}");
     }
 
     #[test]
     fn g4_lines_for_people_stay_one_line() {
-        let (line, _) = line(Form::Text, "/\u{85}\u{2028}x?code=secret", true);
+        let (line, _) = line(LogFormat::Text, "/\u{85}\u{2028}x?code=secret", true);
         assert_eq!(line.lines().count(), 1, "{line:?}");
         assert!(line.starts_with("2026-11-24T06:31:35Z 200 GET - /"), "{line}");
         assert!(!line.contains("secret"));

@@ -9,26 +9,26 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::Full;
 
-use super::{access_log::Entry, vigil::Vigil};
+use super::{access_log::AccessLogEntry, session_watch::SessionWatch};
 use crate::{
-    http1::{Pipe, Source, Stream},
-    upstream::{Streamed, Switched},
-    wire::BoxError,
+    http1::{SpliceBody, SplicePipe, Stream},
+    httputil::BoxError,
+    upstream::{UpgradedConnection, UpstreamBody},
 };
 
 /// The body of every response, with the line about it, which is written when the body has gone.
 pub struct Body {
     content: Content,
-    line: Option<Box<Entry>>,
+    line: Option<Box<AccessLogEntry>>,
 }
 
 enum Content {
     /// Complete already.
     Own(Full<Bytes>),
     /// A site's.
-    Site(Streamed),
+    Site(UpstreamBody),
     /// A site's to a visitor we know, which breaks off when their session is ended.
-    Watched(Streamed, Vigil),
+    Watched(UpstreamBody, SessionWatch),
     /// None: what follows is no longer HTTP.
     Switched(Box<Tunnel>),
 }
@@ -36,20 +36,20 @@ enum Content {
 /// A way to a site that goes on as a pipe, for a visitor we may know.
 pub struct Tunnel {
     /// The site's end.
-    pub site: Switched,
+    pub site: UpgradedConnection,
     /// Ends it with the session.
-    pub vigil: Option<Vigil>,
+    pub vigil: Option<SessionWatch>,
 }
 
 impl Tunnel {
     /// Is a pipe between the visitor and the site, until either leaves or the session is ended.
     pub async fn join(self, visitor: Stream) {
-        let pipe = self.site.join(visitor);
+        let pipe = self.site.run(visitor);
         match self.vigil {
             None => pipe.await,
             Some(vigil) => tokio::select! {
                 () = pipe => (),
-                () = vigil.ended() => (),
+                () = vigil.wait_revoked() => (),
             },
         }
     }
@@ -62,7 +62,7 @@ impl Body {
     }
 
     /// A site's body, watched over where there is a session that could be ended.
-    pub fn site(body: Streamed, vigil: Option<Vigil>) -> Self {
+    pub fn site(body: UpstreamBody, vigil: Option<SessionWatch>) -> Self {
         match vigil {
             Some(vigil) if !body.is_end_stream() => Content::Watched(body, vigil).into(),
             Some(_) | None => Content::Site(body).into(),
@@ -86,7 +86,7 @@ impl Body {
 
     /// The same, with the line that tells how much of it was taken.
     #[must_use]
-    pub fn told_by(self, line: Box<Entry>) -> Self {
+    pub fn with_access_log(self, line: Box<AccessLogEntry>) -> Self {
         Self { line: Some(line), ..self }
     }
 }
@@ -102,7 +102,7 @@ impl Content {
         match self {
             Self::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Self::Site(body) => Pin::new(body).poll_frame(cx),
-            Self::Watched(body, vigil) => vigil.over_each(cx, |cx| Pin::new(body).poll_frame(cx)),
+            Self::Watched(body, vigil) => vigil.poll_frame(cx, |cx| Pin::new(body).poll_frame(cx)),
             Self::Switched(_) => Poll::Ready(None),
         }
     }
@@ -110,20 +110,20 @@ impl Content {
     fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
-        pipe: &mut Pipe,
+        pipe: &mut SplicePipe,
         most: u64,
     ) -> Poll<Option<Result<u64, BoxError>>> {
         match self {
             Self::Site(body) => Pin::new(body).poll_fill(cx, pipe, most),
             Self::Watched(body, vigil) => {
-                vigil.over_each(cx, |cx| Pin::new(body).poll_fill(cx, pipe, most))
+                vigil.poll_frame(cx, |cx| Pin::new(body).poll_fill(cx, pipe, most))
             }
             Self::Own(_) | Self::Switched(_) => Poll::Ready(None),
         }
     }
 }
 
-impl Source for Body {
+impl SpliceBody for Body {
     fn is_pipeable(&self) -> bool {
         match &self.content {
             Content::Site(body) | Content::Watched(body, _) => body.is_pipeable(),
@@ -134,13 +134,13 @@ impl Source for Body {
     fn poll_fill(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        pipe: &mut Pipe,
+        pipe: &mut SplicePipe,
         most: u64,
     ) -> Poll<Option<Result<u64, BoxError>>> {
         let this = self.get_mut();
         let filled = this.content.poll_fill(cx, pipe, most);
         if let (Poll::Ready(Some(Ok(count))), Some(line)) = (&filled, &mut this.line) {
-            line.sent(*count);
+            line.add_bytes(*count);
         }
         filled
     }
@@ -159,7 +159,7 @@ impl HttpBody for Body {
         if let Poll::Ready(Some(Ok(frame))) = &frame
             && let (Some(line), Some(data)) = (&mut this.line, frame.data_ref())
         {
-            line.sent(u64::try_from(data.len()).unwrap_or_default());
+            line.add_bytes(u64::try_from(data.len()).unwrap_or_default());
         }
         frame
     }

@@ -1,32 +1,35 @@
 //! The code broker: logins for sites that are not behind us. Two kinds of callers come by here.
 //!
 //! Browsers walk the classic way: out over `/auth`, back over `/getOpenId` or `/getWxUserInfo`, and
-//! on to the address they asked for. What waits meanwhile waits in the store ([`errand`]); where
+//! on to the address they asked for. What waits meanwhile waits in the store ([`login_store`]); where
 //! they may be sent is [`crate::site::broker`]'s to say. Servers show a client's secret and get
-//! JSON ([`program`]). Pages of clients are signed for the JS-SDK ([`jssdk`]).
+//! JSON ([`api`]). Pages of clients are signed for the JS-SDK ([`jssdk`]).
 
-mod back;
-mod errand;
-mod go;
+mod callback;
+mod login_store;
+mod authorize;
 mod jssdk;
 mod openapi;
-mod program;
-mod refusal;
+mod api;
+mod api_error;
 
 use std::{net::IpAddr, rc::Rc};
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 
-use super::{Body, Desk, Error, Peer, Worker, access_log::Entry, receive, reply, rules::Rules};
-use crate::{clock::Timestamp, http1::Incoming, logs::Line, site::Broker};
+use super::{
+    Body, Error, Peer, RequestHandler, WorkerState, access_log::AccessLogEntry, context, reply,
+    rules::RuntimeConfig,
+};
+use crate::{clock::Timestamp, http1::Incoming, logs::AuditEvent, site::Broker};
 
-pub use errand::Errands;
-pub use jssdk::Signers;
+pub use jssdk::JssdkSigner;
+pub use login_store::BrokerLoginStore;
 pub use openapi::document;
 
 /// What may be asked of the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Window {
+pub enum BrokerEndpoint {
     /// `/auth`: to WeChat.
     Auth,
     /// `/getOpenId`: back, or a server with a code.
@@ -45,7 +48,7 @@ pub enum Window {
     Unknown,
 }
 
-impl Window {
+impl BrokerEndpoint {
     fn of(path: &str) -> Self {
         match path {
             "/auth" => Self::Auth,
@@ -66,22 +69,22 @@ impl Window {
 }
 
 /// A request for the broker, once it is clear where from.
-struct Visit<'a> {
-    rules: &'a std::sync::Arc<Rules>,
+struct BrokerRequest<'a> {
+    rules: &'a std::sync::Arc<RuntimeConfig>,
     broker: &'a Broker,
     client: IpAddr,
     now: Timestamp,
     request_id: HeaderValue,
 }
 
-impl Visit<'_> {
+impl BrokerRequest<'_> {
     /// The id that the log knows the request by.
     fn id(&self) -> &str {
         self.request_id.to_str().unwrap_or_default()
     }
 
     /// A line of the audit trail, with what is known of where it comes from.
-    fn tell(&self, line: Line) -> Line {
+    fn audit_event(&self, line: AuditEvent) -> AuditEvent {
         let site = self.broker.public_url.host().as_str();
         let line = line.with("request_id", self.id()).with("site", site);
         line.with("client", self.client.to_string())
@@ -89,59 +92,66 @@ impl Visit<'_> {
 }
 
 /// What a request asks of the broker, if it is for the broker at all: by exact host and prefix.
-pub fn asked<'a, B>(rules: &'a Rules, request: &Request<B>) -> Option<(&'a Broker, Window)> {
+pub fn match_request<'a, B>(
+    rules: &'a RuntimeConfig,
+    request: &Request<B>,
+) -> Option<(&'a Broker, BrokerEndpoint)> {
     let broker = rules.broker.as_ref()?;
     let rest = request.uri().path().strip_prefix(broker.prefix.as_str())?;
     if !(rest.is_empty() || rest.starts_with('/')) {
         return None;
     }
-    let (_, host) = receive::host(request).ok()?;
-    let window = Window::of(rest);
-    let beside = broker.prefix.is_empty() && window == Window::Unknown;
+    let (_, host) = context::host(request).ok()?;
+    let window = BrokerEndpoint::of(rest);
+    let beside = broker.prefix.is_empty() && window == BrokerEndpoint::Unknown;
     (broker.public_url.host().as_str() == host && !beside).then_some((broker, window))
 }
 
-impl Worker {
+impl RequestHandler {
     /// Answers a request for the broker.
     pub(super) async fn broker<'a>(
         &self,
-        desk: &'a Desk,
-        ((broker, window), request): ((&'a Broker, Window), &mut Request<Incoming>),
+        desk: &'a WorkerState,
+        ((broker, window), request): ((&'a Broker, BrokerEndpoint), &mut Request<Incoming>),
         (peer, now): (&'a Rc<Peer>, Timestamp),
-        entry: &mut Entry,
+        entry: &mut AccessLogEntry,
     ) -> Result<Response<Body>, Error> {
         let rules = &desk.rules;
         let client = rules.trusted.client(peer.ip, request.headers());
-        entry.came_from(client);
-        entry.at_broker();
-        match receive::well_formed(request) {
+        entry.set_client(client);
+        entry.set_broker();
+        match context::well_formed(request) {
             // After a method like these nobody knows what the client sends next, but over HTTP/2.
             Err(Error::MethodNotAllowed) => {
                 let last = request.version() != Version::HTTP_2;
                 let answer = not_allowed(&window.method());
-                return Ok(if last { reply::last(answer) } else { answer });
+                return Ok(if last { reply::close_connection(answer) } else { answer });
             }
             formed => formed?,
         }
-        let signs = window == Window::JsSdk && broker.has_jssdk();
+        let signs = window == BrokerEndpoint::JsSdk && broker.has_jssdk();
         let preflight = signs && request.method() == Method::OPTIONS;
-        if window != Window::Unknown && request.method() != window.method() && !preflight {
+        if window != BrokerEndpoint::Unknown && request.method() != window.method() && !preflight {
             return Ok(not_allowed(&window.method()));
         }
         let request_id = entry.request_id().clone();
-        let visit = Visit { rules, broker, client, now, request_id };
+        let visit = BrokerRequest { rules, broker, client, now, request_id };
         match window {
-            Window::Auth => self.go(&visit, request).await,
-            Window::OpenId | Window::UserInfo => match program::secret(request.headers()) {
-                Some(secret) => Ok(self.exchange(&visit, window, request, &secret).await),
-                None => self.back(&visit, request).await,
-            },
-            Window::Redeem => Ok(self.redeem(&visit, request).await),
-            Window::JsSdk if preflight => Ok(jssdk::preflight(&visit, request)),
-            Window::JsSdk if signs => Ok(self.sign(&visit, request).await),
-            Window::PublicKeys => Ok(reply::public_keys(rules.keys.public(), request.headers())),
-            Window::OpenApi => Ok(reply::json(StatusCode::OK, &rules.broker_document)),
-            Window::JsSdk | Window::Unknown => Err(Error::NotFound),
+            BrokerEndpoint::Auth => self.broker_authorize(&visit, request).await,
+            BrokerEndpoint::OpenId | BrokerEndpoint::UserInfo => {
+                match api::secret(request.headers()) {
+                    Some(secret) => Ok(self.exchange(&visit, window, request, &secret).await),
+                    None => self.broker_callback(&visit, request).await,
+                }
+            }
+            BrokerEndpoint::Redeem => Ok(self.redeem(&visit, request).await),
+            BrokerEndpoint::JsSdk if preflight => Ok(jssdk::preflight(&visit, request)),
+            BrokerEndpoint::JsSdk if signs => Ok(self.sign(&visit, request).await),
+            BrokerEndpoint::PublicKeys => {
+                Ok(reply::public_keys(rules.keys.public(), request.headers()))
+            }
+            BrokerEndpoint::OpenApi => Ok(reply::json(StatusCode::OK, &rules.broker_document)),
+            BrokerEndpoint::JsSdk | BrokerEndpoint::Unknown => Err(Error::NotFound),
         }
     }
 }
@@ -163,23 +173,23 @@ mod tests {
     #[test]
     fn windows() {
         let cases = [
-            ("/auth", Window::Auth),
-            ("/getOpenId", Window::OpenId),
-            ("/getWxUserInfo", Window::UserInfo),
-            ("/getUserInfo", Window::UserInfo),
-            ("/redeem", Window::Redeem),
-            ("/jssdk", Window::JsSdk),
-            ("/jwks.json", Window::PublicKeys),
-            ("/openapi.json", Window::OpenApi),
-            ("", Window::Unknown),
-            ("/", Window::Unknown),
-            ("/auth/", Window::Unknown),
-            ("/Auth", Window::Unknown),
-            ("/getopenid", Window::Unknown),
-            ("//auth", Window::Unknown),
+            ("/auth", BrokerEndpoint::Auth),
+            ("/getOpenId", BrokerEndpoint::OpenId),
+            ("/getWxUserInfo", BrokerEndpoint::UserInfo),
+            ("/getUserInfo", BrokerEndpoint::UserInfo),
+            ("/redeem", BrokerEndpoint::Redeem),
+            ("/jssdk", BrokerEndpoint::JsSdk),
+            ("/jwks.json", BrokerEndpoint::PublicKeys),
+            ("/openapi.json", BrokerEndpoint::OpenApi),
+            ("", BrokerEndpoint::Unknown),
+            ("/", BrokerEndpoint::Unknown),
+            ("/auth/", BrokerEndpoint::Unknown),
+            ("/Auth", BrokerEndpoint::Unknown),
+            ("/getopenid", BrokerEndpoint::Unknown),
+            ("//auth", BrokerEndpoint::Unknown),
         ];
         for (path, expected) in cases {
-            assert_eq!(Window::of(path), expected, "{path}");
+            assert_eq!(BrokerEndpoint::of(path), expected, "{path}");
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 const WARN: Duration = Duration::from_secs(1);
 
 /// Who counts as one: an IPv4 address, or the /64 that one IPv6 customer has to themselves.
-pub fn network(address: IpAddr) -> IpAddr {
+pub fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
@@ -22,33 +22,33 @@ pub fn network(address: IpAddr) -> IpAddr {
 
 /// The connections of every client.
 #[derive(Debug, Default)]
-pub struct Crowd {
+pub struct ConnectionLimiter {
     held: Mutex<HashMap<IpAddr, usize>>,
-    warned: Seldom,
+    warned: LogThrottle,
 }
 
 /// One connection, counted until it is gone.
 #[derive(Debug)]
-pub struct Seat {
-    crowd: Arc<Crowd>,
+pub struct ConnectionPermit {
+    crowd: Arc<ConnectionLimiter>,
     client: IpAddr,
 }
 
-impl Crowd {
+impl ConnectionLimiter {
     /// One connection more for the client at this address, unless it holds `most` already.
-    pub fn seat(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<Seat> {
-        let client = network(address);
+    pub fn acquire(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<ConnectionPermit> {
+        let client = client_network(address);
         let mut held = self.lock();
         let count = held.entry(client).or_default();
         if *count >= most {
             drop(held);
             if self.warned.is_due(WARN) {
-                tracing::warn!(%client, most, "a client wants more connections than it may have");
+                tracing::warn!(%client, most, "client exceeded connections_per_client");
             }
             return None;
         }
         *count += 1;
-        Some(Seat { crowd: Arc::clone(self), client })
+        Some(ConnectionPermit { crowd: Arc::clone(self), client })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
@@ -56,7 +56,7 @@ impl Crowd {
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut held = self.crowd.lock();
         if let Some(count) = held.get_mut(&self.client) {
@@ -70,9 +70,9 @@ impl Drop for Seat {
 
 /// Says something only now and then, however often it happens.
 #[derive(Debug, Default)]
-pub struct Seldom(Mutex<Option<Instant>>);
+pub struct LogThrottle(Mutex<Option<Instant>>);
 
-impl Seldom {
+impl LogThrottle {
     /// Whether it has not been said for this long.
     pub fn is_due(&self, every: Duration) -> bool {
         let now = Instant::now();
@@ -99,14 +99,17 @@ mod tests {
             ("2001:db8:1:3::1", "2001:db8:1:3::"),
         ];
         for (address, expected) in cases {
-            assert_eq!(network(address.parse().unwrap()), expected.parse::<IpAddr>().unwrap());
+            assert_eq!(
+                client_network(address.parse().unwrap()),
+                expected.parse::<IpAddr>().unwrap()
+            );
         }
     }
 
     #[test]
     fn g5_seats_are_counted_by_client_and_given_back() {
-        let crowd = Arc::new(Crowd::default());
-        let seat = |address: &str| crowd.seat(address.parse().unwrap(), 2);
+        let crowd = Arc::new(ConnectionLimiter::default());
+        let seat = |address: &str| crowd.acquire(address.parse().unwrap(), 2);
         let first = seat("2001:db8::1");
         let second = seat("2001:db8::2");
         assert!(first.is_some() && second.is_some() && seat("2001:db8::3").is_none());

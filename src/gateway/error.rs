@@ -4,17 +4,17 @@ use std::net::IpAddr;
 
 use http::StatusCode;
 
-use super::page::Notice;
+use super::page::ErrorPage;
 use crate::{
-    auth::token::Unusable,
-    causes,
-    logs::{Kind, Line},
+    auth::token::CryptoError,
+    error_chain,
+    httputil::PathError,
+    logs::{AuditEvent, AuditKind},
     store, upstream,
     wechat::{
         self,
-        protocol::{Fault, Refusal},
+        protocol::{ApiError, ErrorClass},
     },
-    wire::PathError,
 };
 
 /// Why a request was not answered as asked.
@@ -28,7 +28,7 @@ pub enum Error {
     AmbiguousPath(#[source] PathError),
     /// A header with an underscore, on a site that refuses those.
     #[error("a header name with an underscore")]
-    Underscore,
+    UnderscoreInHeaderName,
     /// A header that says who a visitor is, from a visitor.
     #[error("a header that only the gateway may set")]
     Impersonation,
@@ -45,16 +45,16 @@ pub enum Error {
     #[error("a browser outside WeChat")]
     WeChatOnly,
     /// Another site sent the visitor here to log them out.
-    #[error("a logout that does not come from the site")]
-    ForeignLogout,
+    #[error("cross-site logout request")]
+    CrossSiteLogout,
     /// A proxy asks about a request that we would not take ourselves.
-    #[error("the request that a proxy asked about")]
+    #[error("original request rejected")]
     BehindProxy(#[source] Box<Self>),
     /// The word of whoever asked about another's request is not taken.
     #[error("verify was asked by {0}, which is not in trusted_proxies")]
-    ForeignVerify(IpAddr),
+    UntrustedVerifyCaller(IpAddr),
     /// The state is not ours, or ten minutes old.
-    #[error("no login under way that this callback could belong to")]
+    #[error("callback does not belong to a pending login")]
     LoginExpired,
     /// The state is good, but this browser does not remember it.
     #[error("a callback without its flow cookie")]
@@ -63,14 +63,14 @@ pub enum Error {
         retry: String,
     },
     /// The broker knows no login that this callback could belong to, nor where it should lead.
-    #[error("no login of the broker's under way that this callback could belong to")]
-    Astray,
+    #[error("callback does not belong to a pending broker login")]
+    UnknownBrokerLogin,
     /// The broker sends nobody to an address that no client has registered.
-    #[error("the address to come back to is no client's")]
+    #[error("return address is not registered for any client")]
     UnknownReturn,
     /// What a login of the broker's needs cannot be kept or read.
-    #[error("a login of the broker's needs the store")]
-    Store(#[from] store::Away),
+    #[error("store unavailable for broker login")]
+    Store(#[from] store::StoreUnavailable),
     /// The visitor said no to WeChat.
     #[error("the visitor declined")]
     Declined {
@@ -86,11 +86,11 @@ pub enum Error {
         source: wechat::Error,
     },
     /// For too long nobody has told us which sessions were ended.
-    #[error("the store has been away for longer than the site allows")]
-    Unsure,
+    #[error("revocation log unavailable for longer than `revocation` allows")]
+    RevocationUnknown,
     /// The site switched to a protocol that nobody asked for.
-    #[error("the site answered 101 to a request that asked for no upgrade")]
-    UnaskedSwitch,
+    #[error("upstream sent 101 without an upgrade request")]
+    UnexpectedUpgrade,
     /// This address has done more of that than it may.
     #[error("too many {what} from this address")]
     TooMany {
@@ -103,8 +103,8 @@ pub enum Error {
     #[error(transparent)]
     Upstream(#[from] upstream::Error),
     /// A token could not be made.
-    #[error("a token could not be made")]
-    Token(#[from] Unusable),
+    #[error("cannot create token")]
+    Token(#[from] CryptoError),
 }
 
 impl Error {
@@ -120,68 +120,68 @@ impl Error {
         match self {
             Self::BadRequest(_)
             | Self::AmbiguousPath(_)
-            | Self::Underscore
+            | Self::UnderscoreInHeaderName
             | Self::Impersonation
-            | Self::Upstream(upstream::Error::Garbled)
+            | Self::Upstream(upstream::Error::MalformedBody)
             | Self::LoginExpired
-            | Self::Astray
+            | Self::UnknownBrokerLogin
             | Self::UnknownReturn
             | Self::CookiesLost { .. } => StatusCode::BAD_REQUEST,
             Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::WeChatOnly
-            | Self::ForeignLogout
+            | Self::CrossSiteLogout
             | Self::BehindProxy(_)
-            | Self::ForeignVerify(_)
+            | Self::UntrustedVerifyCaller(_)
             | Self::Declined { .. } => StatusCode::FORBIDDEN,
             Self::Login { source, .. } => login_status(source),
-            Self::Upstream(upstream::Error::Slow(_)) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Upstream(upstream::Error::ResponseTimeout(_)) => StatusCode::GATEWAY_TIMEOUT,
             Self::Upstream(upstream::Error::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Upstream(upstream::Error::Stalled) => StatusCode::REQUEST_TIMEOUT,
+            Self::Upstream(upstream::Error::BodyTimeout) => StatusCode::REQUEST_TIMEOUT,
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::UnaskedSwitch
-            | Self::Upstream(upstream::Error::Unreachable(_) | upstream::Error::Broken(_)) => {
-                StatusCode::BAD_GATEWAY
-            }
-            Self::Unsure | Self::Store(_) | Self::Upstream(upstream::Error::Full) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::UnexpectedUpgrade
+            | Self::Upstream(
+                upstream::Error::Unreachable(_) | upstream::Error::ConnectionClosed(_),
+            ) => StatusCode::BAD_GATEWAY,
+            Self::RevocationUnknown
+            | Self::Store(_)
+            | Self::Upstream(upstream::Error::Overloaded) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Token(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
     /// What the visitor is told.
-    pub fn notice(&self) -> Notice {
+    pub fn notice(&self) -> ErrorPage {
         match self {
             Self::BadRequest(_)
             | Self::AmbiguousPath(_)
-            | Self::Underscore
+            | Self::UnderscoreInHeaderName
             | Self::Impersonation
-            | Self::Upstream(upstream::Error::Garbled) => Notice::BadRequest,
-            Self::UnknownHost => Notice::UnknownHost,
-            Self::NotFound => Notice::NotFound,
-            Self::MethodNotAllowed => Notice::MethodNotAllowed,
-            Self::WeChatOnly => Notice::WeChatOnly,
-            Self::ForeignLogout | Self::ForeignVerify(_) => Notice::Forbidden,
+            | Self::Upstream(upstream::Error::MalformedBody) => ErrorPage::BadRequest,
+            Self::UnknownHost => ErrorPage::UnknownHost,
+            Self::NotFound => ErrorPage::NotFound,
+            Self::MethodNotAllowed => ErrorPage::MethodNotAllowed,
+            Self::WeChatOnly => ErrorPage::WeChatOnly,
+            Self::CrossSiteLogout | Self::UntrustedVerifyCaller(_) => ErrorPage::Forbidden,
             Self::BehindProxy(cause) => cause.notice(),
-            Self::LoginExpired | Self::Astray => Notice::LoginExpired,
-            Self::UnknownReturn => Notice::UnknownReturn,
-            Self::Store(_) => Notice::StoreAway,
-            Self::CookiesLost { .. } => Notice::CookiesLost,
-            Self::Declined { .. } => Notice::Declined,
+            Self::LoginExpired | Self::UnknownBrokerLogin => ErrorPage::LoginExpired,
+            Self::UnknownReturn => ErrorPage::UnknownReturn,
+            Self::Store(_) => ErrorPage::StoreAway,
+            Self::CookiesLost { .. } => ErrorPage::CookiesLost,
+            Self::Declined { .. } => ErrorPage::Declined,
             Self::Login { source, .. } => login_notice(source),
-            Self::Upstream(upstream::Error::Slow(_)) => Notice::SiteSlow,
-            Self::Upstream(upstream::Error::TooLarge) => Notice::TooLarge,
-            Self::Upstream(upstream::Error::Stalled) => Notice::TooSlow,
-            Self::TooMany { .. } => Notice::TooMany,
-            Self::UnaskedSwitch
-            | Self::Upstream(upstream::Error::Unreachable(_) | upstream::Error::Broken(_)) => {
-                Notice::SiteUnreachable
-            }
-            Self::Upstream(upstream::Error::Full) => Notice::Overloaded,
-            Self::Unsure => Notice::Unsure,
-            Self::Token(_) => Notice::Internal,
+            Self::Upstream(upstream::Error::ResponseTimeout(_)) => ErrorPage::SiteSlow,
+            Self::Upstream(upstream::Error::TooLarge) => ErrorPage::TooLarge,
+            Self::Upstream(upstream::Error::BodyTimeout) => ErrorPage::TooSlow,
+            Self::TooMany { .. } => ErrorPage::TooMany,
+            Self::UnexpectedUpgrade
+            | Self::Upstream(
+                upstream::Error::Unreachable(_) | upstream::Error::ConnectionClosed(_),
+            ) => ErrorPage::SiteUnreachable,
+            Self::Upstream(upstream::Error::Overloaded) => ErrorPage::Overloaded,
+            Self::RevocationUnknown => ErrorPage::Unsure,
+            Self::Token(_) => ErrorPage::Internal,
         }
     }
 
@@ -190,7 +190,7 @@ impl Error {
         let is_login = matches!(
             self,
             Self::LoginExpired
-                | Self::Astray
+                | Self::UnknownBrokerLogin
                 | Self::UnknownReturn
                 | Self::Store(_)
                 | Self::CookiesLost { .. }
@@ -209,20 +209,20 @@ impl Error {
             Self::LoginExpired => Some("/"),
             Self::BadRequest(_)
             | Self::AmbiguousPath(_)
-            | Self::Underscore
+            | Self::UnderscoreInHeaderName
             | Self::Impersonation
             | Self::UnknownHost
             | Self::NotFound
             | Self::MethodNotAllowed
             | Self::WeChatOnly
-            | Self::ForeignLogout
-            | Self::Astray
+            | Self::CrossSiteLogout
+            | Self::UnknownBrokerLogin
             | Self::UnknownReturn
             | Self::Store(_)
-            | Self::Unsure
-            | Self::ForeignVerify(_)
+            | Self::RevocationUnknown
+            | Self::UntrustedVerifyCaller(_)
             | Self::BehindProxy(_)
-            | Self::UnaskedSwitch
+            | Self::UnexpectedUpgrade
             | Self::TooMany { .. }
             | Self::Upstream(_)
             | Self::Token(_) => None,
@@ -231,7 +231,7 @@ impl Error {
 
     /// The key of the limit that the visitor met, for the metrics.
     pub fn limit(&self) -> Option<&'static str> {
-        if matches!(self, Self::Upstream(upstream::Error::Full)) {
+        if matches!(self, Self::Upstream(upstream::Error::Overloaded)) {
             return Some("upstream_connections");
         }
         match self.status() {
@@ -248,28 +248,30 @@ impl Error {
         if let Self::BehindProxy(cause) = self {
             return cause.ends_connection();
         }
-        let broken_off =
-            matches!(self, Self::Upstream(upstream::Error::Garbled | upstream::Error::Stalled));
+        let broken_off = matches!(
+            self,
+            Self::Upstream(upstream::Error::MalformedBody | upstream::Error::BodyTimeout)
+        );
         broken_off || matches!(self, Self::BadRequest(_) | Self::MethodNotAllowed)
     }
 
     /// The line about it, with every cause. It is written once, by whoever answers; nobody below
     /// logs an error it returns.
-    pub fn line(&self) -> Line {
+    pub fn line(&self) -> AuditEvent {
         let line = if self.failed_login().is_some() {
-            Line::bad(Kind::Login, "login failed")
+            AuditEvent::failed(AuditKind::Login, "login failed")
         } else if self.status().is_server_error() {
-            Line::bad(Kind::Failure, "request failed")
+            AuditEvent::failed(AuditKind::Failure, "request failed")
         } else {
-            Line::bad(Kind::Refusal, "request refused")
+            AuditEvent::failed(AuditKind::Refusal, "request refused")
         };
-        let line = line.with("reason", self.notice().word()).with("error", causes::line(self));
+        let line = line.with("reason", self.notice().word()).with("error", error_chain::line(self));
         line.with("remedy", self.remedy().unwrap_or_default())
     }
 
     /// What the operator can do, where the cause tells.
     fn remedy(&self) -> Option<&'static str> {
-        if let Self::Login { source: wechat::Error::Refused(refusal), .. } = self {
+        if let Self::Login { source: wechat::Error::Api(refusal), .. } = self {
             return refusal.remedy();
         }
         None
@@ -278,25 +280,29 @@ impl Error {
 
 fn login_status(error: &wechat::Error) -> StatusCode {
     match error {
-        wechat::Error::Unreachable(_) | wechat::Error::Silent(_) => StatusCode::SERVICE_UNAVAILABLE,
-        wechat::Error::Refused(Refusal::Nonsense(_)) => StatusCode::BAD_GATEWAY,
-        wechat::Error::Refused(refusal) => match refusal.fault() {
-            Fault::Code | Fault::Visitor => StatusCode::FORBIDDEN,
-            Fault::Busy => StatusCode::SERVICE_UNAVAILABLE,
-            Fault::Setup | Fault::Scope | Fault::Broken => StatusCode::BAD_GATEWAY,
+        wechat::Error::Unreachable(_) | wechat::Error::NoResponse(_) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        wechat::Error::Api(ApiError::Nonsense(_)) => StatusCode::BAD_GATEWAY,
+        wechat::Error::Api(refusal) => match refusal.class() {
+            ErrorClass::Code | ErrorClass::Visitor => StatusCode::FORBIDDEN,
+            ErrorClass::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorClass::Setup | ErrorClass::Scope | ErrorClass::Broken => StatusCode::BAD_GATEWAY,
         },
     }
 }
 
-fn login_notice(error: &wechat::Error) -> Notice {
+fn login_notice(error: &wechat::Error) -> ErrorPage {
     match error {
-        wechat::Error::Unreachable(_) | wechat::Error::Silent(_) => Notice::WeChatUnreachable,
-        wechat::Error::Refused(refusal) => match refusal.fault() {
-            Fault::Code => Notice::CodeFailed,
-            Fault::Visitor => Notice::NotAllowed,
-            Fault::Busy => Notice::WeChatBusy,
-            Fault::Setup | Fault::Scope => Notice::Misconfigured,
-            Fault::Broken => Notice::WeChatUnreachable,
+        wechat::Error::Unreachable(_) | wechat::Error::NoResponse(_) => {
+            ErrorPage::WeChatUnreachable
+        }
+        wechat::Error::Api(refusal) => match refusal.class() {
+            ErrorClass::Code => ErrorPage::CodeFailed,
+            ErrorClass::Visitor => ErrorPage::NotAllowed,
+            ErrorClass::Busy => ErrorPage::WeChatBusy,
+            ErrorClass::Setup | ErrorClass::Scope => ErrorPage::Misconfigured,
+            ErrorClass::Broken => ErrorPage::WeChatUnreachable,
         },
     }
 }

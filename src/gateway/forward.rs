@@ -5,29 +5,31 @@ use std::rc::Rc;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use tokio::time::Instant;
 
-use super::{Arrival, Body, Desk, Error, Tunnel, Worker, vigil::Vigil};
+use super::{
+    Body, Error, RequestContext, RequestHandler, Tunnel, WorkerState, session_watch::SessionWatch,
+};
 use crate::{
-    auth::Known,
+    auth::VerifiedSession,
     http1::Incoming,
-    site::{ASSERTION, Protocol},
-    upstream::{self, Outgoing},
-    wire::{
+    httputil::{
         headers,
-        onward::{Onward, Passage, Way},
+        outbound::{ForwardedInfo, OutboundHeaders, OutboundRequest},
     },
+    site::{ASSERTION, Protocol},
+    upstream::{self, LimitedRequestBody},
 };
 
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
 
-impl Worker {
+impl RequestHandler {
     /// Passes a request on, introducing the visitor if there is somebody to introduce.
     pub(super) async fn forward(
         &self,
-        desk: &Desk,
+        desk: &WorkerState,
         request: &mut Request<Incoming>,
-        arrival: &Arrival<'_>,
-        known: Option<Rc<Known>>,
+        arrival: &RequestContext<'_>,
+        known: Option<Rc<VerifiedSession>>,
     ) -> Result<Response<Body>, Error> {
         let (site, limit) = (arrival.site, desk.rules.body.size);
         if limit > 0
@@ -36,27 +38,28 @@ impl Worker {
             return Err(upstream::Error::TooLarge.into());
         }
         let tunnel = wants_websocket(request);
-        let mut body = Outgoing::new(std::mem::take(request.body_mut()), desk.rules.body);
+        let mut body = LimitedRequestBody::new(std::mem::take(request.body_mut()), desk.rules.body);
         if site.upstream.protocol == Protocol::Http2 {
             body.with_trailers(site);
         }
-        let passage = passage((request, tunnel), desk, arrival, known.as_deref())?;
-        let onward = Onward { method: request.method(), uri: request.uri(), fields: passage };
+        let passage = outbound_headers((request, tunnel), desk, arrival, known.as_deref())?;
+        let onward =
+            OutboundRequest { method: request.method(), uri: request.uri(), fields: passage };
         let group = desk.group(site, &self.upstream).ok_or(Error::UnknownHost)?;
         // HTTP/1.0 has none of these, and over HTTP/2 the library cannot send them.
         let passes = request.version() == Version::HTTP_11;
         let early = |answer| {
             if passes {
-                say_early(answer, arrival);
+                queue_interim(answer, arrival);
             }
         };
         let began = Instant::now();
         let answer = self.upstream.send(&onward, body, (group, &site.upstream), &early).await;
-        arrival.site_took.set(Some(began.elapsed()));
+        arrival.upstream_time.set(Some(began.elapsed()));
         let response = answer?;
-        let mut response = self.answer_with(response, arrival, (tunnel, known.as_ref()))?;
+        let mut response = self.build_response(response, arrival, (tunnel, known.as_ref()))?;
         if let Some(known) = known
-            && renew(&mut response, desk, arrival, &known)?
+            && renew_session_cookie(&mut response, desk, arrival, &known)?
         {
             self.gateway.metrics.session("renewed", "");
         }
@@ -64,22 +67,22 @@ impl Worker {
     }
 
     /// The site's answer, without cookies that are ours to set.
-    fn answer_with(
+    fn build_response(
         &self,
-        response: Response<upstream::Streamed>,
-        arrival: &Arrival<'_>,
-        (tunnel, known): (bool, Option<&Rc<Known>>),
+        response: Response<upstream::UpstreamBody>,
+        arrival: &RequestContext<'_>,
+        (tunnel, known): (bool, Option<&Rc<VerifiedSession>>),
     ) -> Result<Response<Body>, Error> {
         let mut response = response;
-        let vigil = known.map(|known| Vigil::over(known, &self.post));
+        let vigil = known.map(|known| SessionWatch::new(known, &self.post));
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        arrival.site.cookies.protect(response.headers_mut());
+        arrival.site.cookies.strip_reserved_set_cookie(response.headers_mut());
         if !switched {
             return Ok(response.map(|body| Body::site(body, vigil)));
         }
         // If the visitor asked for no other protocol, the site's answer makes no sense.
         let (head, body) = response.into_parts();
-        let site = body.switched().filter(|_| tunnel).ok_or(Error::UnaskedSwitch)?;
+        let site = body.switched().filter(|_| tunnel).ok_or(Error::UnexpectedUpgrade)?;
         let mut response = Response::from_parts(head, Body::tunnel(Tunnel { site, vigil }));
         response.headers_mut().insert(header::CONNECTION, UPGRADE);
         response.headers_mut().insert(header::UPGRADE, WEBSOCKET);
@@ -89,30 +92,32 @@ impl Worker {
 
 /// Passes on what the site says before its answer (RFC 9110, section 15.2). A `100 Continue` is
 /// between it and us.
-fn say_early(answer: Response<()>, arrival: &Arrival<'_>) {
+fn queue_interim(answer: Response<()>, arrival: &RequestContext<'_>) {
     if answer.status() != StatusCode::CONTINUE {
         let mut answer = answer;
-        headers::end_interim(answer.headers_mut());
+        headers::sanitize_interim(answer.headers_mut());
         arrival.peer.interim.add(&answer);
     }
 }
 
 /// What the site gets to see of a request. Nothing that the visitor sent gets past what we say of
 /// them (B1).
-fn passage<'a>(
+fn outbound_headers<'a>(
     (request, websocket): (&'a Request<Incoming>, bool),
-    desk: &Desk,
-    arrival: &'a Arrival<'_>,
-    known: Option<&'a Known>,
-) -> Result<Passage<'a>, Error> {
+    desk: &WorkerState,
+    arrival: &'a RequestContext<'_>,
+    known: Option<&'a VerifiedSession>,
+) -> Result<OutboundHeaders<'a>, Error> {
     let (site, origin, sent) = (arrival.site, &arrival.origin, request.headers());
-    site.reserved.admit(sent, origin.trusted).map_err(|headers::Refused| Error::Underscore)?;
-    let proof = known.map_or(Ok(None), |known| proof(desk, arrival, known))?;
-    Ok(Passage {
+    site.reserved
+        .check(sent, origin.trusted)
+        .map_err(|headers::RejectedHeader| Error::UnderscoreInHeaderName)?;
+    let proof = known.map_or(Ok(None), |known| assertion(desk, arrival, known))?;
+    Ok(OutboundHeaders {
         sent,
         reserved: &site.reserved,
         cookies: &site.cookies,
-        way: Way {
+        way: ForwardedInfo {
             host: &arrival.host,
             client: &origin.client,
             scheme: origin.scheme,
@@ -120,7 +125,7 @@ fn passage<'a>(
             trace: origin.trace,
             trusted: origin.trusted,
         },
-        introduction: known.map_or(&[], |known| &known.introduction),
+        introduction: known.map_or(&[], |known| &known.identity_headers),
         proof: proof.map(|proof| (ASSERTION, proof)),
         websocket,
         multiplexed: request.version() == Version::HTTP_2,
@@ -128,39 +133,44 @@ fn passage<'a>(
 }
 
 /// What we sign for the site about a visitor, if it wants that.
-fn proof(desk: &Desk, arrival: &Arrival<'_>, known: &Known) -> Result<Option<HeaderValue>, Error> {
+fn assertion(
+    desk: &WorkerState,
+    arrival: &RequestContext<'_>,
+    known: &VerifiedSession,
+) -> Result<Option<HeaderValue>, Error> {
     Ok(known.assertion(arrival.site, &desk.rules.keys, arrival.now, rand::random)?)
 }
 
 /// Says who a visitor is.
-pub fn introduce(
+pub fn insert_identity_headers(
     headers: &mut HeaderMap,
-    desk: &Desk,
-    arrival: &Arrival<'_>,
-    known: &Known,
+    desk: &WorkerState,
+    arrival: &RequestContext<'_>,
+    known: &VerifiedSession,
 ) -> Result<(), Error> {
-    for (name, value) in &known.introduction {
+    for (name, value) in &known.identity_headers {
         headers.insert(name.clone(), value.clone());
     }
-    if let Some(proof) = proof(desk, arrival, known)? {
+    if let Some(proof) = assertion(desk, arrival, known)? {
         headers.insert(ASSERTION, proof);
     }
     Ok(())
 }
 
 /// Starts the idle time of a session anew, once half of it has passed; whether it did.
-pub fn renew(
+pub fn renew_session_cookie(
     response: &mut Response<Body>,
-    desk: &Desk,
-    arrival: &Arrival<'_>,
-    known: &Known,
+    desk: &WorkerState,
+    arrival: &RequestContext<'_>,
+    known: &VerifiedSession,
 ) -> Result<bool, Error> {
     let rules = &desk.rules;
     let renewed = known.session.renewed(arrival.now, &rules.session);
-    let news = || known.is_news.then(|| known.session.clone());
+    let news = || known.changed.then(|| known.session.clone());
     let Some(session) = renewed.or_else(news) else { return Ok(false) };
     let names = &arrival.site.cookies;
-    let cookie = names.set(names.session(), &session.seal(&rules.keys)?, session.age(arrival.now));
+    let cookie =
+        names.set_cookie(names.session(), &session.seal(&rules.keys)?, session.age(arrival.now));
     if let Some(cookie) = cookie {
         response.headers_mut().append(header::SET_COOKIE, cookie);
         keep_private(response.headers_mut());

@@ -7,11 +7,11 @@ use http_body_util::{BodyExt, Collected, Limited};
 use tokio::time::timeout;
 use url::form_urlencoded;
 
-use super::{Arrival, Asker, Body, Desk, Error, Worker, login};
+use super::{Body, ClientPreferences, Error, RequestContext, RequestHandler, WorkerState, login};
 use crate::{
-    auth::{Keys, Revocation, Session, token::Purpose},
+    auth::{KeyRing, Revocation, Session, token::MacPurpose},
     http1::Incoming,
-    logs::{Kind, Line},
+    logs::{AuditEvent, AuditKind},
 };
 
 /// The form has one field, which comes with the head or right after it.
@@ -20,30 +20,30 @@ const FORM_TIME: Duration = Duration::from_secs(5);
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-impl Worker {
+impl RequestHandler {
     /// Shows the page with the button.
     pub(super) fn ask_logout<B>(
         &self,
-        desk: &Desk,
+        desk: &WorkerState,
         request: &Request<B>,
-        arrival: &Arrival<'_>,
+        arrival: &RequestContext<'_>,
     ) -> Response<Body> {
-        let (rules, asker) = (&*desk.rules, Asker::of(request));
-        match self.recognise_unsure(desk, request, arrival) {
+        let (rules, asker) = (&*desk.rules, ClientPreferences::of(request));
+        match self.authenticate_locally(desk, request, arrival) {
             Ok(known) => rules.voice.ask_logout(&token(&rules.keys, &known.session), &asker),
-            Err(_) => rules.voice.goodbye(&asker),
+            Err(_) => rules.voice.logged_out(&asker),
         }
     }
 
     /// Ends the session, here and in the browser.
     pub(super) async fn logout(
         &self,
-        desk: &Desk,
+        desk: &WorkerState,
         request: &mut Request<Incoming>,
-        arrival: &Arrival<'_>,
+        arrival: &RequestContext<'_>,
     ) -> Result<Response<Body>, Error> {
-        let (rules, site, asker) = (&*desk.rules, arrival.site, Asker::of(request));
-        let known = self.recognise_unsure(desk, request, arrival).ok();
+        let (rules, site, asker) = (&*desk.rules, arrival.site, ClientPreferences::of(request));
+        let known = self.authenticate_locally(desk, request, arrival).ok();
         let body = std::mem::take(request.body_mut());
         let form = timeout(FORM_TIME, Limited::new(body, LONGEST_FORM).collect()).await;
         let form = form.ok().and_then(Result::ok).map(Collected::to_bytes).unwrap_or_default();
@@ -53,20 +53,20 @@ impl Worker {
             (_, _) => false,
         };
         if !ours && !from_the_site(request.headers(), site.public_url.as_str()) {
-            return Err(Error::ForeignLogout);
+            return Err(Error::CrossSiteLogout);
         }
         if let Some(known) = known {
             let order = Revocation::of(&known.session, arrival.now);
-            if let Err(error) = self.gateway.feed.give(order).await {
-                tracing::warn!(%error, "the other replicas hear of a logout later");
+            if let Err(error) = self.gateway.feed.publish(order).await {
+                tracing::warn!(%error, "logout not shared yet: store unavailable");
             }
-            let line = Line::good(Kind::Logout, "logged out")
+            let line = AuditEvent::ok(AuditKind::Logout, "logged out")
                 .with("appid", known.session.appid.as_str())
                 .with("openid", known.session.identity.openid.as_str())
                 .with("session", known.tag.to_string());
-            self.gateway.audit.note(arrival.tell(line));
+            self.gateway.audit.record(arrival.audit_event(line));
         }
-        Ok(login::without_session(rules.voice.goodbye(&asker), site))
+        Ok(login::without_session(rules.voice.logged_out(&asker), site))
     }
 }
 
@@ -81,12 +81,12 @@ fn from_the_site(headers: &HeaderMap, origin: &str) -> bool {
         || (says(&header::ORIGIN, "null") && says(&SEC_FETCH_SITE, "same-origin"))
 }
 
-fn token(keys: &Keys, session: &Session) -> String {
-    let code = keys.vouch(Purpose::Logout, session.sid.as_bytes());
+fn token(keys: &KeyRing, session: &Session) -> String {
+    let code = keys.create_mac(MacPurpose::Logout, session.sid.as_bytes());
     format!("{:032x}", u128::from_be_bytes(code))
 }
 
-fn vouched(keys: &Keys, session: &Session, shown: &str) -> bool {
+fn vouched(keys: &KeyRing, session: &Session, shown: &str) -> bool {
     let code = u128::from_str_radix(shown, 16).map(u128::to_be_bytes).unwrap_or_default();
-    shown.len() == 32 && keys.vouched(Purpose::Logout, session.sid.as_bytes(), &code)
+    shown.len() == 32 && keys.verify_mac(MacPurpose::Logout, session.sid.as_bytes(), &code)
 }

@@ -1,6 +1,6 @@
 //! One request, from door to door.
 //!
-//! [`Worker::handle`] is the story; every sentence of it is a call into another room.
+//! [`RequestHandler::handle`] is the story; every sentence of it is a call into another room.
 
 use std::{
     cell::RefCell,
@@ -12,12 +12,12 @@ use std::{
 use http::{Method, Request, Response, StatusCode, Version};
 
 use crate::{
-    auth::{Decision, ReturnTo, Stranger},
+    auth::{Decision, ReturnTo, SessionError},
     clock::Timestamp,
-    http1::{Arena, Incoming, head::Refused},
-    metrics::Thread,
-    site::{Access, Fragment},
-    upstream::{self, Upstream},
+    http1::{BufferPool, Incoming, head::ParseError},
+    metrics::ThreadMetrics,
+    site::{Access, FragmentPolicy},
+    upstream::{self, UpstreamClient},
 };
 
 mod access_log;
@@ -26,101 +26,108 @@ mod broker;
 mod cors;
 mod crowd;
 mod error;
-mod exchange;
-mod feed;
+mod code_exchange;
+mod revocation_sync;
 mod forward;
 mod login;
 mod logout;
-mod notes;
+mod record;
 pub mod page;
 mod peer;
-mod receive;
-mod recognise;
-mod refresh;
+mod context;
+mod authenticate;
+mod profile_refresh;
 mod reply;
-mod revoke;
+mod revocation;
 mod rules;
 mod shared;
 mod throttle;
 mod verify;
-mod vigil;
+mod session_watch;
 mod voice;
 
 pub use access_log::AccessLog;
 pub use body::{Body, Tunnel};
-pub use crowd::{Crowd, Seat};
+pub use crowd::{ConnectionLimiter, ConnectionPermit};
 pub use error::Error;
 pub use peer::Peer;
 pub use reply::too_many_headers;
-pub use revoke::{Given, Standing};
+pub use revocation::{RevocationResult, RevocationStatus};
 pub use shared::{Gateway, Settings, SetupError};
-pub use upstream::Allowance;
+pub use upstream::BodyLimits;
 
-use access_log::{Entry, Lines};
-use receive::{Arrival, Door, Landing};
-use reply::Asker;
-use rules::{Desk, Rules};
-use throttle::Deed;
-use vigil::Post;
+use access_log::{AccessLogBuffer, AccessLogEntry};
+use context::{GatewayEndpoint, RequestContext, RouteMatch};
+use reply::ClientPreferences;
+use rules::{RuntimeConfig, WorkerState};
+use session_watch::RevocationHandle;
+use throttle::LimitedAction;
 
 /// One thread's part of the gateway.
-pub struct Worker {
+pub struct RequestHandler {
     gateway: Arc<Gateway>,
-    desk: RefCell<Rc<Desk>>,
-    upstream: Upstream,
-    post: Rc<Post>,
-    lines: Rc<Lines>,
-    counters: Arc<Thread>,
+    desk: RefCell<Rc<WorkerState>>,
+    upstream: UpstreamClient,
+    post: Rc<RevocationHandle>,
+    lines: Rc<AccessLogBuffer>,
+    counters: Arc<ThreadMetrics>,
 }
 
-impl Worker {
+impl RequestHandler {
     /// A thread's part, with no connections and an empty cache.
     /// Of connections to sites it keeps at most so many that are idle.
-    pub fn new(gateway: Arc<Gateway>, arena: Rc<Arena>, most_idle: usize) -> Self {
+    pub fn new(gateway: Arc<Gateway>, arena: Rc<BufferPool>, most_idle: usize) -> Self {
         let counters = gateway.metrics.thread();
-        let desk = Rc::new(Desk::new(gateway.rules.load_full(), 0, &counters));
+        let desk = Rc::new(WorkerState::new(gateway.rules.load_full(), 0, &counters));
         let backends = Arc::clone(&gateway.backends);
-        let upstream = Upstream::new(Arc::clone(&gateway.tls), (arena, backends), most_idle);
-        let lines = Lines::new(gateway.log.clone(), gateway.traces.clone());
-        let post = Post::new(&gateway.feed);
+        let upstream = UpstreamClient::new(Arc::clone(&gateway.tls), (arena, backends), most_idle);
+        let lines = AccessLogBuffer::new(gateway.log.clone(), gateway.traces.clone());
+        let post = RevocationHandle::new(&gateway.feed);
         Self { gateway, desk: RefCell::new(desk), upstream, post, lines, counters }
     }
 
     /// Answers a request. Whatever happens inside, the visitor gets a response.
     pub async fn handle(&self, request: &mut Request<Incoming>, peer: &Rc<Peer>) -> Response<Body> {
         let (desk, now) = (self.desk(), (self.gateway.clock)());
-        let mut entry = Entry::open(request, peer, (&desk, &self.lines), now);
-        let response = match self.answer(&desk, request, (peer, now), &mut entry).await {
+        let mut entry = AccessLogEntry::start(request, peer, (&desk, &self.lines), now);
+        let response = match self.respond(&desk, request, (peer, now), &mut entry).await {
             Ok(response) => response,
             Err(error) => {
-                let error = self.held_back(&desk, error, entry.client());
-                self.note(&error, &entry);
-                let sorry =
-                    desk.rules.voice.apologise(&error, &Asker::of(request), entry.request_id());
+                let error = self.count_refusal(&desk, error, entry.client());
+                self.record_error(&error, &entry);
+                let sorry = desk.rules.voice.error_response(
+                    &error,
+                    &ClientPreferences::of(request),
+                    entry.request_id(),
+                );
                 // HTTP/2 frames its requests, and knows no such header.
                 let last = error.ends_connection() && request.version() != Version::HTTP_2;
-                if last { reply::last(sorry) } else { sorry }
+                if last { reply::close_connection(sorry) } else { sorry }
             }
         };
-        entry.answered(response.status());
-        response.map(|body| body.told_by(entry))
+        entry.set_status(response.status());
+        response.map(|body| body.with_access_log(entry))
     }
 
     /// Answers somebody whose head is no request, and notes that it was there.
-    pub fn refuse(&self, refused: Refused, peer: &Rc<Peer>) -> Response<Body> {
+    pub fn respond_unparsed(&self, refused: ParseError, peer: &Rc<Peer>) -> Response<Body> {
         let (desk, now) = (self.desk(), (self.gateway.clock)());
-        let mut entry = Entry::unread(peer, (&desk, &self.lines), now);
+        let mut entry = AccessLogEntry::start_unparsed(peer, (&desk, &self.lines), now);
         let response = match refused {
-            Refused::Unreadable(why) => {
+            ParseError::Malformed(why) => {
                 let error = Error::BadRequest(why);
-                self.note(&error, &entry);
-                desk.rules.voice.apologise(&error, &Asker::unknown(), entry.request_id())
+                self.record_error(&error, &entry);
+                desk.rules.voice.error_response(
+                    &error,
+                    &ClientPreferences::unknown(),
+                    entry.request_id(),
+                )
             }
-            Refused::TooLarge | Refused::TooMany => too_many_headers(),
-            Refused::Version => reply::empty(StatusCode::HTTP_VERSION_NOT_SUPPORTED),
+            ParseError::TooLarge | ParseError::TooManyHeaders => too_many_headers(),
+            ParseError::UnsupportedVersion => reply::empty(StatusCode::HTTP_VERSION_NOT_SUPPORTED),
         };
-        entry.answered(response.status());
-        response.map(|body| body.told_by(entry))
+        entry.set_status(response.status());
+        response.map(|body| body.with_access_log(entry))
     }
 
     /// The time.
@@ -129,7 +136,7 @@ impl Worker {
     }
 
     /// Whether the word of a peer at this address is taken.
-    pub fn trusts(&self, address: IpAddr) -> bool {
+    pub fn is_trusted_proxy(&self, address: IpAddr) -> bool {
         self.desk().rules.trusted.includes(address)
     }
 
@@ -139,144 +146,150 @@ impl Worker {
     }
 
     /// Closes upstream connections that nobody has used for a while.
-    pub fn sweep(&self) {
-        self.upstream.sweep();
+    pub fn close_idle(&self) {
+        self.upstream.close_idle();
     }
 
-    async fn answer<'a>(
+    async fn respond<'a>(
         &self,
-        desk: &'a Desk,
+        desk: &'a WorkerState,
         request: &mut Request<Incoming>,
         (peer, now): (&'a Rc<Peer>, Timestamp),
-        entry: &mut Entry,
+        entry: &mut AccessLogEntry,
     ) -> Result<Response<Body>, Error> {
         let rules = &*desk.rules;
         if let Some(content) = rules.verify_file(request) {
             return Ok(reply::text(content));
         }
-        if let Some(asked) = broker::asked(rules, request) {
+        if let Some(asked) = broker::match_request(rules, request) {
             let trace = entry.trace();
             let answer = self.broker(desk, (asked, request), (peer, now), entry);
-            return self.gateway.traces.follow(trace, answer).await;
+            return self.gateway.traces.instrument_request(trace, answer).await;
         }
-        if self.gateway.feed.has_dozed() {
+        if self.gateway.feed.was_suspended() {
             Box::pin(self.gateway.feed.catch_up()).await;
         }
-        if let Some(rest) = verify::asked(rules, request) {
+        if let Some(rest) = verify::match_request(rules, request) {
             return self.verify(desk, (request, rest), (peer, now), entry);
         }
         if let Some(relayed) = login::relay(rules, request, now) {
             let client = rules.trusted.client(peer.ip, request.headers());
-            self.count(Deed::Callback, rules, client)?;
+            self.check_rate_limit(LimitedAction::Callback, rules, client)?;
             return relayed;
         }
-        let arrival = receive::receive(rules, request, peer, entry, now)?;
+        let arrival = context::resolve(rules, request, peer, entry, now)?;
         let answer = match arrival.landing {
             // In a box, as all that is rare: every request would carry its weight.
-            Landing::Door(door) => {
-                let answer = self.open(door, desk, request, &arrival);
-                self.gateway.traces.follow(arrival.origin.trace, answer).await
+            RouteMatch::Door(door) => {
+                let answer = self.handle_endpoint(door, desk, request, &arrival);
+                self.gateway.traces.instrument_request(arrival.origin.trace, answer).await
             }
-            Landing::Route(access) => {
-                entry.routed(access);
-                self.visit(access, desk, request, &arrival).await
+            RouteMatch::Route(access) => {
+                entry.set_access(access);
+                self.handle_site_request(access, desk, request, &arrival).await
             }
         };
-        entry.learn(&arrival);
+        entry.set_outcome(&arrival);
         answer
     }
 
     /// A request for a page of the site: who asks, may they, and then one thing per decision.
-    async fn visit(
+    async fn handle_site_request(
         &self,
         access: Access,
-        desk: &Desk,
+        desk: &WorkerState,
         request: &mut Request<Incoming>,
-        arrival: &Arrival<'_>,
+        arrival: &RequestContext<'_>,
     ) -> Result<Response<Body>, Error> {
         let (rules, site) = (&*desk.rules, arrival.site);
         if let Some(answer) = cors::preflight(site, access, request) {
             return Ok(answer);
         }
-        let (known, decision) = self.judge(access, desk, request, arrival)?;
+        let (known, decision) = self.authorize(access, desk, request, arrival)?;
         let response = match decision {
-            Decision::Introduce => return self.forward(desk, request, arrival, known.ok()).await,
-            Decision::PassUnnamed => return self.forward(desk, request, arrival, None).await,
-            Decision::Login(scope) if site.fragment == Fragment::Keep => {
-                let url = rules.login_url(&rules.going(request), Some(scope));
-                rules.voice.remember(&url, &Asker::of(request))
+            Decision::ForwardWithIdentity => {
+                return self.forward(desk, request, arrival, known.ok()).await;
+            }
+            Decision::ForwardAnonymous => return self.forward(desk, request, arrival, None).await,
+            Decision::Login(scope) if site.fragment == FragmentPolicy::Keep => {
+                let url = rules.login_url(&rules.return_target(request), Some(scope));
+                rules.voice.remember_fragment(&url, &ClientPreferences::of(request))
             }
             Decision::Login(scope) => {
-                let wish = login::Wish::first(rules.going(request), scope);
+                let wish = login::LoginRequest::first(rules.return_target(request), scope);
                 self.begin_login(rules, request, arrival, wish)?
             }
-            Decision::OfferLogin(scope) => {
-                let url = rules.login_url(&rules.going(request), Some(scope));
-                rules.voice.offer_login(&url, &Asker::of(request))
+            Decision::ShowLoginPage(scope) => {
+                let url = rules.login_url(&rules.return_target(request), Some(scope));
+                rules.voice.login_page(&url, &ClientPreferences::of(request))
             }
-            Decision::OpenInWeChat => {
-                rules.voice.open_in_wechat(site, &rules.going(request), &Asker::of(request))
+            Decision::ShowQrPage => rules.voice.open_in_wechat(
+                site,
+                &rules.return_target(request),
+                &ClientPreferences::of(request),
+            ),
+            Decision::ShowSnapshotPage => {
+                rules.voice.leave_snapshot(&ClientPreferences::of(request))
             }
-            Decision::LeaveSnapshot => rules.voice.leave_snapshot(&Asker::of(request)),
-            Decision::WeChatOnly => return Err(Error::WeChatOnly),
+            Decision::Forbidden => return Err(Error::WeChatOnly),
             Decision::Unauthorized(scope) => {
-                self.count(Deed::Refusal, rules, arrival.origin.ip)?;
-                let url = rules.login_url(&rules.going(request), Some(scope));
+                self.check_rate_limit(LimitedAction::Refusal, rules, arrival.origin.ip)?;
+                let url = rules.login_url(&rules.return_target(request), Some(scope));
                 cors::readable(site, request.headers(), reply::unauthorized(&url))
             }
         };
         Ok(match known {
-            Err(Stranger::Several) => login::without_session(response, site),
+            Err(SessionError::Ambiguous) => login::without_session(response, site),
             Err(_) | Ok(_) => response,
         })
     }
 
     /// A request for the gateway itself.
-    async fn open(
+    async fn handle_endpoint(
         &self,
-        door: Door,
-        desk: &Desk,
+        door: GatewayEndpoint,
+        desk: &WorkerState,
         request: &mut Request<Incoming>,
-        arrival: &Arrival<'_>,
+        arrival: &RequestContext<'_>,
     ) -> Result<Response<Body>, Error> {
         let get = matches!(*request.method(), Method::GET | Method::HEAD);
         match door {
-            Door::Login if get => self.login(desk, request, arrival),
-            Door::Callback if get => self.callback(desk, request, arrival).await,
-            Door::Accept if get => self.accept(desk, request, arrival).await,
-            Door::Client if get => Ok(reply::client(&desk.rules.prefix)),
-            Door::PublicKeys if get && arrival.site.assertion => {
+            GatewayEndpoint::Login if get => self.login(desk, request, arrival),
+            GatewayEndpoint::Callback if get => self.callback(desk, request, arrival).await,
+            GatewayEndpoint::Accept if get => self.accept(desk, request, arrival).await,
+            GatewayEndpoint::Client if get => Ok(reply::client(&desk.rules.prefix)),
+            GatewayEndpoint::PublicKeys if get && arrival.site.assertion => {
                 Ok(reply::public_keys(desk.rules.keys.public(), request.headers()))
             }
-            Door::Logout if get => Ok(self.ask_logout(desk, request, arrival)),
-            Door::Logout if request.method() == Method::POST => {
+            GatewayEndpoint::Logout if get => Ok(self.ask_logout(desk, request, arrival)),
+            GatewayEndpoint::Logout if request.method() == Method::POST => {
                 self.logout(desk, request, arrival).await
             }
-            Door::Session if get => {
-                let answer = match self.recognise(desk, request, arrival) {
+            GatewayEndpoint::Session if get => {
+                let answer = match self.authenticate(desk, request, arrival) {
                     Ok(known) => reply::session(&known.session, arrival.site),
                     Err(_) => reply::unauthorized(&desk.rules.login_url(&ReturnTo::home(), None)),
                 };
                 Ok(cors::readable(arrival.site, request.headers(), answer))
             }
-            Door::PublicKeys if get => Err(Error::NotFound),
-            Door::Unknown => Err(Error::NotFound),
-            Door::Login
-            | Door::Callback
-            | Door::Accept
-            | Door::Logout
-            | Door::Session
-            | Door::Client
-            | Door::PublicKeys => Err(Error::MethodNotAllowed),
+            GatewayEndpoint::PublicKeys if get => Err(Error::NotFound),
+            GatewayEndpoint::Unknown => Err(Error::NotFound),
+            GatewayEndpoint::Login
+            | GatewayEndpoint::Callback
+            | GatewayEndpoint::Accept
+            | GatewayEndpoint::Logout
+            | GatewayEndpoint::Session
+            | GatewayEndpoint::Client
+            | GatewayEndpoint::PublicKeys => Err(Error::MethodNotAllowed),
         }
     }
 
     /// This thread's view of the settings in force.
-    fn desk(&self) -> Rc<Desk> {
+    fn desk(&self) -> Rc<WorkerState> {
         let edition = self.gateway.edition.load(Ordering::Acquire);
-        if self.desk.borrow().edition != edition {
+        if self.desk.borrow().generation != edition {
             let rules = self.gateway.rules.load_full();
-            self.desk.replace(Rc::new(Desk::new(rules, edition, &self.counters)));
+            self.desk.replace(Rc::new(WorkerState::new(rules, edition, &self.counters)));
         }
         Rc::clone(&self.desk.borrow())
     }

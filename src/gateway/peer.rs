@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use http::HeaderValue;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::crowd::Seat;
-use crate::http1::Interim;
+use super::crowd::ConnectionPermit;
+use crate::http1::InterimResponses;
 
 /// Whoever connected to us: a visitor, or a proxy in front of us.
 #[derive(Debug)]
@@ -18,17 +18,24 @@ pub struct Peer {
     /// The address as a header, written once per connection.
     pub text: HeaderValue,
     /// What a site has said to it before its answer, over HTTP/1.1.
-    pub interim: Interim,
+    pub interim: InterimResponses,
     /// One of the connections we can hold. A tunnel keeps it when HTTP has ended.
     pub place: OwnedSemaphorePermit,
     /// One of those its own network can hold, where these are counted.
-    pub seat: Option<Seat>,
+    pub seat: Option<ConnectionPermit>,
 }
 
 impl Peer {
     /// The peer at this address.
     pub fn new(ip: IpAddr, encrypted: bool, place: OwnedSemaphorePermit) -> Self {
-        Self { ip, encrypted, text: text(ip), interim: Interim::default(), place, seat: None }
+        Self {
+            ip,
+            encrypted,
+            text: text(ip),
+            interim: InterimResponses::default(),
+            place,
+            seat: None,
+        }
     }
 }
 

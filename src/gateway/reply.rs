@@ -8,17 +8,17 @@ use super::{
     page::{self, Lang},
 };
 use crate::{
-    auth::{Session, proof::PublicKeys},
+    auth::{Session, assertion::JwkSet},
     site::Site,
 };
 
 /// What an answer of ours has to know of who asks.
-pub struct Asker {
+pub struct ClientPreferences {
     accept: Option<HeaderValue>,
     language: Option<HeaderValue>,
 }
 
-impl Asker {
+impl ClientPreferences {
     /// Notes the two headers that matter; a clone of a header is no copy.
     pub fn of<B>(request: &Request<B>) -> Self {
         let headers = request.headers();
@@ -85,7 +85,7 @@ pub fn client(prefix: &str) -> Response<Body> {
 }
 
 /// The keys that check our assertions: the one answer of ours that may be kept, for five minutes.
-pub fn public_keys(keys: &PublicKeys, headers: &HeaderMap) -> Response<Body> {
+pub fn public_keys(keys: &JwkSet, headers: &HeaderMap) -> Response<Body> {
     let known = headers.get_all(header::IF_NONE_MATCH).iter().any(|tags| names(tags, &keys.tag));
     let mut response = if known {
         answer(StatusCode::NOT_MODIFIED, Body::own(""))
@@ -155,7 +155,7 @@ pub fn too_many_headers() -> Response<Body> {
 }
 
 /// The same answer, after which the connection closes.
-pub fn last(mut response: Response<Body>) -> Response<Body> {
+pub fn close_connection(mut response: Response<Body>) -> Response<Body> {
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }
@@ -163,12 +163,12 @@ pub fn last(mut response: Response<Body>) -> Response<Body> {
 fn answer(status: StatusCode, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    guard(response.headers_mut());
+    add_security_headers(response.headers_mut());
     response
 }
 
 /// What every answer of ours carries.
-fn guard(headers: &mut HeaderMap) {
+fn add_security_headers(headers: &mut HeaderMap) {
     const GUARDS: [(HeaderName, HeaderValue); 3] = [
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),

@@ -13,52 +13,52 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use quick_cache::unsync::Cache;
 use serde_json::Value;
 
-use super::{Settings, SetupError, broker, page::Pages, voice::Voice};
+use super::{Settings, SetupError, broker, page::PageTemplates, voice::PageResponder};
 use crate::{
-    auth::{self, Keys, Known, ReturnTo},
-    metrics::{SiteCounters, Thread},
+    auth::{self, KeyRing, ReturnTo, VerifiedSession},
+    httputil::forwarded::TrustedProxies,
+    metrics::{SiteCounters, ThreadMetrics},
     site::{Broker, Scope, Site, Sites},
-    upstream::{Allowance, Group, Upstream},
-    wire::forwarded::Trusted,
+    upstream::{BodyLimits, LoadBalancer, UpstreamClient},
 };
 
 /// Everything a reload replaces.
-pub struct Rules {
+pub struct RuntimeConfig {
     /// The sites behind us.
     pub sites: Sites,
     /// How long sessions last.
     pub session: auth::Settings,
     /// What signs them.
-    pub keys: Keys,
+    pub keys: KeyRing,
     /// The proxies in front of us.
-    pub trusted: Trusted,
+    pub trusted: TrustedProxies,
     /// Where our own paths begin.
     pub prefix: String,
     /// What a request body may ask of us.
-    pub body: Allowance,
+    pub body: BodyLimits,
     /// Logins that one client may start in a minute; zero is no limit.
     pub logins_per_minute: u32,
     /// The share of traces that begin here and are recorded, of ten thousand.
     pub sampled: u32,
     /// What we say ourselves.
-    pub voice: Voice,
+    pub voice: PageResponder,
     /// Logins for sites that are not behind us, if there are any.
     pub broker: Option<Broker>,
     /// The document that describes them.
     pub broker_document: Value,
 }
 
-impl Rules {
+impl RuntimeConfig {
     /// Compiles the settings.
     pub fn new(settings: Settings) -> Result<Self, SetupError> {
         let templates = settings.pages.as_deref().map(read_templates).transpose()?;
-        let pages = Pages::new(&templates.unwrap_or_default())?;
+        let pages = PageTemplates::new(&templates.unwrap_or_default())?;
         Ok(Self {
-            keys: Keys::new(&settings.session.keys)?,
+            keys: KeyRing::new(&settings.session.keys)?,
             sites: settings.sites,
             session: settings.session,
             trusted: settings.trusted,
-            voice: Voice::new(pages, &settings.prefix),
+            voice: PageResponder::new(pages, &settings.prefix),
             broker_document: settings.broker.as_ref().map(broker::document).unwrap_or_default(),
             broker: settings.broker,
             prefix: settings.prefix,
@@ -83,7 +83,7 @@ impl Rules {
     }
 
     /// Where a request was going, to come back to after a login.
-    pub fn going<B>(&self, request: &Request<B>) -> ReturnTo {
+    pub fn return_target<B>(&self, request: &Request<B>) -> ReturnTo {
         let uri = request.uri();
         let target = uri.path_and_query().map_or("/", |target| target.as_str());
         ReturnTo::parse(target, &self.prefix)
@@ -93,9 +93,9 @@ impl Rules {
 
     /// A path as the value of a query field.
     pub fn encode(path: &str) -> String {
-        const KEPT: &percent_encoding::AsciiSet =
+        const ENCODE_SET: &percent_encoding::AsciiSet =
             &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-        utf8_percent_encode(path, KEPT).to_string()
+        utf8_percent_encode(path, ENCODE_SET).to_string()
     }
 
     /// The path that starts a login and comes back to `return_to`.
@@ -126,29 +126,29 @@ fn read_templates(folder: &Path) -> Result<HashMap<String, String>, SetupError> 
 
 /// Cookies whose signature is remembered, per thread. A cache too small for the sessions that
 /// come by costs more than it saves; one entry is about two kilobytes.
-const REMEMBERED: usize = 32 * 1024;
+const VERIFIED_CACHE_SIZE: usize = 32 * 1024;
 
 /// One thread's view of the rules, with what it has verified under them. A reload gives every
 /// thread a new desk, so nothing that an old key signed is remembered under the new ring.
-pub struct Desk {
+pub struct WorkerState {
     /// The rules.
-    pub rules: Arc<Rules>,
+    pub rules: Arc<RuntimeConfig>,
     /// Which reload they came with.
-    pub edition: u64,
+    pub generation: u64,
     /// The whole cookie → the result of the cryptography. Whether the session is good here and
     /// now is judged on every hit.
-    pub verified: RefCell<Cache<Box<[u8]>, Rc<Known>>>,
+    pub verified: RefCell<Cache<Box<[u8]>, Rc<VerifiedSession>>>,
     /// The servers of each site, by the site's number, once a request has gone there.
-    groups: Vec<OnceCell<Group>>,
+    groups: Vec<OnceCell<LoadBalancer>>,
     /// This thread's counters of each site, and of what is for none.
     counters: Vec<Arc<SiteCounters>>,
-    stray: Arc<SiteCounters>,
+    no_site: Arc<SiteCounters>,
     broker: Arc<SiteCounters>,
 }
 
-impl Desk {
+impl WorkerState {
     /// A desk with nothing remembered.
-    pub fn new(rules: Arc<Rules>, edition: u64, thread: &Thread) -> Self {
+    pub fn new(rules: Arc<RuntimeConfig>, generation: u64, thread: &ThreadMetrics) -> Self {
         let counters = rules.sites.all().iter().map(|site| thread.site(&site.name)).collect();
         let groups = rules.sites.all().iter().map(|_| OnceCell::new()).collect();
         let broker = rules.broker.as_ref();
@@ -156,17 +156,17 @@ impl Desk {
         Self {
             broker: thread.site(broker),
             rules,
-            edition,
-            verified: RefCell::new(Cache::new(REMEMBERED)),
+            generation,
+            verified: RefCell::new(Cache::new(VERIFIED_CACHE_SIZE)),
             groups,
             counters,
-            stray: thread.site("-"),
+            no_site: thread.site("-"),
         }
     }
 
     /// This thread's counters of a site.
     pub fn counters(&self, site: Option<&Site>) -> &SiteCounters {
-        site.and_then(|site| self.counters.get(site.number)).unwrap_or(&self.stray)
+        site.and_then(|site| self.counters.get(site.number)).unwrap_or(&self.no_site)
     }
 
     /// This thread's counters of the code broker.
@@ -175,36 +175,36 @@ impl Desk {
     }
 
     /// The servers of a site of these rules.
-    pub fn group(&self, site: &Site, upstream: &Upstream) -> Option<&Group> {
+    pub fn group(&self, site: &Site, upstream: &UpstreamClient) -> Option<&LoadBalancer> {
         let group = self.groups.get(site.number)?;
-        Some(group.get_or_init(|| upstream.group(site)))
+        Some(group.get_or_init(|| upstream.load_balancer(site)))
     }
 }
 
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::{logs::Openids, secret::Secret, store};
+    use crate::{logs::OpenidLogging, secret::Secret, store};
 
     /// The rules of a gateway without sites, in front of which stands this proxy.
-    pub fn rules(proxy: &str) -> Rules {
+    pub fn rules(proxy: &str) -> RuntimeConfig {
         let secret = Secret::new("0123456789abcdef0123456789abcdef");
         let keys = vec![auth::KeySettings { id: "k".to_owned(), secret }];
         let (idle, max) = (std::time::Duration::from_hours(1), std::time::Duration::from_hours(2));
         let settings = Settings {
             sites: Sites::new(Vec::new()),
             session: auth::Settings { cookie: "wxgate".to_owned(), idle, max, keys },
-            trusted: Trusted::new(vec![proxy.parse::<std::net::IpAddr>().unwrap().into()]),
+            trusted: TrustedProxies::new(vec![proxy.parse::<std::net::IpAddr>().unwrap().into()]),
             prefix: "/_wx".to_owned(),
-            body: Allowance { size: 0, time: idle },
+            body: BodyLimits { size: 0, time: idle },
             logins_per_minute: 0,
             store: store::Settings::Memory,
             pages: None,
             broker: None,
             sampled: 0,
             collector: None,
-            openids: Openids::Full,
+            openids: OpenidLogging::Full,
         };
-        Rules::new(settings).unwrap()
+        RuntimeConfig::new(settings).unwrap()
     }
 }

@@ -11,26 +11,26 @@ use std::{
 use tokio::runtime::Handle;
 
 use super::{
-    AccessLog, Allowance,
-    broker::{Errands, Signers},
-    exchange::Exchanges,
-    feed::Feed,
+    AccessLog, BodyLimits,
+    broker::{BrokerLoginStore, JssdkSigner},
+    code_exchange::CodeExchanger,
     page,
-    refresh::Refreshes,
-    rules::Rules,
-    throttle::Throttle,
+    profile_refresh::ProfileRefresher,
+    revocation_sync::RevocationSync,
+    rules::RuntimeConfig,
+    throttle::RateLimiter,
 };
 use crate::{
     auth,
     clock::Clock,
-    logs::{Audit, Openids},
+    httputil::forwarded::TrustedProxies,
+    logs::{AuditLog, OpenidLogging},
     metrics::Metrics,
     site::{Broker, Site, Sites},
     store::{self, Store},
-    traces::Traces,
-    upstream::{self, Backends},
-    wechat::WeChat,
-    wire::forwarded::Trusted,
+    traces::Tracer,
+    upstream::{self, BackendRegistry},
+    wechat::WeChatClient,
 };
 
 /// What the gateway needs to know.
@@ -41,11 +41,11 @@ pub struct Settings {
     /// Sessions.
     pub session: auth::Settings,
     /// The proxies in front of us.
-    pub trusted: Trusted,
+    pub trusted: TrustedProxies,
     /// Where our own paths begin, such as `/_wx`.
     pub prefix: String,
     /// What a request body may ask of us.
-    pub body: Allowance,
+    pub body: BodyLimits,
     /// Logins that one client may start in a minute; zero is no limit.
     pub logins_per_minute: u32,
     /// What the replicas share; a reload leaves it as it is.
@@ -59,27 +59,27 @@ pub struct Settings {
     /// The collector that gets the spans of those; a reload leaves it as it is.
     pub collector: Option<String>,
     /// How much of an openid the log says.
-    pub openids: Openids,
+    pub openids: OpenidLogging,
 }
 
 /// What every thread shares: read-only snapshots, and the work that is no request.
 pub struct Gateway {
-    pub(super) rules: arc_swap::ArcSwap<Rules>,
+    pub(super) rules: arc_swap::ArcSwap<RuntimeConfig>,
     /// Counts reloads, so that a thread sees one without touching the snapshot's counter.
     pub(super) edition: AtomicU64,
-    pub(super) feed: Arc<Feed>,
+    pub(super) feed: Arc<RevocationSync>,
     pub(super) tls: Arc<rustls::ClientConfig>,
-    pub(super) backends: Arc<Backends>,
-    pub(super) exchanges: Exchanges,
-    pub(super) refreshes: Arc<Refreshes>,
-    pub(super) errands: Errands,
-    pub(super) signers: Signers,
-    pub(super) throttle: Throttle,
+    pub(super) backends: Arc<BackendRegistry>,
+    pub(super) exchanges: CodeExchanger,
+    pub(super) refreshes: Arc<ProfileRefresher>,
+    pub(super) errands: BrokerLoginStore,
+    pub(super) signers: JssdkSigner,
+    pub(super) throttle: RateLimiter,
     pub(super) clock: Clock,
     pub(super) log: AccessLog,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) audit: Audit,
-    pub(super) traces: Traces,
+    pub(super) audit: AuditLog,
+    pub(super) traces: Tracer,
     store: Arc<Store>,
     /// The store in words, without its passwords.
     kept: String,
@@ -93,16 +93,16 @@ pub enum SetupError {
     Client(#[from] reqwest::Error),
     /// A session key cannot be used.
     #[error("cannot use the session keys")]
-    Keys(#[from] auth::token::Unusable),
+    Keys(#[from] auth::token::CryptoError),
     /// The store cannot be used.
     #[error(transparent)]
-    Store(#[from] store::Unusable),
+    Store(#[from] store::OpenError),
     /// The operator's templates cannot be read.
     #[error("cannot read the templates in {0}")]
     ReadPages(PathBuf, #[source] std::io::Error),
     /// The operator's templates make no sense.
     #[error(transparent)]
-    Pages(#[from] page::Fault),
+    Pages(#[from] page::TemplateError),
 }
 
 impl Gateway {
@@ -111,14 +111,16 @@ impl Gateway {
     pub fn new(settings: Settings, clock: Clock, log: AccessLog) -> Result<Self, SetupError> {
         let tls = upstream::tls::client();
         let metrics = Arc::new(Metrics::default());
-        let wechat = WeChat::new(&tls, Arc::clone(&metrics))?;
+        let wechat = WeChatClient::new(&tls, Arc::clone(&metrics))?;
         let (runtime, store) = (Handle::current(), Arc::new(Store::new(&settings.store)?));
-        let feed = Feed::new(Arc::clone(&store), (runtime.clone(), clock), Arc::clone(&metrics));
+        let feed =
+            RevocationSync::new(Arc::clone(&store), (runtime.clone(), clock), Arc::clone(&metrics));
         feed.keep_for(settings.session.max);
-        let traces = Traces::start(settings.collector.as_deref(), (&tls, &runtime), &metrics)?;
-        let (audit, kept) = (Audit::default(), settings.store.to_string());
-        audit.say_openids(settings.openids);
-        let (rules, backends) = (Rules::new(settings)?, Arc::new(Backends::new(&tls, &metrics)));
+        let traces = Tracer::start(settings.collector.as_deref(), (&tls, &runtime), &metrics)?;
+        let (audit, kept) = (AuditLog::default(), settings.store.to_string());
+        audit.set_openid_logging(settings.openids);
+        let (rules, backends) =
+            (RuntimeConfig::new(settings)?, Arc::new(BackendRegistry::new(&tls, &metrics)));
         backends.follow(&rules.sites);
         Ok(Self {
             rules: arc_swap::ArcSwap::from_pointee(rules),
@@ -126,11 +128,11 @@ impl Gateway {
             feed,
             tls,
             backends,
-            exchanges: Exchanges::new(wechat.clone(), Arc::clone(&store), runtime.clone()),
-            errands: Errands::new(Arc::clone(&store), runtime.clone()),
-            signers: Signers::new(wechat.clone(), Arc::clone(&store), runtime.clone()),
-            refreshes: Arc::new(Refreshes::new(wechat, Arc::clone(&store), runtime)),
-            throttle: Throttle::new(),
+            exchanges: CodeExchanger::new(wechat.clone(), Arc::clone(&store), runtime.clone()),
+            errands: BrokerLoginStore::new(Arc::clone(&store), runtime.clone()),
+            signers: JssdkSigner::new(wechat.clone(), Arc::clone(&store), runtime.clone()),
+            refreshes: Arc::new(ProfileRefresher::new(wechat, Arc::clone(&store), runtime)),
+            throttle: RateLimiter::new(),
             clock,
             log,
             metrics,
@@ -145,8 +147,8 @@ impl Gateway {
     pub fn reload(&self, settings: Settings) -> Result<(), SetupError> {
         self.feed.keep_for(settings.session.max);
         let openids = settings.openids;
-        let rules = Arc::new(Rules::new(settings)?);
-        self.audit.say_openids(openids);
+        let rules = Arc::new(RuntimeConfig::new(settings)?);
+        self.audit.set_openid_logging(openids);
         self.backends.follow(&rules.sites);
         self.rules.store(rules);
         self.edition.fetch_add(1, Ordering::Release);
@@ -164,7 +166,7 @@ impl Gateway {
     }
 
     /// The trail of what was decided.
-    pub fn audit(&self) -> &Audit {
+    pub fn audit(&self) -> &AuditLog {
         &self.audit
     }
 

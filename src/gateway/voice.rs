@@ -5,8 +5,8 @@ use serde_json::json;
 
 use super::{
     Body, Error,
-    page::{Notice, Page, Pages},
-    reply::{self, Asker},
+    page::{ErrorPage, Page, PageTemplates},
+    reply::{self, ClientPreferences},
 };
 use crate::{auth::ReturnTo, site::Site};
 
@@ -14,22 +14,22 @@ use crate::{auth::ReturnTo, site::Site};
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 
 /// The pages, and the paths they lead to.
-pub struct Voice {
-    pages: Pages,
+pub struct PageResponder {
+    pages: PageTemplates,
     logout: String,
 }
 
-impl Voice {
+impl PageResponder {
     /// These pages, for a gateway whose own paths begin with `prefix`.
-    pub fn new(pages: Pages, prefix: &str) -> Self {
+    pub fn new(pages: PageTemplates, prefix: &str) -> Self {
         Self { pages, logout: format!("{prefix}/logout") }
     }
 
     /// Says what stopped a request: its status and what to do, never its cause.
-    pub fn apologise(
+    pub fn error_response(
         &self,
         error: &Error,
-        asker: &Asker,
+        asker: &ClientPreferences,
         request_id: &HeaderValue,
     ) -> Response<Body> {
         let trace = request_id.to_str().unwrap_or_default();
@@ -49,43 +49,48 @@ impl Voice {
     }
 
     /// One button that leads to WeChat's consent page.
-    pub fn offer_login(&self, login_url: &str, asker: &Asker) -> Response<Body> {
+    pub fn login_page(&self, login_url: &str, asker: &ClientPreferences) -> Response<Body> {
         self.page(StatusCode::OK, &Page::Prompt { login_url }, asker)
     }
 
     /// Remembers the fragment on the way to the login.
-    pub fn remember(&self, login_url: &str, asker: &Asker) -> Response<Body> {
+    pub fn remember_fragment(&self, login_url: &str, asker: &ClientPreferences) -> Response<Body> {
         self.page(StatusCode::OK, &Page::Remember { login_url }, asker)
     }
 
     /// The QR code of the page asked for.
-    pub fn open_in_wechat(&self, site: &Site, going: &ReturnTo, asker: &Asker) -> Response<Body> {
+    pub fn open_in_wechat(
+        &self,
+        site: &Site,
+        going: &ReturnTo,
+        asker: &ClientPreferences,
+    ) -> Response<Body> {
         self.open_url_in_wechat(&format!("{}{}", site.public_url, going.as_str()), asker)
     }
 
     /// The QR code of an address in full.
-    pub fn open_url_in_wechat(&self, url: &str, asker: &Asker) -> Response<Body> {
+    pub fn open_url_in_wechat(&self, url: &str, asker: &ClientPreferences) -> Response<Body> {
         self.page(StatusCode::FORBIDDEN, &Page::OpenInWeChat { url }, asker)
     }
 
     /// Asks a snapshot visitor to press 使用完整服务.
-    pub fn leave_snapshot(&self, asker: &Asker) -> Response<Body> {
+    pub fn leave_snapshot(&self, asker: &ClientPreferences) -> Response<Body> {
         self.page(StatusCode::OK, &Page::Snapshot, asker)
     }
 
     /// Says that the page needs more than the visitor granted.
-    pub fn ask_consent(&self, login_url: &str, asker: &Asker) -> Response<Body> {
-        let (notice, retry) = (Notice::ConsentNeeded, Some(login_url));
+    pub fn ask_consent(&self, login_url: &str, asker: &ClientPreferences) -> Response<Body> {
+        let (notice, retry) = (ErrorPage::ConsentNeeded, Some(login_url));
         self.page(StatusCode::FORBIDDEN, &Page::Notice { notice, trace: "", retry }, asker)
     }
 
     /// Asks whether to log out.
-    pub fn ask_logout(&self, token: &str, asker: &Asker) -> Response<Body> {
+    pub fn ask_logout(&self, token: &str, asker: &ClientPreferences) -> Response<Body> {
         self.page(StatusCode::OK, &Page::Logout { action: &self.logout, token }, asker)
     }
 
     /// Says that nobody is logged in any more.
-    pub fn goodbye(&self, asker: &Asker) -> Response<Body> {
+    pub fn logged_out(&self, asker: &ClientPreferences) -> Response<Body> {
         if asker.reads_html() {
             self.page(StatusCode::OK, &Page::Goodbye { home: "/" }, asker)
         } else {
@@ -93,12 +98,17 @@ impl Voice {
         }
     }
 
-    fn page(&self, status: StatusCode, page: &Page<'_>, asker: &Asker) -> Response<Body> {
+    fn page(
+        &self,
+        status: StatusCode,
+        page: &Page<'_>,
+        asker: &ClientPreferences,
+    ) -> Response<Body> {
         let nonce = format!("{:032x}", rand::random::<u128>());
         match self.pages.render(page, asker.lang(), &nonce) {
             Ok(html) => reply::html(status, html, &nonce),
             Err(error) => {
-                tracing::error!(%error, "a page could not be rendered");
+                tracing::error!(%error, "cannot render page");
                 reply::text(status.canonical_reason().unwrap_or_default())
             }
         }

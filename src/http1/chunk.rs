@@ -2,7 +2,7 @@
 
 /// Where in such a body we are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Chunk {
+pub enum ChunkState {
     /// In the size of one.
     Size {
         /// Digits so far.
@@ -38,22 +38,22 @@ pub enum Chunk {
 
 /// Chunks that two servers could read in two ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unreadable;
+pub struct InvalidChunk;
 
 /// The digits of the largest size.
 const DIGITS: u8 = 16;
 
-impl Chunk {
+impl ChunkState {
     /// Before the first of them.
     pub const FIRST: Self = Self::Size { digits: 0, size: 0 };
 
     /// What comes after this byte; nothing when the body has ended.
-    pub fn step(self, byte: u8) -> Result<Option<Self>, Unreadable> {
+    pub fn step(self, byte: u8) -> Result<Option<Self>, InvalidChunk> {
         Ok(Some(match (self, byte) {
             (Self::Size { digits: 1.., size }, b'\r') => Self::SizeLf { size },
             (Self::Size { digits: 1.., size }, b';') => Self::Extension { size },
             (Self::Size { digits, size }, _) if digits < DIGITS => {
-                let digit = char::from(byte).to_digit(16).ok_or(Unreadable)?;
+                let digit = char::from(byte).to_digit(16).ok_or(InvalidChunk)?;
                 Self::Size { digits: digits + 1, size: (size << 4) | u64::from(digit) }
             }
             (Self::Extension { size }, b'\r') => Self::SizeLf { size },
@@ -67,7 +67,7 @@ impl Chunk {
             (Self::Trailer | Self::InTrailer, other) if other != b'\n' => Self::InTrailer,
             (Self::TrailerLf, b'\n') => Self::Trailer,
             (Self::LastLf, b'\n') => return Ok(None),
-            (_, _) => return Err(Unreadable),
+            (_, _) => return Err(InvalidChunk),
         }))
     }
 }

@@ -8,49 +8,53 @@ use http::{
 };
 use memchr::memchr;
 
-use super::Framing;
-use crate::wire::headers::{end_named, is_hop_by_hop, list};
+use super::BodyDecoder;
+use crate::httputil::headers::{is_hop_by_hop, list, remove_connection_options};
 
 mod write;
 
-pub use write::{Length, write_field, write_request, write_response};
+pub use write::{BodyLength, write_field, write_request, write_response};
 
 /// Headers that are read onto the stack; more than that are rare.
-const FEW: usize = 64;
+const STACK_HEADERS: usize = 64;
 
 /// The headers a response may have.
-const MOST_OF_A_RESPONSE: usize = 256;
+const MAX_RESPONSE_HEADERS: usize = 256;
 
 /// Room for the headers that we add to an answer ourselves.
-const OURS: usize = 2;
+const ADDED_HEADERS: usize = 2;
 
 /// Why a head is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum ParseError {
     /// It can be read in two ways, or in none.
     #[error("{0}")]
-    Unreadable(&'static str),
+    Malformed(&'static str),
     /// It is longer than allowed.
-    #[error("the head is too long")]
+    #[error("request or response head too large")]
     TooLarge,
     /// It has more headers than allowed.
     #[error("too many headers")]
-    TooMany,
+    TooManyHeaders,
     /// It is of a version that has another grammar.
     #[error("not HTTP/1.0 or HTTP/1.1")]
-    Version,
+    UnsupportedVersion,
 }
 
 /// How far a head has been searched for its end, so that one which comes byte by byte is not
 /// searched from the beginning each time. Zero is the beginning, where empty lines may still come.
 #[derive(Debug, Default)]
-pub struct Search(usize);
+pub struct HeadScanner(usize);
 
-impl Search {
+impl HeadScanner {
     /// Takes a whole head off `input`, if there is one of at most `longest` bytes. Empty lines
     /// before it are passed over (RFC 9112, section 2.2); a bare LF ends a line, a bare CR nothing:
     /// whoever reads the head finds it there, and refuses it.
-    pub fn take(&mut self, input: &mut BytesMut, longest: usize) -> Result<Option<Bytes>, Refused> {
+    pub fn take_head(
+        &mut self,
+        input: &mut BytesMut,
+        longest: usize,
+    ) -> Result<Option<Bytes>, ParseError> {
         if self.0 == 0 {
             pass_over_empty_lines(input)?;
         }
@@ -59,14 +63,14 @@ impl Search {
                 self.0 = 0;
                 Ok(Some(input.split_to(end).freeze()))
             }
-            Some(_) => Err(Refused::TooLarge),
-            None if input.len() >= longest => Err(Refused::TooLarge),
+            Some(_) => Err(ParseError::TooLarge),
+            None if input.len() >= longest => Err(ParseError::TooLarge),
             None => Ok(None),
         }
     }
 
     /// Where the empty line ends.
-    fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Refused> {
+    fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, ParseError> {
         loop {
             let rest = bytes.get(self.0..).unwrap_or_default();
             let Some(found) = memchr(b'\n', rest) else {
@@ -80,21 +84,21 @@ impl Search {
                 [b'\r', b'\n', ..] => return Ok(Some(self.0 + 3)),
                 [] | [b'\r'] => return Ok(None),
                 // Nothing that comes later could make a head of it.
-                [b'\r', ..] => return Err(Refused::Unreadable("a bare CR")),
+                [b'\r', ..] => return Err(ParseError::Malformed("a bare CR")),
                 _ => self.0 += 1,
             }
         }
     }
 }
 
-fn pass_over_empty_lines(input: &mut BytesMut) -> Result<(), Refused> {
+fn pass_over_empty_lines(input: &mut BytesMut) -> Result<(), ParseError> {
     loop {
         match input.get(..2).unwrap_or(input) {
             [b'\n', ..] => input.advance(1),
             [b'\r', b'\n'] => input.advance(2),
             [] | [b'\r'] => return Ok(()),
             [first, ..] if is_token(*first) => return Ok(()),
-            _ => return Err(Refused::Unreadable("no method")),
+            _ => return Err(ParseError::Malformed("no method")),
         }
     }
 }
@@ -106,35 +110,35 @@ fn is_token(byte: u8) -> bool {
 
 /// A request, and what of it concerns the connection.
 #[derive(Debug)]
-pub struct Asked {
+pub struct ParsedRequest {
     /// The request; its body is on its way.
     pub request: Request<()>,
     /// Where its body ends.
-    pub framing: Framing,
+    pub framing: BodyDecoder,
     /// Whether another may follow.
     pub keeps: bool,
     /// Whether it wants another protocol, so that nothing may follow before its answer.
-    pub upgrades: bool,
+    pub upgrade: bool,
     /// Whether its body waits for a `100 Continue`.
     pub expects: bool,
 }
 
 /// A response, and what of it concerns the connection.
 #[derive(Debug)]
-pub struct Answered {
+pub struct ParsedResponse {
     /// The response, whose headers are those that may go on; its body is on its way.
     pub response: Response<()>,
     /// Where its body ends.
-    pub framing: Framing,
+    pub framing: BodyDecoder,
     /// Whether the connection may be used again.
     pub keeps: bool,
 }
 
 /// Reads the head of a request with at most so many headers, the crumbs of a cookie counted as one.
-pub fn request(head: &Bytes, most: usize) -> Result<Asked, Refused> {
-    let few = &mut [const { MaybeUninit::uninit() }; FEW];
+pub fn request(head: &Bytes, most: usize) -> Result<ParsedRequest, ParseError> {
+    let few = &mut [const { MaybeUninit::uninit() }; STACK_HEADERS];
     match request_into(head, few, most) {
-        Err(Refused::TooMany) if most > FEW => {
+        Err(ParseError::TooManyHeaders) if most > STACK_HEADERS => {
             request_into(head, &mut vec![MaybeUninit::uninit(); most.saturating_mul(2)], most)
         }
         done => done,
@@ -145,50 +149,58 @@ fn request_into<'h>(
     head: &'h Bytes,
     room: &mut [MaybeUninit<httparse::Header<'h>>],
     most: usize,
-) -> Result<Asked, Refused> {
+) -> Result<ParsedRequest, ParseError> {
     let mut parsed = httparse::Request::new(&mut []);
     let whole = parsed.parse_with_uninit_headers(head, room).map_err(unreadable)?;
     let (true, Some(method), Some(target), Some(version)) =
         (is_all_of(head, whole), parsed.method, parsed.path, parsed.version)
     else {
-        return Err(Refused::Unreadable("no request line"));
+        return Err(ParseError::Malformed("no request line"));
     };
     // A fragment is no part of a request (RFC 9112, section 3.2): whoever sends one means
     // something by it, and the site behind us could understand it.
     if target.contains('#') {
-        return Err(Refused::Unreadable("a fragment in the target"));
+        return Err(ParseError::Malformed("a fragment in the target"));
     }
-    let mut connection = Connection::default();
+    let mut connection = ConnectionHeaders::default();
     let headers = fields(head, parsed.headers, &mut connection, |_| true)?;
-    if headers.len() > most && crumbled(&headers) > most {
-        return Err(Refused::TooMany);
+    if headers.len() > most && header_count(&headers) > most {
+        return Err(ParseError::TooManyHeaders);
     }
     if connection.lengths > 1 || (connection.chunked && (connection.lengths > 0 || version == 0)) {
-        return Err(Refused::Unreadable("two lengths"));
+        return Err(ParseError::Malformed("two lengths"));
     }
     let framing = match (connection.chunked, connection.length) {
-        (true, _) => Framing::CHUNKED,
-        (false, length) => Framing::of(length.unwrap_or(0)),
+        (true, _) => BodyDecoder::CHUNKED,
+        (false, length) => BodyDecoder::of(length.unwrap_or(0)),
     };
     let mut request = Request::new(());
     *request.method_mut() = Method::from_bytes(method.as_bytes())
-        .map_err(|_| Refused::Unreadable("an unusable method"))?;
+        .map_err(|_| ParseError::Malformed("an unusable method"))?;
     *request.uri_mut() = Uri::from_maybe_shared(head.slice_ref(target.as_bytes()))
-        .map_err(|_| Refused::Unreadable("an unusable target"))?;
+        .map_err(|_| ParseError::Malformed("an unusable target"))?;
     *request.version_mut() = if version == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
-    let expects = version == 1 && !framing.is_ended() && expects(&headers);
+    let expects = version == 1 && !framing.is_ended() && expect_continue(&headers);
     let upgrades = connection.upgrade && framing.is_ended();
     *request.headers_mut() = headers;
-    Ok(Asked { request, framing, keeps: connection.keeps(version), upgrades, expects })
+    Ok(ParsedRequest {
+        request,
+        framing,
+        keeps: connection.keep_alive(version),
+        upgrade: upgrades,
+        expects,
+    })
 }
 
 /// Reads the head of the response to a request of this method.
-pub fn response(head: &Bytes, method: &Method) -> Result<Answered, Refused> {
-    let room = &mut [const { MaybeUninit::uninit() }; FEW];
+pub fn response(head: &Bytes, method: &Method) -> Result<ParsedResponse, ParseError> {
+    let room = &mut [const { MaybeUninit::uninit() }; STACK_HEADERS];
     match response_into(head, room, method) {
-        Err(Refused::TooMany) => {
-            response_into(head, &mut [const { MaybeUninit::uninit() }; MOST_OF_A_RESPONSE], method)
-        }
+        Err(ParseError::TooManyHeaders) => response_into(
+            head,
+            &mut [const { MaybeUninit::uninit() }; MAX_RESPONSE_HEADERS],
+            method,
+        ),
         done => done,
     }
 }
@@ -197,43 +209,44 @@ fn response_into<'h>(
     head: &'h Bytes,
     room: &mut [MaybeUninit<httparse::Header<'h>>],
     method: &Method,
-) -> Result<Answered, Refused> {
+) -> Result<ParsedResponse, ParseError> {
     let mut parsed = httparse::Response::new(&mut []);
     let whole = httparse::ParserConfig::default()
         .parse_response_with_uninit_headers(&mut parsed, head, room)
         .map_err(unreadable)?;
     let (true, Some(code), Some(version)) = (is_all_of(head, whole), parsed.code, parsed.version)
     else {
-        return Err(Refused::Unreadable("no status line"));
+        return Err(ParseError::Malformed("no status line"));
     };
     let status =
-        StatusCode::from_u16(code).map_err(|_| Refused::Unreadable("an unusable status"))?;
-    let mut connection = Connection::default();
+        StatusCode::from_u16(code).map_err(|_| ParseError::Malformed("an unusable status"))?;
+    let mut connection = ConnectionHeaders::default();
     let passes = |name: &HeaderName| !is_hop_by_hop(name.as_str());
     let mut headers = fields(head, parsed.headers, &mut connection, passes)?;
     if connection.names {
         let all = parsed.headers.iter();
         let values = all.filter(|it| it.name.eq_ignore_ascii_case("connection")).map(|it| it.value);
         for value in values {
-            end_named(&mut headers, value);
+            remove_connection_options(&mut headers, value);
         }
     }
     let bodiless = method == Method::HEAD
         || status.is_informational()
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let framing = match (bodiless, connection.chunked, connection.length) {
-        (true, _, _) => Framing::Ended,
-        (false, true, _) => Framing::CHUNKED,
-        (false, false, Some(length)) => Framing::of(length),
-        (false, false, None) => Framing::UntilClose,
+        (true, _, _) => BodyDecoder::Done,
+        (false, true, _) => BodyDecoder::CHUNKED,
+        (false, false, Some(length)) => BodyDecoder::of(length),
+        (false, false, None) => BodyDecoder::CloseDelimited,
     };
     // Whoever sends both may be understood otherwise by the next one down the line.
     let one_reading = !(connection.chunked && connection.lengths > 0);
-    let keeps = connection.keeps(version) && one_reading && framing != Framing::UntilClose;
+    let keeps =
+        connection.keep_alive(version) && one_reading && framing != BodyDecoder::CloseDelimited;
     let mut response = Response::new(());
     *response.status_mut() = status;
     *response.headers_mut() = headers;
-    Ok(Answered { response, framing, keeps })
+    Ok(ParsedResponse { response, framing, keeps })
 }
 
 /// Whether what was read ends where the head was found to end.
@@ -241,10 +254,10 @@ fn is_all_of(head: &[u8], read: httparse::Status<usize>) -> bool {
     read == httparse::Status::Complete(head.len())
 }
 
-fn unreadable(error: httparse::Error) -> Refused {
-    Refused::Unreadable(match error {
-        httparse::Error::TooManyHeaders => return Refused::TooMany,
-        httparse::Error::Version => return Refused::Version,
+fn unreadable(error: httparse::Error) -> ParseError {
+    ParseError::Malformed(match error {
+        httparse::Error::TooManyHeaders => return ParseError::TooManyHeaders,
+        httparse::Error::Version => return ParseError::UnsupportedVersion,
         httparse::Error::HeaderName => "an unusable header name",
         httparse::Error::HeaderValue => "an unusable header value",
         httparse::Error::NewLine => "a line that does not end as one",
@@ -255,7 +268,7 @@ fn unreadable(error: httparse::Error) -> Refused {
 
 /// What a head says of its connection and of its body.
 #[derive(Default)]
-struct Connection {
+struct ConnectionHeaders {
     /// Whether another message may follow, if it says so.
     keeps: Option<bool>,
     upgrade: bool,
@@ -266,12 +279,12 @@ struct Connection {
     lengths: u8,
 }
 
-impl Connection {
-    fn keeps(&self, version: u8) -> bool {
+impl ConnectionHeaders {
+    fn keep_alive(&self, version: u8) -> bool {
         self.keeps.unwrap_or(version == 1)
     }
 
-    fn note(&mut self, name: &HeaderName, value: &[u8]) -> Result<(), Refused> {
+    fn note(&mut self, name: &HeaderName, value: &[u8]) -> Result<(), ParseError> {
         if *name == header::CONNECTION {
             for token in list(value) {
                 if token.eq_ignore_ascii_case(b"close") {
@@ -283,14 +296,14 @@ impl Connection {
                 }
             }
         } else if *name == header::CONTENT_LENGTH {
-            let length = number(value).ok_or(Refused::Unreadable("an unusable length"))?;
+            let length = number(value).ok_or(ParseError::Malformed("an unusable length"))?;
             if self.length.replace(length).is_some_and(|other| other != length) {
-                return Err(Refused::Unreadable("two lengths"));
+                return Err(ParseError::Malformed("two lengths"));
             }
             self.lengths = self.lengths.saturating_add(1);
         } else if *name == header::TRANSFER_ENCODING {
             if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
-                return Err(Refused::Unreadable("a transfer coding other than chunked"));
+                return Err(ParseError::Malformed("a transfer coding other than chunked"));
             }
             self.chunked = true;
         } else if *name == header::UPGRADE {
@@ -304,13 +317,13 @@ impl Connection {
 fn fields(
     head: &Bytes,
     parsed: &[httparse::Header<'_>],
-    connection: &mut Connection,
+    connection: &mut ConnectionHeaders,
     passes: impl Fn(&HeaderName) -> bool,
-) -> Result<HeaderMap, Refused> {
-    let mut headers = HeaderMap::with_capacity(parsed.len() + OURS);
+) -> Result<HeaderMap, ParseError> {
+    let mut headers = HeaderMap::with_capacity(parsed.len() + ADDED_HEADERS);
     for field in parsed {
         let name = HeaderName::from_bytes(field.name.as_bytes())
-            .map_err(|_| Refused::Unreadable("an unusable header name"))?;
+            .map_err(|_| ParseError::Malformed("an unusable header name"))?;
         connection.note(&name, field.value)?;
         if !passes(&name) {
             continue;
@@ -319,7 +332,7 @@ fn fields(
             HeaderValue::from_static("")
         } else {
             HeaderValue::from_maybe_shared(head.slice_ref(field.value))
-                .map_err(|_| Refused::Unreadable("an unusable header value"))?
+                .map_err(|_| ParseError::Malformed("an unusable header value"))?
         };
         headers.append(name, value);
     }
@@ -332,14 +345,14 @@ fn number(text: &[u8]) -> Option<u64> {
     digits.then(|| std::str::from_utf8(text).ok()?.parse().ok()).flatten()
 }
 
-fn expects(headers: &HeaderMap) -> bool {
+fn expect_continue(headers: &HeaderMap) -> bool {
     headers
         .get(header::EXPECT)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// Headers of a request, the crumbs of a cookie counted as one.
-pub fn crumbled(headers: &HeaderMap) -> usize {
+pub fn header_count(headers: &HeaderMap) -> usize {
     let crumbs = headers.get_all(header::COOKIE).iter().count();
     headers.len().saturating_sub(crumbs.saturating_sub(1))
 }

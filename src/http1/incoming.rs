@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body;
 
-use super::{Fault, Pipe, Source, Wire};
+use super::{BodyError, Http1Connection, SpliceBody, SplicePipe};
 
 /// The body of a request, as it comes from a visitor.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ pub enum Incoming {
     #[default]
     Empty,
     /// Over a connection of HTTP/1, which it is read from by whoever wants it.
-    Http1(Rc<RefCell<Wire>>),
+    Http1(Rc<RefCell<Http1Connection>>),
     /// Over a stream of HTTP/2.
     Http2(body::Incoming),
 }
@@ -34,12 +34,12 @@ impl From<body::Incoming> for Incoming {
 
 impl Body for Incoming {
     type Data = Bytes;
-    type Error = Fault;
+    type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Http1(wire) => {
@@ -72,10 +72,10 @@ impl Body for Incoming {
     }
 }
 
-impl Source for Incoming {
+impl SpliceBody for Incoming {
     fn is_pipeable(&self) -> bool {
         match self {
-            Self::Http1(wire) => wire.borrow().is_pipeable(),
+            Self::Http1(wire) => wire.borrow().can_splice(),
             Self::Empty | Self::Http2(_) => false,
         }
     }
@@ -83,11 +83,11 @@ impl Source for Incoming {
     fn poll_fill(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        pipe: &mut Pipe,
+        pipe: &mut SplicePipe,
         most: u64,
-    ) -> Poll<Option<Result<u64, Fault>>> {
+    ) -> Poll<Option<Result<u64, BodyError>>> {
         match self.get_mut() {
-            Self::Http1(wire) => wire.borrow_mut().poll_fill(cx, pipe, most),
+            Self::Http1(wire) => wire.borrow_mut().poll_splice_in(cx, pipe, most),
             Self::Empty | Self::Http2(_) => Poll::Ready(None),
         }
     }

@@ -9,37 +9,37 @@ use std::{
 use http::Response;
 
 use super::{
-    Wire,
-    head::{self, Length},
-    sender::Outlet,
+    Http1Connection,
+    head::{self, BodyLength},
+    writer::MessageSink,
 };
 
 /// Interim answers to one request that are passed on, and their bytes: what a site says beyond that,
 /// it says to us alone.
-const MOST: usize = 16;
+const MAX_INTERIM: usize = 16;
 const BYTES: usize = 16 * 1024;
 
 /// The interim answers that wait for the visitor at the other end of a connection. Next to no request
 /// has any, and then it holds nothing.
 #[derive(Debug, Default)]
-pub struct Interim(RefCell<Option<Box<Waiting>>>);
+pub struct InterimResponses(RefCell<Option<Box<PendingInterim>>>);
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct PendingInterim {
     bytes: Vec<u8>,
     written: usize,
     count: usize,
 }
 
-impl Interim {
+impl InterimResponses {
     /// One more, to the request under way.
     pub fn add(&self, answer: &Response<()>) {
         let mut waiting = self.0.borrow_mut();
         let waiting = waiting.get_or_insert_default();
         let before = waiting.bytes.len();
-        head::write_response(&mut waiting.bytes, answer, Length::Unsaid);
+        head::write_response(&mut waiting.bytes, answer, BodyLength::None);
         waiting.bytes.extend_from_slice(b"\r\n");
-        if waiting.count >= MOST || waiting.bytes.len() > BYTES {
+        if waiting.count >= MAX_INTERIM || waiting.bytes.len() > BYTES {
             waiting.bytes.truncate(before);
         } else {
             waiting.count += 1;
@@ -48,10 +48,10 @@ impl Interim {
 
     /// Says what there is to say, as far as the other end takes it. What goes wrong with that goes
     /// wrong with the answer, too.
-    pub fn poll_say(&self, cx: &mut Context<'_>, wire: &mut Wire) {
+    pub fn poll_write(&self, cx: &mut Context<'_>, wire: &mut Http1Connection) {
         let mut waiting = self.0.borrow_mut();
         let Some(waiting) = waiting.as_deref_mut() else { return };
-        if wire.invites() {
+        if wire.continue_pending() {
             return; // half of a `100 Continue` may be out
         }
         while let Some(rest @ [_, ..]) = waiting.bytes.get(waiting.written..) {
@@ -65,7 +65,7 @@ impl Interim {
 
     /// The answer has come: what of it all has still to be said before.
     pub fn take(&self) -> Option<Vec<u8>> {
-        let Waiting { mut bytes, written, .. } = *self.0.take()?;
+        let PendingInterim { mut bytes, written, .. } = *self.0.take()?;
         bytes.drain(..written);
         Some(bytes)
     }
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_request_has_few_interim_answers() {
-        let interim = Interim::default();
+        let interim = InterimResponses::default();
         assert_eq!(interim.take(), None);
         let mut answer = Response::new(());
         *answer.status_mut() = http::StatusCode::EARLY_HINTS;
@@ -88,7 +88,7 @@ mod tests {
         for _ in 0..50 {
             interim.add(&answer);
         }
-        assert_eq!(String::from_utf8(interim.take().unwrap()).unwrap(), said.repeat(MOST));
+        assert_eq!(String::from_utf8(interim.take().unwrap()).unwrap(), said.repeat(MAX_INTERIM));
 
         interim.add(&answer);
         let long = HeaderValue::try_from("x".repeat(BYTES)).unwrap();

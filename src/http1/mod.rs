@@ -5,29 +5,29 @@
 //! not: of a length and a chunked coding the library drops the length, and by then nobody can tell.
 //! So heads and frames are read here, once, strictly, and written anew.
 //!
-//! [`head`], `framing` and `chunk` are pure: bytes in, meaning out. [`Wire`] joins them to a
-//! socket, [`Sender`] writes a message to one; a [`Pipe`] carries a long body past us from one plain
+//! [`head`], `framing` and `chunk` are pure: bytes in, meaning out. [`Http1Connection`] joins them to a
+//! socket, [`MessageWriter`] writes a message to one; a [`SplicePipe`] carries a long body past us from one plain
 //! socket to another. Both are polled by whoever handles the exchange: no
 //! task, no channel and no lock is between two sockets.
 
 mod chunk;
-mod framing;
+mod decoder;
 pub mod head;
 mod incoming;
 mod interim;
-mod patience;
-mod pipe;
+mod timer;
+mod splice;
 #[cfg(any(fuzzing, test))]
 pub mod reading;
-mod sender;
+mod writer;
 mod stream;
-mod wire;
+mod connection;
 
-pub use framing::{Fault, Framing};
+pub use connection::{BufferPool, Http1Connection, ReadHeadError};
+pub use decoder::{BodyDecoder, BodyError};
 pub use incoming::Incoming;
-pub use interim::Interim;
-pub use patience::Patience;
-pub use pipe::Pipe;
-pub use sender::{Broken, Sender, Source};
+pub use interim::InterimResponses;
+pub use splice::SplicePipe;
 pub use stream::{Socket, Stream};
-pub use wire::{Arena, NoHead, Wire};
+pub use timer::LazyTimer;
+pub use writer::{MessageWriter, SpliceBody, WriteError};

@@ -4,24 +4,24 @@
 use bytes::BytesMut;
 
 use super::{
-    Framing,
-    head::{Refused, Search, request},
+    BodyDecoder,
+    head::{HeadScanner, ParseError, request},
 };
 
-pub use super::framing::Step;
+pub use super::decoder::DecodeResult;
 
 /// A request as it was read: its target, and its body.
 pub type Read = (String, Vec<u8>);
 
 /// The whole requests in these bytes, dealt out in pieces, and why reading ended before their end.
-pub fn read(pieces: &[&[u8]]) -> (Vec<Read>, Option<Refused>) {
-    let (mut input, mut search, mut found) = (BytesMut::new(), Search::default(), Vec::new());
-    let mut under_way: Option<(String, Framing, Vec<u8>)> = None;
+pub fn read(pieces: &[&[u8]]) -> (Vec<Read>, Option<ParseError>) {
+    let (mut input, mut search, mut found) = (BytesMut::new(), HeadScanner::default(), Vec::new());
+    let mut under_way: Option<(String, BodyDecoder, Vec<u8>)> = None;
     for piece in pieces {
         input.extend_from_slice(piece);
         loop {
             let Some((target, framing, body)) = &mut under_way else {
-                let head = match search.take(&mut input, 4096) {
+                let head = match search.take_head(&mut input, 4096) {
                     Ok(Some(head)) => head,
                     Ok(None) => break,
                     Err(refused) => return (found, Some(refused)),
@@ -36,13 +36,13 @@ pub fn read(pieces: &[&[u8]]) -> (Vec<Read>, Option<Refused>) {
                 continue;
             };
             match framing.decode(&mut input) {
-                Ok(Step::Data(data)) => body.extend_from_slice(&data),
-                Ok(Step::More) => break,
-                Ok(Step::End) => {
+                Ok(DecodeResult::Data(data)) => body.extend_from_slice(&data),
+                Ok(DecodeResult::NeedMore) => break,
+                Ok(DecodeResult::End) => {
                     found.push((std::mem::take(target), std::mem::take(body)));
                     under_way = None;
                 }
-                Err(_) => return (found, Some(Refused::Unreadable("chunks"))),
+                Err(_) => return (found, Some(ParseError::Malformed("chunks"))),
             }
         }
     }

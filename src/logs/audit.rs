@@ -19,14 +19,14 @@ use serde::Serialize;
 use crate::clock::{self, Timestamp};
 
 /// Lines that are kept of each kind.
-const KEPT: usize = 30;
+const RECENT_PER_KIND: usize = 30;
 /// Bytes of a text that are kept; the log has all of it.
-const LONGEST: usize = 400;
+const MAX_VALUE_LEN: usize = 400;
 
 /// What a line is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum AuditKind {
     /// A login finished, failed or began anew.
     Login,
     /// A request, or the session that came with it, was refused.
@@ -43,7 +43,7 @@ pub enum Kind {
     Failure,
 }
 
-impl Kind {
+impl AuditKind {
     /// All of them, in their order.
     pub const ALL: [Self; 7] = [
         Self::Login,
@@ -75,9 +75,9 @@ impl Kind {
 
 /// One line. What is empty is not said.
 #[derive(Clone, Debug, Serialize)]
-pub struct Line {
+pub struct AuditEvent {
     at: Timestamp,
-    kind: Kind,
+    kind: AuditKind,
     what: &'static str,
     good: bool,
     #[serde(skip_serializing_if = "Facts::is_empty")]
@@ -89,7 +89,7 @@ type Facts = Vec<(&'static str, String)>;
 
 /// How much of an openid the log says. The status page always masks it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Openids {
+pub enum OpenidLogging {
     /// All of it.
     #[default]
     Full,
@@ -97,15 +97,15 @@ pub enum Openids {
     Masked,
 }
 
-impl Line {
+impl AuditEvent {
     /// Something that went as it should.
-    pub fn good(kind: Kind, what: &'static str) -> Self {
+    pub fn ok(kind: AuditKind, what: &'static str) -> Self {
         Self { at: clock::system(), kind, what, good: true, facts: Facts::new() }
     }
 
     /// Something that did not.
-    pub fn bad(kind: Kind, what: &'static str) -> Self {
-        Self { good: false, ..Self::good(kind, what) }
+    pub fn failed(kind: AuditKind, what: &'static str) -> Self {
+        Self { good: false, ..Self::ok(kind, what) }
     }
 
     /// Adds a fact: one of the names of [`FACTS`].
@@ -143,19 +143,19 @@ pub const FACTS: [&str; 13] = [
 
 /// The trail.
 #[derive(Debug, Default)]
-pub struct Audit {
+pub struct AuditLog {
     masked: AtomicBool,
-    kept: Mutex<[VecDeque<Line>; Kind::ALL.len()]>,
+    kept: Mutex<[VecDeque<AuditEvent>; AuditKind::ALL.len()]>,
 }
 
-impl Audit {
+impl AuditLog {
     /// How much of an openid the log says from now on.
-    pub fn say_openids(&self, openids: Openids) {
-        self.masked.store(openids == Openids::Masked, Relaxed);
+    pub fn set_openid_logging(&self, openids: OpenidLogging) {
+        self.masked.store(openids == OpenidLogging::Masked, Relaxed);
     }
 
     /// Writes a line, and keeps it.
-    pub fn note(&self, line: Line) {
+    pub fn record(&self, line: AuditEvent) {
         let openid = line.fact("openid").map(|openid| {
             let masked = self.masked.load(Relaxed);
             if masked { Cow::Owned(mask(openid)) } else { Cow::Borrowed(openid) }
@@ -166,20 +166,20 @@ impl Audit {
             if *name == "openid" {
                 *value = mask(value);
             }
-            value.truncate(value.floor_char_boundary(LONGEST));
+            value.truncate(value.floor_char_boundary(MAX_VALUE_LEN));
         }
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(of_kind) = kept.get_mut(line.kind.number()) else { return };
-        if of_kind.len() >= KEPT {
+        if of_kind.len() >= RECENT_PER_KIND {
             of_kind.pop_front();
         }
         of_kind.push_back(line);
     }
 
     /// The last lines, the youngest first.
-    pub fn last(&self) -> Vec<Line> {
+    pub fn last(&self) -> Vec<AuditEvent> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut lines: Vec<Line> =
+        let mut lines: Vec<AuditEvent> =
             kept.iter().flat_map(|of_kind| of_kind.iter().rev()).cloned().collect();
         lines.sort_by_key(|line| std::cmp::Reverse(line.at));
         lines
@@ -212,12 +212,14 @@ macro_rules! write_at {
     };
 }
 
-fn write(line: &Line, openid: Option<&str>) {
+fn write(line: &AuditEvent, openid: Option<&str>) {
     match (line.kind, line.good) {
-        (Kind::Failure, _) | (Kind::Reload, false) => {
+        (AuditKind::Failure, _) | (AuditKind::Reload, false) => {
             write_at!(tracing::Level::ERROR, line, openid);
         }
-        (Kind::Login | Kind::Certificate, false) => write_at!(tracing::Level::WARN, line, openid),
+        (AuditKind::Login | AuditKind::Certificate, false) => {
+            write_at!(tracing::Level::WARN, line, openid);
+        }
         (_, _) => write_at!(tracing::Level::INFO, line, openid),
     }
 }
@@ -239,9 +241,9 @@ mod tests {
 
     #[test]
     fn g4_openids_are_masked_in_what_is_kept() {
-        let audit = Audit::default();
+        let audit = AuditLog::default();
         let openid = "oABCDEFGHIJKLMNOPQRSTUVWXYZ1";
-        audit.note(Line::good(Kind::Login, "login finished").with("openid", openid));
+        audit.record(AuditEvent::ok(AuditKind::Login, "login finished").with("openid", openid));
         let kept = serde_json::to_string(&audit.last()).unwrap();
         assert!(kept.contains("oABC…XYZ1") && !kept.contains(openid), "{kept}");
         for (openid, masked) in [("", "…"), ("oshort", "…"), ("o123456789abc", "o123…9abc")] {
@@ -251,15 +253,19 @@ mod tests {
 
     #[test]
     fn g5_what_is_kept_is_bounded_and_no_kind_displaces_another() {
-        let audit = Audit::default();
-        audit.note(Line::good(Kind::Reload, "reloaded"));
+        let audit = AuditLog::default();
+        audit.record(AuditEvent::ok(AuditKind::Reload, "reloaded"));
         for _ in 0..10_000 {
             let long = "é".repeat(1_000);
-            audit.note(Line::bad(Kind::Refusal, "request refused").with("error", long));
+            audit.record(
+                AuditEvent::failed(AuditKind::Refusal, "request refused").with("error", long),
+            );
         }
         let last = audit.last();
-        assert_eq!(last.len(), KEPT + 1);
-        assert_eq!(last.iter().filter(|line| line.kind == Kind::Reload).count(), 1);
-        assert!(last.iter().flat_map(|line| &line.facts).all(|(_, value)| value.len() <= LONGEST));
+        assert_eq!(last.len(), RECENT_PER_KIND + 1);
+        assert_eq!(last.iter().filter(|line| line.kind == AuditKind::Reload).count(), 1);
+        assert!(
+            last.iter().flat_map(|line| &line.facts).all(|(_, value)| value.len() <= MAX_VALUE_LEN)
+        );
     }
 }

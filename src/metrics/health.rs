@@ -17,7 +17,7 @@ use crate::clock::{self, Timestamp};
 
 /// What a server is to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Part {
+pub enum Component {
     /// It stands behind a site.
     Upstream,
     /// An API host of WeChat's.
@@ -30,7 +30,7 @@ pub enum Part {
     Certificate,
 }
 
-impl Part {
+impl Component {
     /// The gauge, the label that tells one from the other, and what it says.
     const ALL: [(Self, &'static str, &'static str, &'static str); 5] = [
         (
@@ -53,9 +53,10 @@ impl Part {
 
 /// How one of them is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Vital {
+pub struct ComponentHealth {
     /// Whether it did what we last asked of it.
-    pub well: bool,
+    #[serde(rename = "well")]
+    pub healthy: bool,
     /// Since when.
     pub since: Timestamp,
     /// What was wrong the last time that something was.
@@ -66,42 +67,44 @@ pub struct Vital {
 
 /// All of them, by what they are and how we call them; a server behind a site also by the site.
 #[derive(Debug, Default)]
-pub struct Health(Mutex<BTreeMap<Key, Vital>>);
+pub struct HealthRegistry(Mutex<BTreeMap<ComponentKey, ComponentHealth>>);
 
-type Key = (Part, String, String);
+type ComponentKey = (Component, String, String);
 
-impl Health {
+impl HealthRegistry {
     /// It did what we asked.
-    pub fn well(&self, part: Part, name: &str) {
+    pub fn set_healthy(&self, part: Component, name: &str) {
         self.note((part, "", name), None);
     }
 
     /// It did not, and why.
-    pub fn ill(&self, part: Part, name: &str, why: &str) {
+    pub fn set_unhealthy(&self, part: Component, name: &str, why: &str) {
         self.note((part, "", name), Some(why));
     }
 
     /// A server of a site is well.
-    pub fn server_is_well(&self, site: &str, name: &str) {
-        self.note((Part::Upstream, site, name), None);
+    pub fn set_server_healthy(&self, site: &str, name: &str) {
+        self.note((Component::Upstream, site, name), None);
     }
 
     /// A server of a site is not, and why.
-    pub fn server_is_ill(&self, site: &str, name: &str, why: &str) {
-        self.note((Part::Upstream, site, name), Some(why));
+    pub fn set_server_unhealthy(&self, site: &str, name: &str, why: &str) {
+        self.note((Component::Upstream, site, name), Some(why));
     }
 
-    fn note(&self, (part, site, name): (Part, &str, &str), trouble: Option<&str>) {
+    fn note(&self, (part, site, name): (Component, &str, &str), trouble: Option<&str>) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let well = trouble.is_none();
-        let vital = all.entry((part, site.to_owned(), name.to_owned())).or_insert_with(|| Vital {
-            well,
-            since: clock::system(),
-            why: String::new(),
-            failures: 0,
+        let vital = all.entry((part, site.to_owned(), name.to_owned())).or_insert_with(|| {
+            ComponentHealth {
+                healthy: well,
+                since: clock::system(),
+                why: String::new(),
+                failures: 0,
+            }
         });
-        if vital.well != well {
-            (vital.well, vital.since) = (well, clock::system());
+        if vital.healthy != well {
+            (vital.healthy, vital.since) = (well, clock::system());
         }
         if let Some(why) = trouble {
             vital.failures += 1;
@@ -110,49 +113,49 @@ impl Health {
     }
 
     /// How those of one kind are, by name.
-    pub fn of(&self, part: Part) -> BTreeMap<String, Vital> {
+    pub fn of(&self, part: Component) -> BTreeMap<String, ComponentHealth> {
         self.all(part).into_iter().map(|(_, name, vital)| (name, vital)).collect()
     }
 
     /// How the servers of a site are, by name.
-    pub fn servers(&self, site: &str) -> BTreeMap<String, Vital> {
-        let all = self.all(Part::Upstream).into_iter();
+    pub fn servers(&self, site: &str) -> BTreeMap<String, ComponentHealth> {
+        let all = self.all(Component::Upstream).into_iter();
         all.filter(|(of, ..)| of == site).map(|(_, name, vital)| (name, vital)).collect()
     }
 
     /// Forgets the names that nothing is ordered for any more.
     pub fn keep_orders(&self, names: &[String]) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|(part, _, name), _| *part != Part::Certificate || names.contains(name));
+        all.retain(|(part, _, name), _| *part != Component::Certificate || names.contains(name));
     }
 
     /// Forgets the servers of sites that are no longer configured.
-    pub fn keep_servers(&self, wanted: impl Fn(&str, &str) -> bool) {
+    pub fn retain_servers(&self, wanted: impl Fn(&str, &str) -> bool) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|(part, site, name), _| *part != Part::Upstream || wanted(site, name));
+        all.retain(|(part, site, name), _| *part != Component::Upstream || wanted(site, name));
     }
 
-    fn all(&self, part: Part) -> Vec<(String, String, Vital)> {
+    fn all(&self, part: Component) -> Vec<(String, String, ComponentHealth)> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let of_kind = all.iter().filter(|((kind, ..), _)| *kind == part);
         of_kind.map(|((_, site, name), it)| (site.clone(), name.clone(), it.clone())).collect()
     }
 }
 
-impl Collector for Health {
+impl Collector for HealthRegistry {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        for (part, name, label, help) in Part::ALL {
+        for (part, name, label, help) in Component::ALL {
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             for (site, name, vital) in self.all(part) {
                 metric
                     .encode_family(&labels(label, &name, &site).as_slice())?
-                    .encode_gauge(&i64::from(vital.well))?;
+                    .encode_gauge(&i64::from(vital.healthy))?;
             }
         }
         let help = "Times that a server of a site took no connection or failed its health check";
         let mut metric =
             encoder.encode_descriptor("upstream_failures", help, None, MetricType::Counter)?;
-        for (site, name, vital) in self.all(Part::Upstream) {
+        for (site, name, vital) in self.all(Component::Upstream) {
             metric
                 .encode_family(&labels("server", &name, &site).as_slice())?
                 .encode_counter::<NoLabelSet, u64, u64>(&vital.failures, None)?;
@@ -173,21 +176,21 @@ mod tests {
 
     #[test]
     fn a_change_is_dated_and_a_failure_counted() {
-        let (health, site, a) = (Health::default(), "h5.example.com", "http://a:1");
-        health.server_is_well(site, a);
-        health.server_is_ill(site, a, "connection refused");
-        health.server_is_ill(site, a, "timed out");
-        health.server_is_well("another.example.com", a);
-        health.ill(Part::Store, "Redis", "gone");
+        let (health, site, a) = (HealthRegistry::default(), "h5.example.com", "http://a:1");
+        health.set_server_healthy(site, a);
+        health.set_server_unhealthy(site, a, "connection refused");
+        health.set_server_unhealthy(site, a, "timed out");
+        health.set_server_healthy("another.example.com", a);
+        health.set_unhealthy(Component::Store, "Redis", "gone");
         let found = health.servers(site);
         let vital = &found[a];
-        assert_eq!((vital.well, vital.failures, &*vital.why), (false, 2, "timed out"));
-        health.server_is_well(site, a);
+        assert_eq!((vital.healthy, vital.failures, &*vital.why), (false, 2, "timed out"));
+        health.set_server_healthy(site, a);
         let vital = &health.servers(site)[a];
-        assert_eq!((vital.well, vital.failures, &*vital.why), (true, 2, "timed out"));
-        health.keep_servers(|of, _| of != site);
+        assert_eq!((vital.healthy, vital.failures, &*vital.why), (true, 2, "timed out"));
+        health.retain_servers(|of, _| of != site);
         assert!(health.servers(site).is_empty());
         assert_eq!(health.servers("another.example.com").len(), 1, "of another site");
-        assert_eq!(health.of(Part::Store).len(), 1, "of another kind");
+        assert_eq!(health.of(Component::Store).len(), 1, "of another kind");
     }
 }

@@ -4,12 +4,12 @@
 //! has one writer, so counting is a load and a store of the thread's own memory. What happens now
 //! and then goes into ordinary tallies. Labels are words of ours, never a visitor's.
 
-mod calls;
+mod wechat_calls;
 mod health;
-mod tally;
+mod labeled_counter;
 mod thread;
 mod threads;
-mod waiting;
+mod waiting_gauge;
 
 #[cfg(test)]
 mod tests;
@@ -31,41 +31,41 @@ use prometheus_client::{
     registry::Registry,
 };
 
-pub use health::{Health, Part, Vital};
-pub use tally::{Tally, Word};
-pub use thread::{Class, SiteCounters, Sum, Thread, Times};
-pub use waiting::Waiting;
+pub use health::{Component, ComponentHealth, HealthRegistry};
+pub use labeled_counter::{Label, LabeledCounter};
+pub use thread::{AccessClass, HistogramSnapshot, SiteCounters, SiteTotals, ThreadMetrics};
+pub use waiting_gauge::WaitingGauge;
 
 use crate::clock::{self, Timestamp};
-use calls::Calls;
-use threads::Threads;
+use threads::ThreadCollector;
+use wechat_calls::WeChatCalls;
 
 /// Every counter there is.
 #[derive(Debug)]
 pub struct Metrics {
-    threads: Arc<Threads>,
+    threads: Arc<ThreadCollector>,
     /// Logins by what became of them and why.
-    pub logins: Arc<Tally<2>>,
+    pub logins: Arc<LabeledCounter<2>>,
     /// Calls to WeChat by endpoint and errcode.
-    pub calls: Arc<Tally<2>>,
+    pub calls: Arc<LabeledCounter<2>>,
     /// Sessions by what became of them and why.
-    pub sessions: Arc<Tally<2>>,
+    pub sessions: Arc<LabeledCounter<2>>,
     /// Requests that a site did not answer, by site and reason.
-    pub upstream_errors: Arc<Tally<2>>,
+    pub upstream_errors: Arc<LabeledCounter<2>>,
     /// Reloads by their result.
-    pub reloads: Arc<Tally<1>>,
+    pub reloads: Arc<LabeledCounter<1>>,
     /// Visitors who met a limit, by its key.
-    pub limits: Arc<Tally<1>>,
-    handshakes: Arc<Tally<2>>,
-    spans: Arc<Tally<1>>,
-    orders: Arc<Tally<1>>,
+    pub limits: Arc<LabeledCounter<1>>,
+    handshakes: Arc<LabeledCounter<2>>,
+    spans: Arc<LabeledCounter<1>>,
+    orders: Arc<LabeledCounter<1>>,
     /// The servers around us.
-    pub health: Arc<Health>,
-    wechat: Arc<Calls>,
-    waiting: Family<OfSite, Gauge>,
+    pub health: Arc<HealthRegistry>,
+    wechat: Arc<WeChatCalls>,
+    waiting: Family<SiteLabels, Gauge>,
     /// When they begin, and when they end.
-    certificates: [Family<Names, Gauge>; 2],
-    problems: Family<Problem, Gauge>,
+    certificates: [Family<NameLabels, Gauge>; 2],
+    problems: Family<ProblemLabels, Gauge>,
     connections: Gauge<i64, AtomicI64>,
     news: Gauge<f64, AtomicU64>,
     began: Timestamp,
@@ -73,17 +73,17 @@ pub struct Metrics {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Names {
+struct NameLabels {
     name: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfSite {
+struct SiteLabels {
     site: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Problem {
+struct ProblemLabels {
     cause: &'static str,
     severity: &'static str,
 }
@@ -95,9 +95,9 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("wxgate");
         let began = introduce(&mut registry);
-        let threads = collect(&mut registry, Threads::default());
-        let tally = |name, help, labels| Tally::new(name, help, labels);
-        let alone = |name, help, label| Tally::new(name, help, [label]);
+        let threads = collect(&mut registry, ThreadCollector::default());
+        let tally = |name, help, labels| LabeledCounter::new(name, help, labels);
+        let alone = |name, help, label| LabeledCounter::new(name, help, [label]);
         let why = "Logins by what became of them, and codes and tickets of the broker, by reason";
         let logins = collect(&mut registry, tally("logins", why, OUTCOME));
         let why = "Calls to WeChat's API, by errcode";
@@ -114,8 +114,8 @@ impl Default for Metrics {
         let handshakes =
             collect(&mut registry, tally("tls_handshakes", why, ["result", "version"]));
         let [spans, orders] = results(&mut registry);
-        let health = collect(&mut registry, Health::default());
-        let wechat = collect(&mut registry, Calls::default());
+        let health = collect(&mut registry, HealthRegistry::default());
+        let wechat = collect(&mut registry, WeChatCalls::default());
         let certificates = lives(&mut registry);
         let (waiting, problems) = troubles(&mut registry);
         let connections = register(&mut registry, "connections", "Connections of visitors");
@@ -156,15 +156,15 @@ fn introduce(registry: &mut Registry) -> Timestamp {
 }
 
 /// What came of spans, and of orders of certificates.
-fn results(registry: &mut Registry) -> [Arc<Tally<1>>; 2] {
+fn results(registry: &mut Registry) -> [Arc<LabeledCounter<1>>; 2] {
     let spans = "Spans for the collector: sent, failed, or dropped";
-    let spans = collect(registry, Tally::new("spans", spans, ["result"]));
+    let spans = collect(registry, LabeledCounter::new("spans", spans, ["result"]));
     let orders = "Orders of certificates, by what came of them";
-    [spans, collect(registry, Tally::new("acme_orders", orders, ["result"]))]
+    [spans, collect(registry, LabeledCounter::new("acme_orders", orders, ["result"]))]
 }
 
 /// When our certificates begin, and when they end.
-fn lives(registry: &mut Registry) -> [Family<Names, Gauge>; 2] {
+fn lives(registry: &mut Registry) -> [Family<NameLabels, Gauge>; 2] {
     let begins = "When a certificate of ours began";
     let begins = register(registry, "certificate_start_timestamp_seconds", begins);
     let ends = "When a certificate of ours ends";
@@ -172,7 +172,7 @@ fn lives(registry: &mut Registry) -> [Family<Names, Gauge>; 2] {
 }
 
 /// Who waits for a server of a site, and what is wrong.
-fn troubles(registry: &mut Registry) -> (Family<OfSite, Gauge>, Family<Problem, Gauge>) {
+fn troubles(registry: &mut Registry) -> (Family<SiteLabels, Gauge>, Family<ProblemLabels, Gauge>) {
     let waiting = "Requests that wait for a server of a site with room";
     let waiting = register(registry, "upstream_waiting", waiting);
     let problems = "What the status page says is wrong: 1 while it lasts";
@@ -196,12 +196,12 @@ fn collect<C: Collector + 'static>(registry: &mut Registry, collector: C) -> Arc
 
 impl Metrics {
     /// The counters of a thread that serves.
-    pub fn thread(&self) -> Arc<Thread> {
+    pub fn thread(&self) -> Arc<ThreadMetrics> {
         self.threads.thread()
     }
 
     /// What all threads have counted, by site.
-    pub fn sites(&self) -> BTreeMap<String, Sum> {
+    pub fn sites(&self) -> BTreeMap<String, SiteTotals> {
         self.threads.sum()
     }
 
@@ -214,11 +214,11 @@ impl Metrics {
     /// WeChat was asked.
     pub fn call(&self, endpoint: &'static str, errcode: String, took: Duration) {
         self.calls.add([endpoint.into(), errcode.into()]);
-        self.wechat.took(endpoint, took);
+        self.wechat.observe(endpoint, took);
     }
 
     /// How long calls to WeChat took, by endpoint.
-    pub fn wechat(&self) -> BTreeMap<&'static str, Times> {
+    pub fn wechat(&self) -> BTreeMap<&'static str, HistogramSnapshot> {
         self.wechat.times()
     }
 
@@ -233,14 +233,14 @@ impl Metrics {
     }
 
     /// The requests that wait for a server of a site, to be counted.
-    pub fn waiting(&self, site: &str) -> Waiting {
-        Waiting::new(self.waiting.get_or_create_owned(&OfSite { site: site.to_owned() }))
+    pub fn waiting(&self, site: &str) -> WaitingGauge {
+        WaitingGauge::new(self.waiting.get_or_create_owned(&SiteLabels { site: site.to_owned() }))
     }
 
     /// The configuration was read again.
     pub fn reload(&self, accepted: bool) {
         if accepted {
-            self.sessions.mark();
+            self.sessions.take_snapshot();
         }
         self.reloads.add([if accepted { "accepted" } else { "refused" }.into()]);
     }
@@ -268,7 +268,7 @@ impl Metrics {
             family.clear();
             for (name, life) in lives {
                 let moment = life.get(number).map_or(0, |moment| moment.0);
-                let gauge = family.get_or_create_owned(&Names { name: name.clone() });
+                let gauge = family.get_or_create_owned(&NameLabels { name: name.clone() });
                 gauge.set(i64::try_from(moment).unwrap_or(i64::MAX));
             }
         }
@@ -283,14 +283,14 @@ impl Metrics {
     pub fn problems(&self, problems: impl Iterator<Item = (&'static str, &'static str)>) {
         self.problems.clear();
         for (cause, severity) in problems {
-            self.problems.get_or_create_owned(&Problem { cause, severity }).set(1);
+            self.problems.get_or_create_owned(&ProblemLabels { cause, severity }).set(1);
         }
     }
 
     /// A visitor's connection has come; it goes when this is dropped.
-    pub fn connection(&self) -> Connected {
+    pub fn connection(&self) -> ConnectionGuard {
         self.connections.inc();
-        Connected(self.connections.clone())
+        ConnectionGuard(self.connections.clone())
     }
 
     /// Connections of visitors.
@@ -318,9 +318,9 @@ impl Metrics {
 
 /// A connection while it lasts.
 #[derive(Debug)]
-pub struct Connected(Gauge<i64, AtomicI64>);
+pub struct ConnectionGuard(Gauge<i64, AtomicI64>);
 
-impl Drop for Connected {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.0.dec();
     }

@@ -10,9 +10,9 @@ fn threads_are_summed_and_names_begin_with_wxgate() {
     for thread in [metrics.thread(), metrics.thread()] {
         let site = thread.site("h5.example.com");
         let of_site = Some(Duration::from_millis(2));
-        site.count(Class::Required, 200, Duration::from_millis(3), of_site);
-        site.count(Class::Required, 302, Duration::from_micros(80), None);
-        site.count(Class::Public, 599, Duration::from_secs(100), None);
+        site.count(AccessClass::Required, 200, Duration::from_millis(3), of_site);
+        site.count(AccessClass::Required, 302, Duration::from_micros(80), None);
+        site.count(AccessClass::Public, 599, Duration::from_secs(100), None);
     }
     metrics.login("failed", "declined");
     metrics.call("access_token", "40029".to_owned(), Duration::from_millis(70));
@@ -21,7 +21,11 @@ fn threads_are_summed_and_names_begin_with_wxgate() {
     metrics.limit("body_time");
     metrics.upstream_error("h5.example.com", "slow");
     metrics.handshake("full", "1.3");
-    metrics.health.server_is_ill("h5.example.com", "http://10.0.0.5:80", "connection refused");
+    metrics.health.set_server_unhealthy(
+        "h5.example.com",
+        "http://10.0.0.5:80",
+        "connection refused",
+    );
     let life = [Timestamp(1_790_000_000), Timestamp(1_800_000_000)];
     metrics.certificates(&[("h5.example.com".to_owned(), life)]);
     metrics.order("issued");

@@ -11,7 +11,7 @@ use std::{
 
 /// What a route asks of a visitor, for the label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
+pub enum AccessClass {
     /// Nothing.
     Public,
     /// Nothing, but who is known is introduced.
@@ -22,18 +22,18 @@ pub enum Class {
     Own,
 }
 
-impl Class {
+impl AccessClass {
     /// The label.
-    pub fn word(self) -> &'static str {
+    pub fn label(self) -> &'static str {
         CLASSES.iter().find(|(class, _)| *class == self).map_or("", |(_, word)| word)
     }
 }
 
-const CLASSES: [(Class, &str); 4] = [
-    (Class::Public, "public"),
-    (Class::Optional, "optional"),
-    (Class::Required, "required"),
-    (Class::Own, "gateway"),
+const CLASSES: [(AccessClass, &str); 4] = [
+    (AccessClass::Public, "public"),
+    (AccessClass::Optional, "optional"),
+    (AccessClass::Required, "required"),
+    (AccessClass::Own, "gateway"),
 ];
 
 /// Statuses with a line of their own; all others are counted by their hundred.
@@ -52,9 +52,9 @@ const BUCKETS: [u64; 16] = [
 
 /// One thread's counters, by site.
 #[derive(Debug, Default)]
-pub struct Thread(Mutex<BTreeMap<String, Arc<SiteCounters>>>);
+pub struct ThreadMetrics(Mutex<BTreeMap<String, Arc<SiteCounters>>>);
 
-impl Thread {
+impl ThreadMetrics {
     /// The counters of a site. Kept by whoever counts, so that a request looks nothing up.
     pub fn site(&self, name: &str) -> Arc<SiteCounters> {
         let mut sites = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,7 +62,7 @@ impl Thread {
     }
 
     /// Adds what was counted here to the sums.
-    pub fn add_to(&self, sums: &mut BTreeMap<String, Sum>) {
+    pub fn add_to(&self, sums: &mut BTreeMap<String, SiteTotals>) {
         let sites = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, counters) in sites.iter() {
             sums.entry(name.clone()).or_default().add(counters);
@@ -81,7 +81,13 @@ pub struct SiteCounters {
 
 impl SiteCounters {
     /// A request was answered, after so long; of that, what the site took if it was asked.
-    pub fn count(&self, class: Class, status: u16, took: Duration, upstream: Option<Duration>) {
+    pub fn count(
+        &self,
+        class: AccessClass,
+        status: u16,
+        took: Duration,
+        upstream: Option<Duration>,
+    ) {
         let row = CLASSES.iter().position(|(it, _)| *it == class);
         let slot = row.and_then(|row| self.requests.get(row)?.get(slot(status)));
         add(slot, 1);
@@ -125,24 +131,24 @@ impl Histogram {
 
 /// Counters of several threads, added up.
 #[derive(Clone, Debug, Default)]
-pub struct Sum {
+pub struct SiteTotals {
     requests: [[u64; SLOTS]; CLASSES.len()],
     /// From a request to the head of its answer.
-    pub seconds: Times,
+    pub seconds: HistogramSnapshot,
     /// What the site took.
-    pub upstream: Times,
+    pub upstream: HistogramSnapshot,
     /// What the gateway itself took.
-    pub own: Times,
+    pub own: HistogramSnapshot,
 }
 
 /// A histogram, added up.
 #[derive(Clone, Debug, Default)]
-pub struct Times {
+pub struct HistogramSnapshot {
     counts: [u64; BUCKETS.len() + 1],
     micros: u64,
 }
 
-impl Sum {
+impl SiteTotals {
     fn add(&mut self, counters: &SiteCounters) {
         for (to, from) in
             self.requests.as_flattened_mut().iter_mut().zip(counters.requests.as_flattened())
@@ -185,7 +191,7 @@ impl Sum {
     }
 }
 
-impl Times {
+impl HistogramSnapshot {
     fn add(&mut self, histogram: &Histogram) {
         for (to, from) in self.counts.iter_mut().zip(&histogram.counts) {
             *to = to.wrapping_add(from.load(Relaxed));
@@ -245,18 +251,18 @@ mod tests {
     #[test]
     fn quantiles_are_read_off_the_buckets_and_sums_can_be_subtracted() {
         let counters = SiteCounters::default();
-        let mut sum = Sum::default();
+        let mut sum = SiteTotals::default();
         assert_eq!(sum.seconds.quantile(0.5), None);
         for millis in [3, 3, 3, 80] {
-            counters.count(Class::Public, 200, Duration::from_millis(millis), None);
+            counters.count(AccessClass::Public, 200, Duration::from_millis(millis), None);
         }
         sum.add(&counters);
         let (half, most) =
             (sum.seconds.quantile(0.5).unwrap(), sum.seconds.quantile(0.99).unwrap());
         assert!((0.0025..=0.005).contains(&half) && (0.05..=0.1).contains(&most), "{half} {most}");
         let earlier = sum.clone();
-        counters.count(Class::Public, 404, Duration::from_mins(1), None);
-        let mut sum = Sum::default();
+        counters.count(AccessClass::Public, 404, Duration::from_mins(1), None);
+        let mut sum = SiteTotals::default();
         sum.add(&counters);
         let since = sum.since(&earlier);
         let counted: Vec<_> = since.requests().collect();

@@ -12,14 +12,14 @@ use prometheus_client::{
     metrics::MetricType,
 };
 
-use super::thread::{Sum, Thread, Times};
+use super::thread::{HistogramSnapshot, SiteTotals, ThreadMetrics};
 
 /// The threads, as one collector.
 #[derive(Debug, Default)]
-pub struct Threads(Mutex<Vec<Arc<Thread>>>);
+pub struct ThreadCollector(Mutex<Vec<Arc<ThreadMetrics>>>);
 
 /// Which of the histograms of a site.
-type Pick = fn(&Sum) -> &Times;
+type Pick = fn(&SiteTotals) -> &HistogramSnapshot;
 
 const HISTOGRAMS: [(&str, &str, Pick); 3] = [
     ("request_seconds", "From a request to the head of its answer", |sum| &sum.seconds),
@@ -27,17 +27,17 @@ const HISTOGRAMS: [(&str, &str, Pick); 3] = [
     ("gateway_seconds", "And what the gateway took, WeChat included", |sum| &sum.own),
 ];
 
-impl Threads {
+impl ThreadCollector {
     /// The counters of one thread more.
-    pub fn thread(&self) -> Arc<Thread> {
-        let thread = Arc::new(Thread::default());
+    pub fn thread(&self) -> Arc<ThreadMetrics> {
+        let thread = Arc::new(ThreadMetrics::default());
         let mut threads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         threads.push(Arc::clone(&thread));
         thread
     }
 
     /// What all have counted, by site.
-    pub fn sum(&self) -> BTreeMap<String, Sum> {
+    pub fn sum(&self) -> BTreeMap<String, SiteTotals> {
         let threads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut sites = BTreeMap::new();
         for thread in threads.iter() {
@@ -47,7 +47,7 @@ impl Threads {
     }
 }
 
-impl Collector for Threads {
+impl Collector for ThreadCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let sites = self.sum();
         let help = "Requests, by site, what their route asks, and status";

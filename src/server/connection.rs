@@ -5,7 +5,9 @@ use std::{rc::Rc, time::Duration};
 use tokio::{io::AsyncWriteExt, time};
 use tokio_rustls::TlsAcceptor;
 
-use super::{http1::Http1, http2::Http2, tls, worker::Shared};
+use super::{
+    http1::Http1ServerConnection, http2::Http2ServerConnection, tls, worker::WorkerContext,
+};
 use crate::{
     acme,
     gateway::Peer,
@@ -13,14 +15,14 @@ use crate::{
 };
 
 /// How long the end of a challenge may take.
-const GOODBYE: Duration = Duration::from_secs(1);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection that has been accepted and has said nothing yet.
 pub struct Connection {
     /// The other end.
     pub peer: Rc<Peer>,
     /// What it shares with its neighbours.
-    pub shared: Rc<Shared>,
+    pub shared: Rc<WorkerContext>,
 }
 
 impl Connection {
@@ -38,10 +40,10 @@ impl Connection {
             },
         };
         if is_http2 {
-            Box::pin(Http2::new(self).serve(stream)).await;
+            Box::pin(Http2ServerConnection::new(self).serve(stream)).await;
         } else {
             let arena = Rc::clone(&self.shared.arena);
-            Http1::new(self, stream, &arena).serve().await;
+            Http1ServerConnection::new(self, stream, &arena).serve().await;
         }
     }
 
@@ -53,7 +55,7 @@ impl Connection {
                 if session.alpn_protocol() == Some(acme::PROTOCOL) {
                     // The authority has seen what it wanted to; nothing is spoken under this name.
                     of.handshake("challenge", tls::version(session));
-                    let _ = time::timeout(GOODBYE, stream.shutdown()).await;
+                    let _ = time::timeout(SHUTDOWN_TIMEOUT, stream.shutdown()).await;
                     return None;
                 }
                 of.handshake(tls::outcome(session), tls::version(session));
@@ -67,7 +69,7 @@ impl Connection {
             }
             Err(_) => {
                 self.shared.gateway.handshake("timeout", "");
-                self.shared.gateway.met("header_time");
+                self.shared.gateway.record_limit("header_time");
                 tracing::debug!(peer = %self.peer.ip, "handshake timed out");
                 None
             }

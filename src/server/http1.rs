@@ -16,34 +16,35 @@ use http::{HeaderValue, Method, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use tokio::time::{Instant, timeout};
 
-use super::{bell::Ear, connection::Connection};
+use super::{connection::Connection, shutdown::ShutdownListener};
 use crate::{
     gateway::{Body, Tunnel},
     http1::{
-        Arena, Broken, Incoming, NoHead, Patience, Sender, Stream, Wire,
-        head::{self, Asked, Length, Refused},
+        BufferPool, Http1Connection, Incoming, LazyTimer, MessageWriter, ReadHeadError, Stream,
+        WriteError,
+        head::{self, BodyLength, ParseError, ParsedRequest},
     },
-    wire::headers,
+    httputil::headers,
 };
 
 /// How long a connection may take for one more request when the server stops. Its answer says that it
 /// is the last, so that nobody's request meets a connection that was just closed: whoever connects, or
 /// asks again, a moment too late has done nothing wrong.
-const ONE_MORE: Duration = Duration::from_secs(1);
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 /// How long an answer goes on for somebody who has closed their end: they may have said all they
 /// have to say (RFC 9112, section 9.6), or be gone.
-const LINGER: Duration = Duration::from_mins(1);
+const HALF_CLOSE_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long what comes behind the last answer is read and forgotten.
-const FAREWELL: Duration = Duration::from_secs(2);
+const LINGERING_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes of the next requests that are read while one is answered.
-const AHEAD: usize = 64 * 1024;
+const READ_AHEAD_LIMIT: usize = 64 * 1024;
 
 /// A connection, and what it is about.
-pub struct Http1 {
+pub struct Http1ServerConnection {
     connection: Connection,
-    wire: Rc<RefCell<Wire>>,
-    clock: Patience,
-    ear: Option<Ear>,
+    wire: Rc<RefCell<Http1Connection>>,
+    clock: LazyTimer,
+    ear: Option<ShutdownListener>,
     /// Since when we wait for what we wait for.
     since: Option<Instant>,
     /// Whether a request has come.
@@ -51,18 +52,18 @@ pub struct Http1 {
 }
 
 /// Why a connection ends before its time.
-enum End {
+enum CloseReason {
     /// The other end has closed, or done what nobody may.
-    Gone,
+    ClientGone,
     /// It met the limit with this key.
     Limit(&'static str),
 }
 
-impl Http1 {
+impl Http1ServerConnection {
     /// A connection that has said nothing yet.
-    pub fn new(connection: Connection, stream: Stream, arena: &Rc<Arena>) -> Self {
-        let wire = Rc::new(RefCell::new(Wire::new(stream, arena)));
-        let clock = Patience::default();
+    pub fn new(connection: Connection, stream: Stream, arena: &Rc<BufferPool>) -> Self {
+        let wire = Rc::new(RefCell::new(Http1Connection::new(stream, arena)));
+        let clock = LazyTimer::default();
         Self { connection, wire, clock, ear: None, since: None, begun: false }
     }
 
@@ -77,21 +78,23 @@ impl Http1 {
                 Err(end) => Err(end),
             };
             match served {
-                Ok(Then::Next) => self.begun = true,
-                Ok(Then::Leave) if !self.wire.borrow().has_to_part() => return,
-                Ok(Then::Close | Then::Leave) => return Box::pin(self.farewell()).await,
-                Ok(Then::Switch(tunnel)) => return Box::pin(self.switch(tunnel)).await,
-                Err(End::Gone) => return,
-                Err(End::Limit(key)) => {
+                Ok(NextStep::KeepAlive) => self.begun = true,
+                Ok(NextStep::Close) if !self.wire.borrow().needs_lingering_close() => return,
+                Ok(NextStep::LingeringClose | NextStep::Close) => {
+                    return Box::pin(self.lingering_close()).await;
+                }
+                Ok(NextStep::Upgrade(tunnel)) => return Box::pin(self.upgrade(tunnel)).await,
+                Err(CloseReason::ClientGone) => return,
+                Err(CloseReason::Limit(key)) => {
                     tracing::debug!(peer = %self.connection.peer.ip, limit = key, "closed");
-                    return self.connection.shared.gateway.met(key);
+                    return self.connection.shared.gateway.record_limit(key);
                 }
             }
         }
     }
 
     /// The next request; none when there will be no more.
-    async fn next(&mut self) -> Result<Option<Result<Asked, Refused>>, End> {
+    async fn next(&mut self) -> Result<Option<Result<ParsedRequest, ParseError>>, CloseReason> {
         let limits = self.connection.shared.limits;
         let longest = usize::try_from(limits.header_bytes).unwrap_or(usize::MAX);
         self.since = None;
@@ -104,43 +107,50 @@ impl Http1 {
             self.poll_idle(cx, &mut begun).map(Err)
         });
         match head.await? {
-            Ok(None) | Err(NoHead::Cut | NoHead::Io(_)) => Ok(None),
+            Ok(None) | Err(ReadHeadError::Truncated | ReadHeadError::Io(_)) => Ok(None),
             Ok(Some(head)) => Ok(Some(head::request(&head, limits.header_count))),
-            Err(NoHead::Refused(refused)) => Ok(Some(Err(refused))),
+            Err(ReadHeadError::Parse(refused)) => Ok(Some(Err(refused))),
         }
     }
 
     /// Nothing is there, or a part of a head, which is there since `begun`. Ready when we have
     /// waited long enough.
-    fn poll_idle(&mut self, cx: &mut Context<'_>, begun: &mut Option<Instant>) -> Poll<End> {
+    fn poll_idle(
+        &mut self,
+        cx: &mut Context<'_>,
+        begun: &mut Option<Instant>,
+    ) -> Poll<CloseReason> {
         let (shared, clock) = (&self.connection.shared, &mut self.clock);
         let limits = shared.limits;
-        self.ear.get_or_insert_with(|| shared.bell.hear(cx.waker()));
+        self.ear.get_or_insert_with(|| shared.shutdown.subscribe(cx.waker()));
         let since = *self.since.get_or_insert_with(Instant::now);
-        let heading = self.wire.borrow().has_more();
+        let heading = self.wire.borrow().has_buffered();
         let (due, key) = if self.begun && !heading {
             (since + limits.idle_time, "idle_time")
         } else {
             let since = if self.begun { *begun.get_or_insert_with(Instant::now) } else { since };
             (since + limits.header_time, "header_time")
         };
-        let Some(rung) = shared.bell.rung() else {
-            return clock.poll_until(cx, due).map(|()| End::Limit(key));
+        let Some(rung) = shared.shutdown.notified_at() else {
+            return clock.poll_until(cx, due).map(|()| CloseReason::Limit(key));
         };
-        clock.poll_until(cx, due.min(rung + ONE_MORE)).map(|()| End::Gone)
+        clock.poll_until(cx, due.min(rung + SHUTDOWN_GRACE)).map(|()| CloseReason::ClientGone)
     }
 
     /// Answers a request. What an `async fn` is given it would keep twice: here and below, what can
     /// be done at once is done before the future that is waited for.
-    fn answer(&mut self, asked: Asked) -> impl Future<Output = Result<Then, End>> {
-        let Asked { request, framing, keeps, upgrades, expects } = asked;
+    fn answer(
+        &mut self,
+        asked: ParsedRequest,
+    ) -> impl Future<Output = Result<NextStep, CloseReason>> {
+        let ParsedRequest { request, framing, keeps, upgrade: upgrades, expects } = asked;
         let body = if framing.is_ended() {
             Incoming::Empty
         } else {
-            self.wire.borrow_mut().receive(framing, expects);
+            self.wire.borrow_mut().start_body(framing, expects);
             Incoming::Http1(Rc::clone(&self.wire))
         };
-        let exchange = Exchange {
+        let exchange = RequestMeta {
             head: *request.method() == Method::HEAD,
             version: request.version(),
             keeps,
@@ -153,7 +163,7 @@ impl Http1 {
         async move {
             let response = {
                 let handling = pin!(shared.gateway.handle(&mut request, &peer));
-                self.while_waited_for(handling, upgrades).await?
+                self.await_response(handling, upgrades).await?
             };
             // Who still had it could read its body: `is_last` sees that nobody can.
             drop(request);
@@ -162,18 +172,18 @@ impl Http1 {
     }
 
     /// What `handling` comes to, unless nobody waits for it any more.
-    async fn while_waited_for(
+    async fn await_response(
         &mut self,
         mut handling: Pin<&mut impl Future<Output = Response<Body>>>,
         upgrades: bool,
-    ) -> Result<Response<Body>, End> {
+    ) -> Result<Response<Body>, CloseReason> {
         poll_fn(|cx| {
             let polled = handling.as_mut().poll(cx);
             if polled.is_ready() && !upgrades {
                 return polled.map(Ok);
             }
-            self.connection.peer.interim.poll_say(cx, &mut self.wire.borrow_mut());
-            match self.poll_left(cx, upgrades) {
+            self.connection.peer.interim.poll_write(cx, &mut self.wire.borrow_mut());
+            match self.poll_client_disconnect(cx, upgrades) {
                 Poll::Ready(end) => Poll::Ready(Err(end)),
                 Poll::Pending => polled.map(Ok),
             }
@@ -182,47 +192,51 @@ impl Http1 {
     }
 
     /// Ready when nobody waits for the answer any more.
-    fn poll_left(&mut self, cx: &mut Context<'_>, upgrades: bool) -> Poll<End> {
+    fn poll_client_disconnect(
+        &mut self,
+        cx: &mut Context<'_>,
+        upgrades: bool,
+    ) -> Poll<CloseReason> {
         let mut wire = self.wire.borrow_mut();
         if !wire.framing().is_ended() {
             return Poll::Pending; // whoever reads the body sees it
         }
-        let ahead = wire.poll_ahead(cx, AHEAD);
-        if upgrades && wire.has_more() {
-            tracing::debug!("bytes behind an upgrade, before its answer");
-            return Poll::Ready(End::Gone);
+        let ahead = wire.poll_read_ahead(cx, READ_AHEAD_LIMIT);
+        if upgrades && wire.has_buffered() {
+            tracing::debug!("client sent data before the upgrade response");
+            return Poll::Ready(CloseReason::ClientGone);
         }
         if ready!(ahead).is_err() {
-            return Poll::Ready(End::Gone);
+            return Poll::Ready(CloseReason::ClientGone);
         }
         let since = *self.since.get_or_insert_with(Instant::now);
-        ready!(self.clock.poll_until(cx, since + LINGER));
-        Poll::Ready(End::Gone)
+        ready!(self.clock.poll_until(cx, since + HALF_CLOSE_TIMEOUT));
+        Poll::Ready(CloseReason::ClientGone)
     }
 
     /// Says that a head cannot be taken, after which the connection closes: where the next one
     /// begins, nobody can know.
-    async fn refuse(&mut self, refused: Refused) -> Result<Then, End> {
+    async fn refuse(&mut self, refused: ParseError) -> Result<NextStep, CloseReason> {
         let shared = &self.connection.shared;
-        shared.gateway.met(match refused {
-            Refused::TooLarge => "header_bytes",
-            Refused::TooMany => "header_count",
-            Refused::Unreadable(_) | Refused::Version => "unreadable",
+        shared.gateway.record_limit(match refused {
+            ParseError::TooLarge => "header_bytes",
+            ParseError::TooManyHeaders => "header_count",
+            ParseError::Malformed(_) | ParseError::UnsupportedVersion => "unreadable",
         });
-        let response = shared.gateway.refuse(refused, &self.connection.peer);
+        let response = shared.gateway.respond_unparsed(refused, &self.connection.peer);
         let version = Version::HTTP_11;
-        let exchange = Exchange { head: false, version, keeps: false, upgrades: false };
+        let exchange = RequestMeta { head: false, version, keeps: false, upgrades: false };
         self.send(response, exchange).await?;
-        Ok(Then::Close)
+        Ok(NextStep::LingeringClose)
     }
 
     /// Sends an answer.
     fn send(
         &mut self,
         response: Response<Body>,
-        exchange: Exchange,
-    ) -> impl Future<Output = Result<Then, End>> {
-        let framed = Framed::of(&response, &exchange);
+        exchange: RequestMeta,
+    ) -> impl Future<Output = Result<NextStep, CloseReason>> {
+        let framed = ResponseFraming::of(&response, &exchange);
         let connection = response.headers().get(header::CONNECTION);
         let last = !exchange.keeps || framed.ends() || self.is_last(connection);
         let arena = Rc::clone(self.wire.borrow().arena());
@@ -244,23 +258,23 @@ impl Http1 {
             }
         }
         head.extend_from_slice(b"\r\n");
-        let mut sender = Sender::new(head, framed.sent);
+        let mut sender = MessageWriter::new(head, framed.sent);
         let (mut body, tunnel) = match response.into_body().into_tunnel() {
             Ok(tunnel) => (Body::own(""), Some(tunnel)),
-            Err(_) if framed.sent == Length::Unsaid => (Body::own(""), None),
+            Err(_) if framed.sent == BodyLength::None => (Body::own(""), None),
             Err(body) => (body, None),
         };
         async move {
-            self.pour(&mut sender, &mut body, &exchange).await?;
+            self.write_response(&mut sender, &mut body, &exchange).await?;
             arena.give_back(sender.take_buffer());
             if let Some(tunnel) = tunnel {
-                return Ok(Then::Switch(tunnel));
+                return Ok(NextStep::Upgrade(tunnel));
             }
             let whole = self.wire.borrow().framing().is_ended();
             Ok(match (last || !whole, exchange.keeps || !whole) {
-                (false, _) => Then::Next,
-                (true, true) => Then::Close,
-                (true, false) => Then::Leave,
+                (false, _) => NextStep::KeepAlive,
+                (true, true) => NextStep::LingeringClose,
+                (true, false) => NextStep::Close,
             })
         }
     }
@@ -271,65 +285,65 @@ impl Http1 {
         let says = connection.is_some_and(|it| it.as_bytes() == b"close");
         let read_by_none = Rc::strong_count(&self.wire) == 1;
         let mut wire = self.wire.borrow_mut();
-        let unread = !wire.framing().is_ended() && read_by_none && !wire.pass_over();
-        says || unread || self.connection.shared.bell.rung().is_some()
+        let unread = !wire.framing().is_ended() && read_by_none && !wire.skip_buffered_body();
+        says || unread || self.connection.shared.shutdown.notified_at().is_some()
     }
 
     /// Sends until all of it is on its way.
-    async fn pour(
+    async fn write_response(
         &mut self,
-        sender: &mut Sender,
+        sender: &mut MessageWriter,
         body: &mut Body,
-        exchange: &Exchange,
-    ) -> Result<(), End> {
+        exchange: &RequestMeta,
+    ) -> Result<(), CloseReason> {
         let wire = Rc::clone(&self.wire);
         let mut taken = None;
         self.since = None;
         poll_fn(|cx| match sender.poll(cx, Pin::new(&mut *body), &mut &*wire) {
             Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
-            Poll::Ready(Err(Broken::Io(error))) => {
-                tracing::debug!(peer = %self.connection.peer.ip, %error, "an answer broke off");
-                Poll::Ready(Err(End::Gone))
+            Poll::Ready(Err(WriteError::Io(error))) => {
+                tracing::debug!(peer = %self.connection.peer.ip, %error, "response ended early");
+                Poll::Ready(Err(CloseReason::ClientGone))
             }
-            Poll::Ready(Err(Broken::Body(error))) => {
-                tracing::debug!(peer = %self.connection.peer.ip, error, "an answer broke off");
-                Poll::Ready(Err(End::Gone))
+            Poll::Ready(Err(WriteError::Body(error))) => {
+                tracing::debug!(peer = %self.connection.peer.ip, error, "response ended early");
+                Poll::Ready(Err(CloseReason::ClientGone))
             }
             Poll::Pending if sender.is_blocked() => {
                 if taken.replace(sender.taken()) != Some(sender.taken()) {
                     self.since = None;
                 }
-                self.poll_untaken(cx).map(Err)
+                self.poll_write_timeout(cx).map(Err)
             }
             Poll::Pending => {
                 if taken.take().is_some() {
                     self.since = None;
                 }
-                self.poll_left(cx, exchange.upgrades).map(Err)
+                self.poll_client_disconnect(cx, exchange.upgrades).map(Err)
             }
         })
         .await
     }
 
     /// The other end takes nothing. Ready when that has been so for too long.
-    fn poll_untaken(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll_write_timeout(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         let since = *self.since.get_or_insert_with(Instant::now);
         let due = since + self.connection.shared.limits.send_time;
-        self.clock.poll_until(cx, due).map(|()| End::Limit("send_time"))
+        self.clock.poll_until(cx, due).map(|()| CloseReason::Limit("send_time"))
     }
 
     /// Closes, so that the last answer arrives.
-    async fn farewell(self) {
-        let farewell = poll_fn(|cx| self.wire.borrow_mut().poll_farewell(cx));
-        let _ = timeout(FAREWELL, farewell).await;
+    async fn lingering_close(self) {
+        let farewell = poll_fn(|cx| self.wire.borrow_mut().poll_lingering_close(cx));
+        let _ = timeout(LINGERING_CLOSE_TIMEOUT, farewell).await;
     }
 
     /// Is a pipe from here on.
-    async fn switch(self, tunnel: Box<Tunnel>) {
+    async fn upgrade(self, tunnel: Box<Tunnel>) {
         let shared = Rc::clone(&self.connection.shared);
         let Some(wire) = Rc::into_inner(self.wire) else { return };
         let wire = wire.into_inner();
-        if wire.has_more() {
+        if wire.has_buffered() {
             return;
         }
         let (visitor, _) = wire.into_parts();
@@ -341,19 +355,19 @@ impl Http1 {
 }
 
 /// What comes behind an answer.
-enum Then {
+enum NextStep {
     /// Another request may.
-    Next,
+    KeepAlive,
     /// Nothing, as the other end wished.
-    Leave,
-    /// Nothing, which the other end may not know yet.
     Close,
+    /// Nothing, which the other end may not know yet.
+    LingeringClose,
     /// Another protocol.
-    Switch(Box<Tunnel>),
+    Upgrade(Box<Tunnel>),
 }
 
 /// What has to be known of a request when it is answered.
-struct Exchange {
+struct RequestMeta {
     /// Whether it wants a head only.
     head: bool,
     version: Version,
@@ -362,38 +376,38 @@ struct Exchange {
 }
 
 /// How the body of an answer is framed (RFC 9112, section 6.3).
-struct Framed {
+struct ResponseFraming {
     /// What the head says.
-    said: Length,
+    said: BodyLength,
     /// What follows the head.
-    sent: Length,
+    sent: BodyLength,
 }
 
-impl Framed {
-    fn of(response: &Response<Body>, exchange: &Exchange) -> Self {
+impl ResponseFraming {
+    fn of(response: &Response<Body>, exchange: &RequestMeta) -> Self {
         let status = response.status();
         if status.is_informational() || status == StatusCode::NO_CONTENT {
-            return Self { said: Length::Unsaid, sent: Length::Unsaid };
+            return Self { said: BodyLength::None, sent: BodyLength::None };
         }
         let exact = response.body().size_hint().exact();
         if exchange.head || status == StatusCode::NOT_MODIFIED {
             let told = headers::content_length(response.headers());
             let said = told.or(exact.filter(|length| *length > 0));
             return Self {
-                said: said.map_or(Length::Unsaid, Length::Exactly),
-                sent: Length::Unsaid,
+                said: said.map_or(BodyLength::None, BodyLength::Known),
+                sent: BodyLength::None,
             };
         }
         let both = match (exact, exchange.version) {
-            (Some(bytes), _) => Length::Exactly(bytes),
-            (None, Version::HTTP_10) => Length::Close,
-            (None, _) => Length::Chunked,
+            (Some(bytes), _) => BodyLength::Known(bytes),
+            (None, Version::HTTP_10) => BodyLength::CloseDelimited,
+            (None, _) => BodyLength::Chunked,
         };
         Self { said: both, sent: both }
     }
 
     /// Whether the connection has to close to say where the body ends.
     fn ends(&self) -> bool {
-        self.sent == Length::Close
+        self.sent == BodyLength::CloseDelimited
     }
 }

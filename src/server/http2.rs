@@ -9,8 +9,8 @@ use tokio::time;
 
 use super::{
     connection::Connection,
-    streams::{Streams, Watched},
-    taken::Taken,
+    streams::{StreamExecutor, TrackedBody},
+    timeout_writer::TimeoutWriter,
 };
 use crate::{
     gateway,
@@ -24,13 +24,13 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 const SEND_BUFFER: usize = 64 << 10;
 
 /// A connection that speaks HTTP/2.
-pub struct Http2 {
+pub struct Http2ServerConnection {
     connection: Connection,
     /// Whether it has brought a request.
     begun: Rc<Cell<bool>>,
 }
 
-impl Http2 {
+impl Http2ServerConnection {
     /// A connection that has said nothing yet.
     pub fn new(connection: Connection) -> Self {
         Self { connection, begun: Rc::default() }
@@ -41,7 +41,7 @@ impl Http2 {
     pub async fn serve(self, stream: Stream) {
         let (shared, peer) = (&self.connection.shared, &self.connection.peer);
         let limits = shared.limits;
-        let streams = Streams::new(limits.send_time, Rc::clone(&shared.gateway));
+        let streams = StreamExecutor::new(limits.send_time, Rc::clone(&shared.gateway));
         let mut http = http2::Builder::new(streams.clone());
         http.timer(TokioTimer::new())
             .keep_alive_interval(limits.idle_time)
@@ -51,7 +51,7 @@ impl Http2 {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(limits.header_bytes);
-        let stream = TokioIo::new(Taken::new(stream, limits.send_time));
+        let stream = TokioIo::new(TimeoutWriter::new(stream, limits.send_time));
         let mut connection = pin!(http.serve_connection(stream, self.service(streams)));
         let mut deadline = pin!(time::sleep(limits.header_time));
         let (mut patient, mut stopping) = (false, false);
@@ -61,9 +61,9 @@ impl Http2 {
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
                         if let Some(limit) = limit(&error) {
-                            shared.gateway.met(limit);
+                            shared.gateway.record_limit(limit);
                         }
-                        tracing::debug!(peer = %peer.ip, %error, "connection broke");
+                        tracing::debug!(peer = %peer.ip, %error, "connection error");
                     }
                     return;
                 }
@@ -74,7 +74,7 @@ impl Http2 {
                 () = deadline.as_mut(), if !patient => {
                     patient = true;
                     if !self.begun.get() {
-                        shared.gateway.met("header_time");
+                        shared.gateway.record_limit("header_time");
                         return;
                     }
                 }
@@ -84,10 +84,10 @@ impl Http2 {
 
     fn service(
         &self,
-        streams: Streams,
+        streams: StreamExecutor,
     ) -> impl hyper::service::Service<
         Request<body::Incoming>,
-        Response = Response<Watched<gateway::Body>>,
+        Response = Response<TrackedBody<gateway::Body>>,
         Error = Infallible,
         Future: 'static,
     > + 'static {
@@ -99,19 +99,20 @@ impl Http2 {
             let (shared, peer) = (Rc::clone(&shared), Rc::clone(&peer));
             async move {
                 let mut request = request.map(Incoming::from);
-                let response = if head::crumbled(request.headers()) > shared.limits.header_count {
-                    shared.gateway.met("header_count");
+                let response = if head::header_count(request.headers()) > shared.limits.header_count
+                {
+                    shared.gateway.record_limit("header_count");
                     gateway::too_many_headers()
                 } else {
                     shared.gateway.handle(&mut request, &peer).await
                 };
-                Ok(response.map(|body| Watched::new(body, watch)))
+                Ok(response.map(|body| TrackedBody::new(body, watch)))
             }
         })
     }
 }
 
-/// The limit that a connection broke at, if it was one.
+/// The limit that a connection error at, if it was one.
 fn limit(error: &hyper::Error) -> Option<&'static str> {
     let io = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
     if error.is_parse_too_large() {

@@ -8,25 +8,25 @@ use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::D
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::gateway::{Crowd, Gateway, Peer};
+use crate::gateway::{ConnectionLimiter, Gateway, Peer};
 
-mod bell;
+mod shutdown;
 mod connection;
 mod http1;
 mod http2;
-mod listen;
+mod listener;
 mod streams;
-mod taken;
+mod timeout_writer;
 pub mod tls;
 mod worker;
 
-use listen::Listener;
+use listener::Listener;
 
 /// Where and how to listen.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Where to listen without TLS. Sockets handed over by systemd come instead of these.
-    pub listen: Vec<Listen>,
+    pub listen: Vec<ListenAddress>,
     /// How many threads serve; zero is one per core.
     pub workers: usize,
     /// Whether another process may listen on the same addresses, which then takes over from us.
@@ -41,7 +41,7 @@ pub struct Settings {
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Listen {
+pub enum ListenAddress {
     /// An address and port; port 0 takes a free one.
     Tcp(SocketAddr),
     /// `unix:/path`
@@ -90,7 +90,7 @@ pub struct Server {
     settings: Settings,
     /// One set for each thread.
     listeners: Vec<Vec<Listener>>,
-    certificates: Option<Arc<tls::Certificates>>,
+    certificates: Option<Arc<tls::CertificateResolver>>,
 }
 
 impl Server {
@@ -100,9 +100,9 @@ impl Server {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
         };
-        let certificates = settings.tls.as_ref().map(tls::Certificates::load).transpose()?;
+        let certificates = settings.tls.as_ref().map(tls::CertificateResolver::load).transpose()?;
         let certificates = certificates.map(Arc::new);
-        let listeners = listen::bind(&settings, workers)?;
+        let listeners = listener::bind(&settings, workers)?;
         Ok(Self { settings, listeners, certificates })
     }
 
@@ -123,7 +123,7 @@ impl Server {
     }
 
     /// The certificates, so that a reload can read their files again.
-    pub fn certificates(&self) -> Option<Arc<tls::Certificates>> {
+    pub fn certificates(&self) -> Option<Arc<tls::CertificateResolver>> {
         self.certificates.clone()
     }
 
@@ -135,7 +135,7 @@ impl Server {
     ) -> Result<(), Error> {
         let stopping = CancellationToken::new();
         let room = Arc::new(Semaphore::new(self.settings.limits.connections));
-        let crowd = Arc::new(Crowd::default());
+        let crowd = Arc::new(ConnectionLimiter::default());
         let acceptor = self.certificates.as_ref().map(|it| tls::acceptor(Arc::clone(it)));
         let mut threads = Vec::new();
         // Each thread has its share, so that nobody has to count together.
@@ -144,12 +144,12 @@ impl Server {
         let limits = Limits { upstream_idle, ..self.settings.limits };
         for (number, listeners) in self.listeners.into_iter().enumerate() {
             let (done, ended) = oneshot::channel();
-            let worker = worker::Worker {
+            let worker = worker::WorkerThread {
                 listeners,
                 acceptor: acceptor.clone(),
                 gateway: Arc::clone(&gateway),
-                room: Arc::clone(&room),
-                crowd: Arc::clone(&crowd),
+                connection_permits: Arc::clone(&room),
+                connection_limiter: Arc::clone(&crowd),
                 stopping: stopping.child_token(), // a token of its own: looked at on each turn
                 limits,
                 drain: self.settings.drain,
@@ -172,7 +172,7 @@ impl Server {
 
     fn addrs_where(&self, encrypted: bool) -> Vec<SocketAddr> {
         let first = self.listeners.first().into_iter().flatten();
-        first.filter(|it| it.encrypted == encrypted).filter_map(Listener::addr).collect()
+        first.filter(|it| it.tls == encrypted).filter_map(Listener::addr).collect()
     }
 }
 

@@ -1,6 +1,6 @@
 //! HTTP/2 streams: each runs where its connection does, for as long as its visitor takes what
 //! it brings. A visitor who opens no window holds up a stream and not the socket, so that the
-//! the stream below it ([`super::taken`]) sees nothing of it.
+//! the stream below it ([`super::timeout_writer`]) sees nothing of it.
 
 use std::{
     cell::Cell,
@@ -18,32 +18,32 @@ use crate::gateway;
 
 /// Runs the streams of one connection.
 #[derive(Clone)]
-pub struct Streams {
+pub struct StreamExecutor {
     /// That of the request which has just been handed over: hyper runs its stream next.
-    next: Rc<Cell<Option<Rc<Watch>>>>,
+    next: Rc<Cell<Option<Rc<StreamProgress>>>>,
     patience: Duration,
-    worker: Rc<gateway::Worker>,
+    worker: Rc<gateway::RequestHandler>,
 }
 
 /// Since when a visitor has not taken what there is for them; nothing while they wait for us.
 #[derive(Default)]
-pub struct Watch(Cell<Option<Instant>>);
+pub struct StreamProgress(Cell<Option<Instant>>);
 
-impl Streams {
+impl StreamExecutor {
     /// None yet; a visitor who takes nothing for `patience` is given up.
-    pub fn new(patience: Duration, worker: Rc<gateway::Worker>) -> Self {
+    pub fn new(patience: Duration, worker: Rc<gateway::RequestHandler>) -> Self {
         Self { next: Rc::default(), patience, worker }
     }
 
     /// A request has been handed over.
-    pub fn begin(&self) -> Rc<Watch> {
-        let watch = Rc::<Watch>::default();
+    pub fn begin(&self) -> Rc<StreamProgress> {
+        let watch = Rc::<StreamProgress>::default();
         self.next.set(Some(Rc::clone(&watch)));
         watch
     }
 }
 
-impl<F> hyper::rt::Executor<F> for Streams
+impl<F> hyper::rt::Executor<F> for StreamExecutor
 where
     F: Future<Output: 'static> + 'static,
 {
@@ -58,7 +58,7 @@ where
                 Poll::Pending => {
                     let stalled = watch.poll_stalled(cx, &mut clock, patience);
                     if stalled.is_ready() {
-                        worker.met("send_time");
+                        worker.record_limit("send_time");
                     }
                     stalled
                 }
@@ -68,7 +68,7 @@ where
     }
 }
 
-impl Watch {
+impl StreamProgress {
     fn poll_stalled(
         &self,
         cx: &mut Context<'_>,
@@ -81,7 +81,7 @@ impl Watch {
         loop {
             ready!(clock.as_mut().poll(cx));
             if Instant::now() >= until {
-                tracing::debug!("a visitor does not take an answer");
+                tracing::debug!("client reads too slowly, closing stream");
                 return Poll::Ready(());
             }
             clock.as_mut().reset(until);
@@ -90,19 +90,19 @@ impl Watch {
 }
 
 /// A body that tells when its visitor has something to take.
-pub struct Watched<B> {
+pub struct TrackedBody<B> {
     body: B,
-    watch: Rc<Watch>,
+    watch: Rc<StreamProgress>,
 }
 
-impl<B> Watched<B> {
+impl<B> TrackedBody<B> {
     /// This body.
-    pub fn new(body: B, watch: Rc<Watch>) -> Self {
+    pub fn new(body: B, watch: Rc<StreamProgress>) -> Self {
         Self { body, watch }
     }
 }
 
-impl<B: Body + Unpin> Body for Watched<B> {
+impl<B: Body + Unpin> Body for TrackedBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 

@@ -12,8 +12,8 @@ use rustls::{
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    acme::{self, Leaf, Shelf, names},
-    wire::Host,
+    acme::{self, CertificateInfo, CertificateSet, names},
+    httputil::Host,
 };
 
 /// What is spoken with visitors, the best first.
@@ -25,14 +25,14 @@ pub struct Settings {
     /// Where to listen.
     pub listen: Vec<SocketAddr>,
     /// Chosen by the name the client asks for; the first for all others.
-    pub certificates: Vec<Files>,
+    pub certificates: Vec<CertificatePaths>,
     /// What is ordered beside those.
     pub acme: Option<acme::Settings>,
 }
 
 /// Where a certificate and its key are kept.
 #[derive(Clone, Debug)]
-pub struct Files {
+pub struct CertificatePaths {
     /// The chain, leaf first, in PEM.
     pub cert: PathBuf,
     /// The key, in PEM.
@@ -56,50 +56,50 @@ pub enum Error {
 /// Every certificate, by the names it is good for. A reload replaces those of files between two
 /// handshakes; those that were ordered come and go on their shelf.
 #[derive(Debug)]
-pub struct Certificates {
-    chosen: ArcSwap<Chosen>,
-    shelf: Arc<Shelf>,
+pub struct CertificateResolver {
+    chosen: ArcSwap<FileCertificates>,
+    shelf: Arc<CertificateSet>,
 }
 
 /// Certificates that were read from files and fit their keys.
 #[derive(Debug)]
-pub struct Chosen {
+pub struct FileCertificates {
     first: Option<Arc<CertifiedKey>>,
-    shown: Vec<Leaf>,
+    shown: Vec<CertificateInfo>,
     by_name: HashMap<String, Arc<CertifiedKey>>,
 }
 
-impl Certificates {
+impl CertificateResolver {
     /// Reads every file.
     pub fn load(settings: &Settings) -> Result<Self, Error> {
-        let chosen = ArcSwap::from_pointee(Chosen::load(settings)?);
+        let chosen = ArcSwap::from_pointee(FileCertificates::load(settings)?);
         Ok(Self { chosen, shelf: Arc::default() })
     }
 
     /// Where those are shown that were ordered.
-    pub fn shelf(&self) -> &Arc<Shelf> {
+    pub fn shelf(&self) -> &Arc<CertificateSet> {
         &self.shelf
     }
 
     /// What is to be ordered: the names that no file has a certificate for.
-    pub fn to_order(&self, settings: Option<&acme::Settings>) -> Option<acme::Settings> {
+    pub fn missing_domains(&self, settings: Option<&acme::Settings>) -> Option<acme::Settings> {
         let (chosen, mut settings) = (self.chosen.load(), settings?.clone());
         settings.domains.retain(|name| chosen.find(name).is_none());
         Some(settings)
     }
 
     /// Shows others from the next handshake on.
-    pub fn replace(&self, chosen: Chosen) {
+    pub fn replace(&self, chosen: FileCertificates) {
         self.chosen.store(Arc::new(chosen));
     }
 
     /// Each of them in words.
-    pub fn shown(&self) -> Vec<Leaf> {
-        self.chosen.load().shown.iter().cloned().chain(self.shelf.leaves()).collect()
+    pub fn certificate_views(&self) -> Vec<CertificateInfo> {
+        self.chosen.load().shown.iter().cloned().chain(self.shelf.certificates()).collect()
     }
 }
 
-impl Chosen {
+impl FileCertificates {
     /// Reads every file.
     pub fn load(settings: &Settings) -> Result<Self, Error> {
         let provider = rustls::crypto::aws_lc_rs::default_provider();
@@ -120,7 +120,7 @@ impl Chosen {
             for name in names(&certified) {
                 by_name.entry(name).or_insert_with(|| Arc::clone(&certified));
             }
-            shown.extend(Leaf::of(&certified));
+            shown.extend(CertificateInfo::of(&certified));
             first.get_or_insert(certified);
         }
         if first.is_none() && settings.acme.is_none() {
@@ -136,12 +136,12 @@ impl Chosen {
     }
 }
 
-impl ResolvesServerCert for Certificates {
+impl ResolvesServerCert for CertificateResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().and_then(Host::plain);
         if is_challenge(&hello) {
             let alone = hello.alpn().into_iter().flatten().count() == 1;
-            return self.shelf.answer(&name?).filter(|_| alone);
+            return self.shelf.challenge_certificate(&name?).filter(|_| alone);
         }
         let chosen = self.chosen.load();
         let named =
@@ -160,7 +160,7 @@ fn is_challenge(hello: &ClientHello<'_>) -> bool {
 }
 
 /// An acceptor that shows these certificates and offers HTTP/2 and HTTP/1.1.
-pub fn acceptor(certificates: Arc<Certificates>) -> TlsAcceptor {
+pub fn acceptor(certificates: Arc<CertificateResolver>) -> TlsAcceptor {
     let mut config = ServerConfig::builder().with_no_client_auth().with_cert_resolver(certificates);
     // The first of ours that the client knows is spoken: a challenge only where nothing else is.
     let protocols = PROTOCOLS.into_iter().chain([acme::PROTOCOL]);

@@ -22,53 +22,53 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Limits,
-    bell::Bell,
     connection::Connection,
-    listen::{Listener, ListeningSocket},
+    listener::{Listener, ListeningSocket},
     peer,
+    shutdown::ShutdownNotifier,
 };
 use crate::{
     clock::Timestamp,
-    gateway::{self, Crowd, Gateway, Peer, Seat},
-    http1::{Arena, Socket},
+    gateway::{self, ConnectionLimiter, ConnectionPermit, Gateway, Peer},
+    http1::{BufferPool, Socket},
 };
 
 /// How often idle upstream connections are looked through.
-const SWEEP: Duration = Duration::from_secs(10);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long an access line may wait for company.
-const FLUSH: Duration = Duration::from_millis(100);
+const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What a thread is given to start with.
-pub struct Worker {
+pub struct WorkerThread {
     pub listeners: Vec<Listener>,
     pub acceptor: Option<TlsAcceptor>,
     pub gateway: Arc<Gateway>,
-    pub room: Arc<Semaphore>,
-    pub crowd: Arc<Crowd>,
+    pub connection_permits: Arc<Semaphore>,
+    pub connection_limiter: Arc<ConnectionLimiter>,
     pub stopping: CancellationToken,
     pub limits: Limits,
     pub drain: Duration,
 }
 
 /// What every connection of a thread shares.
-pub struct Shared {
-    pub gateway: Rc<gateway::Worker>,
+pub struct WorkerContext {
+    pub gateway: Rc<gateway::RequestHandler>,
     pub acceptor: Option<TlsAcceptor>,
     pub room: Arc<Semaphore>,
-    crowd: Arc<Crowd>,
+    connection_limiter: Arc<ConnectionLimiter>,
     pub stopping: CancellationToken,
     /// The same for those who cannot look at a token on each turn.
-    pub bell: Rc<Bell>,
+    pub shutdown: Rc<ShutdownNotifier>,
     /// Ends what is no longer HTTP, when the drain has taken too long.
     pub close: CancellationToken,
     pub limits: Limits,
-    pub arena: Rc<Arena>,
+    pub arena: Rc<BufferPool>,
     open: TaskTracker,
     date: RefCell<(Timestamp, HeaderValue)>,
 }
 
-impl Worker {
+impl WorkerThread {
     /// Serves until told to stop and drained.
     pub fn run(self) -> io::Result<()> {
         let runtime =
@@ -78,18 +78,18 @@ impl Worker {
 
     async fn serve(self) -> io::Result<()> {
         let (open, close) = (TaskTracker::new(), CancellationToken::new());
-        let arena = Arena::new();
-        let shared = Rc::new(Shared {
-            gateway: Rc::new(gateway::Worker::new(
+        let arena = BufferPool::new();
+        let shared = Rc::new(WorkerContext {
+            gateway: Rc::new(gateway::RequestHandler::new(
                 self.gateway,
                 Rc::clone(&arena),
                 self.limits.upstream_idle,
             )),
             acceptor: self.acceptor,
-            room: self.room,
-            crowd: self.crowd,
+            room: self.connection_permits,
+            connection_limiter: self.connection_limiter,
             stopping: self.stopping,
-            bell: Rc::default(),
+            shutdown: Rc::default(),
             close: close.clone(),
             limits: self.limits,
             arena,
@@ -97,29 +97,31 @@ impl Worker {
             date: RefCell::new((Timestamp::default(), HeaderValue::from_static(""))),
         });
         for listener in self.listeners {
-            let (encrypted, handed) = (listener.encrypted, listener.handed);
+            let (encrypted, handed) = (listener.tls, listener.inherited);
             let socket = match listener.socket {
-                ListeningSocket::Tcp(socket) => Accept::Tcp(TcpListener::from_std(socket)?),
-                ListeningSocket::Unix(socket) => Accept::Unix(UnixListener::from_std(socket)?),
+                ListeningSocket::Tcp(socket) => AsyncListener::Tcp(TcpListener::from_std(socket)?),
+                ListeningSocket::Unix(socket) => {
+                    AsyncListener::Unix(UnixListener::from_std(socket)?)
+                }
             };
             let shared = Rc::clone(&shared);
             // Counted among the open, so that the thread does not end before it.
             open.spawn_local(async move {
                 shared.accept(&socket, encrypted).await;
-                if let (Accept::Tcp(socket), false) = (socket, handed) {
-                    shared.take_the_last(socket, encrypted);
+                if let (AsyncListener::Tcp(socket), false) = (socket, handed) {
+                    shared.drain_backlog(socket, encrypted);
                 }
             });
         }
-        every(FLUSH, &shared.gateway, gateway::Worker::flush);
-        every(SWEEP, &shared.gateway, gateway::Worker::sweep);
+        spawn_periodic(FLUSH_INTERVAL, &shared.gateway, gateway::RequestHandler::flush);
+        spawn_periodic(SWEEP_INTERVAL, &shared.gateway, gateway::RequestHandler::close_idle);
         shared.stopping.cancelled().await;
-        shared.bell.ring();
+        shared.shutdown.notify();
         open.close();
         if time::timeout(self.drain, open.wait()).await.is_err() {
             tracing::warn!(
                 connections = open.len(),
-                "gave up on connections that would not finish"
+                "drain timeout reached, closing remaining connections"
             );
             close.cancel();
         }
@@ -129,7 +131,11 @@ impl Worker {
 }
 
 /// Does it again and again, for as long as the thread serves.
-fn every(period: Duration, worker: &Rc<gateway::Worker>, chore: fn(&gateway::Worker)) {
+fn spawn_periodic(
+    period: Duration,
+    worker: &Rc<gateway::RequestHandler>,
+    chore: fn(&gateway::RequestHandler),
+) {
     let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {
         loop {
@@ -139,13 +145,13 @@ fn every(period: Duration, worker: &Rc<gateway::Worker>, chore: fn(&gateway::Wor
     });
 }
 
-enum Accept {
+enum AsyncListener {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-impl Shared {
-    async fn accept(self: &Rc<Self>, listener: &Accept, encrypted: bool) {
+impl WorkerContext {
+    async fn accept(self: &Rc<Self>, listener: &AsyncListener, encrypted: bool) {
         loop {
             let Ok(place) = Arc::clone(&self.room).acquire_owned().await else { return };
             let accepted = tokio::select! {
@@ -156,38 +162,38 @@ impl Shared {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // Usually out of file descriptors. Waiting lets some close.
-                    tracing::warn!(%error, "could not accept");
+                    tracing::warn!(%error, "cannot accept connection");
                     time::sleep(Duration::from_millis(100)).await;
                     continue;
                 }
             };
-            self.admit(socket, (address, encrypted), place);
+            self.spawn_connection(socket, (address, encrypted), place);
         }
     }
 
     /// Takes those whom the system has told that they are connected, and closes the socket in the
     /// same breath: whoever is in its queue then is hung up on.
-    fn take_the_last(self: &Rc<Self>, listener: TcpListener, encrypted: bool) {
+    fn drain_backlog(self: &Rc<Self>, listener: TcpListener, encrypted: bool) {
         let Ok(listener) = listener.into_std() else { return };
         while let Ok(place) = Arc::clone(&self.room).try_acquire_owned()
             && let Ok((stream, address)) = listener.accept()
         {
             let ready = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true));
             if let Ok(stream) = ready.and_then(|()| tokio::net::TcpStream::from_std(stream)) {
-                self.admit(Socket::Tcp(stream), (Some(address), encrypted), place);
+                self.spawn_connection(Socket::Tcp(stream), (Some(address), encrypted), place);
             }
         }
     }
 
     /// Serves a connection, unless its client has too many.
-    fn admit(
+    fn spawn_connection(
         self: &Rc<Self>,
         socket: Socket,
         (address, encrypted): (Option<SocketAddr>, bool),
         place: OwnedSemaphorePermit,
     ) {
-        let Ok(seat) = self.seat(address) else {
-            self.gateway.met("connections_per_client");
+        let Ok(seat) = self.acquire_client_permit(address) else {
+            self.gateway.record_limit("connections_per_client");
             return;
         };
         let peer = Rc::new(Peer { seat, ..peer(address, encrypted, place) });
@@ -200,7 +206,7 @@ impl Shared {
     }
 }
 
-impl Shared {
+impl WorkerContext {
     /// The time as a header, written once a second (RFC 9110, section 5.6.7).
     pub fn date(&self) -> HeaderValue {
         let now = self.gateway.now();
@@ -214,22 +220,25 @@ impl Shared {
 }
 
 /// One address holds all the connections it may.
-struct Full;
+struct ConnectionLimitReached;
 
-impl Shared {
+impl WorkerContext {
     /// A connection of a client is counted; those of a proxy of ours, and over a unix socket, are
     /// everybody's.
-    fn seat(&self, address: Option<SocketAddr>) -> Result<Option<Seat>, Full> {
+    fn acquire_client_permit(
+        &self,
+        address: Option<SocketAddr>,
+    ) -> Result<Option<ConnectionPermit>, ConnectionLimitReached> {
         let most = self.limits.connections_per_client;
         let Some(ip) = address.map(|it| it.ip()).filter(|_| most > 0) else { return Ok(None) };
-        if self.gateway.trusts(ip) {
+        if self.gateway.is_trusted_proxy(ip) {
             return Ok(None);
         }
-        self.crowd.seat(ip, most).map(Some).ok_or(Full)
+        self.connection_limiter.acquire(ip, most).map(Some).ok_or(ConnectionLimitReached)
     }
 }
 
-impl Accept {
+impl AsyncListener {
     async fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
         match self {
             Self::Tcp(socket) => {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use aws_lc_rs::{constant_time::verify_slices_are_equal, digest};
 
-use super::{Account, Kind, Outside};
+use super::{Account, AccountKind, OutsideWeChat};
 use crate::{
+    httputil::{HttpUrl, Origin, cookie::CookieNames},
     secret::Secret,
-    wire::{Link, Origin, cookie::Names},
 };
 
 /// The broker and its clients.
@@ -21,7 +21,7 @@ pub struct Broker {
     /// Who may use it.
     pub clients: Vec<Arc<Client>>,
     /// The names of its cookies.
-    pub cookies: Names,
+    pub cookies: CookieNames,
     /// `public_url` and `prefix`: where its paths are in full.
     pub base: String,
     /// What its states are good for. No site's audience looks like it.
@@ -35,10 +35,10 @@ pub struct Client {
     pub name: String,
     /// Who logs its visitors in.
     pub account: Arc<Account>,
-    /// What its visitors outside WeChat meet; never [`Outside::Anonymous`].
-    pub outside_wechat: Outside,
+    /// What its visitors outside WeChat meet; never [`OutsideWeChat::Anonymous`].
+    pub outside_wechat: OutsideWeChat,
     /// Where its visitors may be sent back to.
-    pub return_to: Vec<Place>,
+    pub return_to: Vec<AllowedReturn>,
     /// What they bring along.
     pub result: Delivery,
     /// What its server says to be believed.
@@ -49,7 +49,7 @@ pub struct Client {
 
 /// An origin, and the path that everything of the client's lies below.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct AllowedReturn {
     /// Scheme, host and port.
     pub origin: Origin,
     /// From the slash on.
@@ -91,7 +91,7 @@ impl ClientSecret {
 impl Broker {
     /// The client that a visitor may be sent back to with this address: whose place is the most
     /// exact one.
-    pub fn client_at(&self, link: &Link) -> Option<&Arc<Client>> {
+    pub fn client_at(&self, link: &HttpUrl) -> Option<&Arc<Client>> {
         let here = self.places().filter(|(place, _)| link.is_at(&place.origin));
         let here = here.filter(|(place, _)| link.is_below(&place.path));
         here.max_by_key(|(place, _)| place.path.len()).map(|(_, client)| client)
@@ -99,14 +99,14 @@ impl Broker {
 
     /// The client whose account signs this page for the JS-SDK. WeChat knows domains only, and a
     /// browser keeps no page of an origin from another, so any path of the origin will do.
-    pub fn signer_of(&self, link: &Link) -> Option<&Arc<Client>> {
+    pub fn signer_of(&self, link: &HttpUrl) -> Option<&Arc<Client>> {
         let here =
             self.places().filter(|(place, client)| client.jssdk && link.is_at(&place.origin));
-        let nearness = |place: &Place| (link.is_below(&place.path), place.path.len());
+        let nearness = |place: &AllowedReturn| (link.is_below(&place.path), place.path.len());
         here.max_by_key(|(place, _)| nearness(place)).map(|(_, client)| client)
     }
 
-    fn places(&self) -> impl Iterator<Item = (&Place, &Arc<Client>)> {
+    fn places(&self) -> impl Iterator<Item = (&AllowedReturn, &Arc<Client>)> {
         let places = |client| move |place| (place, client);
         self.clients.iter().flat_map(move |client| client.return_to.iter().map(places(client)))
     }
@@ -131,7 +131,7 @@ impl Broker {
 
     /// Whether this origin is that of a page that is signed for the JS-SDK.
     pub fn signs_for(&self, origin: &[u8]) -> bool {
-        let same = |place: &Place| place.origin.as_str().as_bytes() == origin;
+        let same = |place: &AllowedReturn| place.origin.as_str().as_bytes() == origin;
         self.places().any(|(place, client)| client.jssdk && same(place))
     }
 
@@ -150,8 +150,8 @@ impl Client {
     /// The account for visitors inside WeChat, and the one for those outside.
     pub fn accounts(&self) -> impl Iterator<Item = &Arc<Account>> {
         let outside = match &self.outside_wechat {
-            Outside::Login(account) => Some(account),
-            Outside::Page | Outside::Anonymous | Outside::Deny => None,
+            OutsideWeChat::Login(account) => Some(account),
+            OutsideWeChat::Page | OutsideWeChat::Anonymous | OutsideWeChat::Deny => None,
         };
         [&self.account].into_iter().chain(outside)
     }
@@ -160,9 +160,9 @@ impl Client {
     /// can be used anywhere.
     pub fn account_for(&self, inside: bool) -> Option<&Arc<Account>> {
         match &self.outside_wechat {
-            _ if inside || self.account.kind == Kind::Website => Some(&self.account),
-            Outside::Login(account) => Some(account),
-            Outside::Page | Outside::Anonymous | Outside::Deny => None,
+            _ if inside || self.account.kind == AccountKind::Website => Some(&self.account),
+            OutsideWeChat::Login(account) => Some(account),
+            OutsideWeChat::Page | OutsideWeChat::Anonymous | OutsideWeChat::Deny => None,
         }
     }
 }
@@ -173,7 +173,7 @@ mod tests {
     fn account() -> Arc<Account> {
         Arc::new(Account {
             name: "main".to_owned(),
-            kind: Kind::Official,
+            kind: AccountKind::Official,
             callback: None,
             app_id: "wx1".to_owned(),
             app_secret: Secret::new("s"),
@@ -184,14 +184,14 @@ mod tests {
     }
 
     fn client(name: &str, places: &[(&str, &str)], jssdk: bool) -> Arc<Client> {
-        let place = |(origin, path): &(&str, &str)| Place {
+        let place = |(origin, path): &(&str, &str)| AllowedReturn {
             origin: Origin::parse(origin).unwrap(),
             path: (*path).to_owned(),
         };
         Arc::new(Client {
             name: name.to_owned(),
             account: account(),
-            outside_wechat: Outside::Page,
+            outside_wechat: OutsideWeChat::Page,
             return_to: places.iter().map(place).collect(),
             result: Delivery::Params,
             secret: Some(ClientSecret::new(&Secret::new(format!("secret of {name}")))),
@@ -209,7 +209,7 @@ mod tests {
                 client("admin", &[(shop, "/admin/")], false),
                 client("news", &[("https://news.example.com", "/app")], true),
             ],
-            cookies: Names::new("wxgate", true),
+            cookies: CookieNames::new("wxgate", true),
             base: "https://auth.example.com/api/wechat".to_owned(),
             audience: String::new(),
         }
@@ -230,25 +230,27 @@ mod tests {
             ("https://shop.example.com:8443/", None, None),
         ];
         for (url, back, signs) in cases {
-            let link = Link::parse(url).unwrap();
+            let link = HttpUrl::parse(url).unwrap();
             let name = |client: &Arc<Client>| client.name.clone();
             assert_eq!(broker.client_at(&link).map(name).as_deref(), back, "{url}");
             assert_eq!(broker.signer_of(&link).map(name).as_deref(), signs, "{url}");
         }
         let none = Broker { clients: Vec::new(), ..broker };
-        let link = Link::parse("https://shop.example.com/").unwrap();
+        let link = HttpUrl::parse("https://shop.example.com/").unwrap();
         assert!(none.client_at(&link).is_none(), "an empty list allows nothing");
     }
 
     #[test]
     fn the_account_is_one_whose_page_the_visitor_can_use() {
-        let (official, web) =
-            (account(), Arc::new(Account { kind: Kind::Website, ..Account::clone(&account()) }));
+        let (official, web) = (
+            account(),
+            Arc::new(Account { kind: AccountKind::Website, ..Account::clone(&account()) }),
+        );
         let cases = [
-            (&official, Outside::Page, [true, false]),
-            (&official, Outside::Deny, [true, false]),
-            (&official, Outside::Login(Arc::clone(&web)), [true, true]),
-            (&web, Outside::Page, [true, true]),
+            (&official, OutsideWeChat::Page, [true, false]),
+            (&official, OutsideWeChat::Deny, [true, false]),
+            (&official, OutsideWeChat::Login(Arc::clone(&web)), [true, true]),
+            (&web, OutsideWeChat::Page, [true, true]),
         ];
         for (account, outside_wechat, expected) in cases {
             let shop = Client::clone(&client("shop", &[], false));

@@ -5,23 +5,23 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use http::{HeaderName, Method};
 
 use crate::{
+    httputil::{self, Host, Origin, Path, headers::UnderscorePolicy},
     secret::Secret,
-    wire::{self, Host, Origin, Path, headers::Underscores},
 };
 
 pub mod broker;
-mod checkup;
-mod credentials;
+mod health_check;
+mod upstream_tls;
 mod limit;
 mod route;
 mod upstreams;
 
 pub use broker::Broker;
-pub use checkup::{Checkup, Verdict};
-pub use credentials::{Credentials, Unusable};
-pub use limit::Limit;
+pub use health_check::{HealthCheckSettings, HealthState};
+pub use limit::UpstreamLimit;
 pub use route::{Access, Pattern, Prompt, Route, Routes, Scope};
-pub use upstreams::{Balance, Endpoint, Protocol, Server, Upstreams};
+pub use upstream_tls::{PemError, UpstreamTls};
+pub use upstreams::{Balance, Endpoint, Protocol, UpstreamServer, UpstreamSettings};
 
 /// An account of WeChat's, under which visitors have their openids.
 #[derive(Clone, Debug)]
@@ -29,9 +29,9 @@ pub struct Account {
     /// What the operator calls it.
     pub name: String,
     /// Where its visitors log in.
-    pub kind: Kind,
+    pub kind: AccountKind,
     /// The one host that WeChat sends visitors back to, when that is not each site's own.
-    pub callback: Option<Callback>,
+    pub callback: Option<CallbackHost>,
     /// WeChat's name for it.
     pub app_id: String,
     /// Known to WeChat and us alone.
@@ -46,7 +46,7 @@ pub struct Account {
 
 /// Where the visitors of an account log in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Kind {
+pub enum AccountKind {
     /// 公众号: inside WeChat.
     #[default]
     Official,
@@ -56,7 +56,7 @@ pub enum Kind {
 
 /// The host that an account has authorised for callbacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Callback {
+pub struct CallbackHost {
     /// Its name.
     pub host: Host,
     /// The name as it stands in a URL, with the port where it is unusual.
@@ -79,38 +79,38 @@ pub struct Site {
     /// Further accounts whose openids are fetched silently in the same trip.
     pub also: Vec<Arc<Account>>,
     /// Where its pages come from.
-    pub upstream: Upstreams,
+    pub upstream: UpstreamSettings,
     /// What a browser outside WeChat meets on a page that needs a login.
-    pub outside_wechat: Outside,
+    pub outside_wechat: OutsideWeChat,
     /// What visitors of a WeChat snapshot page (快照页) meet.
-    pub snapshot: Snapshot,
+    pub snapshot: SnapshotPolicy,
     /// How old a nickname and a picture may grow before they are asked for again.
     pub profile_refresh: Option<Duration>,
     /// What becomes of sessions when nobody can say whether they were ended.
-    pub revocation: Staleness,
+    pub revocation: RevocationPolicy,
     /// What happens to the `#/route` of a page that needs a login.
-    pub fragment: Fragment,
+    pub fragment: FragmentPolicy,
     /// Other origins whose scripts may read what the gateway answers.
     pub cors: Vec<Origin>,
     /// Paths that two parsers could read in two ways.
-    pub ambiguous_paths: Ambiguous,
+    pub ambiguous_paths: AmbiguousPathPolicy,
     /// Headers with an underscore in their names.
-    pub underscores: Underscores,
+    pub underscores: UnderscorePolicy,
     /// Identity headers under further names.
-    pub extra_headers: Vec<(HeaderName, Fact)>,
+    pub extra_headers: Vec<(HeaderName, IdentityField)>,
     /// Whether it is given a proof of who a visitor is ([`ASSERTION`]).
     pub assertion: bool,
     /// What each path asks.
     pub routes: Routes,
     /// The names of its cookies.
-    pub cookies: wire::cookie::Names,
+    pub cookies: httputil::cookie::CookieNames,
     /// The headers only we may set for it.
-    pub reserved: wire::headers::Reserved,
+    pub reserved: httputil::headers::ReservedHeaders,
 }
 
 /// What a browser outside WeChat meets on a page that needs a login.
 #[derive(Clone, Debug, Default)]
-pub enum Outside {
+pub enum OutsideWeChat {
     /// Our page with the QR code of the URL.
     #[default]
     Page,
@@ -118,14 +118,14 @@ pub enum Outside {
     Anonymous,
     /// A refusal.
     Deny,
-    /// A login over this account: one of kind [`Kind::Website`]. The site's own account is for an
+    /// A login over this account: one of kind [`AccountKind::Website`]. The site's own account is for an
     /// emulated WeChat, because the real one turns other browsers away.
     Login(Arc<Account>),
 }
 
 /// What happens to the fragment of a page that needs a login. No server ever sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Fragment {
+pub enum FragmentPolicy {
     /// It is lost, and the way to WeChat is a bare redirect.
     #[default]
     Drop,
@@ -135,7 +135,7 @@ pub enum Fragment {
 
 /// How long a replica may go on without news of the sessions that were ended elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Staleness {
+pub enum RevocationPolicy {
     /// For ever.
     Open,
     /// For this long; then pages that need a session are refused.
@@ -144,13 +144,13 @@ pub enum Staleness {
     Strict,
 }
 
-impl Default for Staleness {
+impl Default for RevocationPolicy {
     fn default() -> Self {
         Self::Bounded(Duration::from_secs(30))
     }
 }
 
-impl Staleness {
+impl RevocationPolicy {
     /// The bound, if there is one. News that is a second old is no silence yet; but the strict want
     /// an order to count within a second, whatever happens to the store as it is given.
     pub fn allowed(self) -> Option<Duration> {
@@ -164,7 +164,7 @@ impl Staleness {
 
 /// What visitors of a WeChat snapshot page (快照页) meet: their openid is a virtual one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Snapshot {
+pub enum SnapshotPolicy {
     /// Our page, which asks them to press 使用完整服务.
     #[default]
     Page,
@@ -176,7 +176,7 @@ pub enum Snapshot {
 
 /// What happens to a path that two parsers could read in two ways.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Ambiguous {
+pub enum AmbiguousPathPolicy {
     /// 400.
     #[default]
     Refuse,
@@ -186,7 +186,7 @@ pub enum Ambiguous {
 
 /// One thing the site may be told about a visitor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fact {
+pub enum IdentityField {
     /// Who they are to the account.
     OpenId,
     /// Who they are across the accounts of one company.
@@ -207,7 +207,7 @@ pub enum Fact {
     AuthTime,
 }
 
-impl Fact {
+impl IdentityField {
     /// Every fact with its header and the word for it in `config.toml`.
     pub const ALL: [(Self, HeaderName, &'static str); 9] = [
         (Self::OpenId, HeaderName::from_static("x-wechat-openid"), "openid"),
@@ -238,9 +238,9 @@ pub const ASSERTION: HeaderName = HeaderName::from_static("x-wechat-assertion");
 impl Site {
     /// Every header that may speak of a visitor: what a proxy has to overwrite, so that nobody
     /// can send one of their own.
-    pub fn identity_names(&self) -> impl Iterator<Item = HeaderName> {
-        let standard = Fact::ALL.into_iter().map(|(_, name, _)| name);
-        let tencent = Fact::TENCENT.into_iter().map(|(_, name)| name);
+    pub fn identity_header_names(&self) -> impl Iterator<Item = HeaderName> {
+        let standard = IdentityField::ALL.into_iter().map(|(_, name, _)| name);
+        let tencent = IdentityField::TENCENT.into_iter().map(|(_, name)| name);
         let extra = self.extra_headers.iter().map(|(name, _)| name.clone());
         let also = self.also.iter().filter_map(|account| Self::also_name(&account.name));
         standard.chain([SNAPSHOT, ASSERTION]).chain(tencent).chain(extra).chain(also)
@@ -254,8 +254,8 @@ impl Site {
     /// The accounts that visitors log in with: the site's own, and the one for other browsers.
     pub fn login_accounts(&self) -> impl Iterator<Item = &Arc<Account>> {
         let outside = match &self.outside_wechat {
-            Outside::Login(account) => Some(account),
-            Outside::Page | Outside::Anonymous | Outside::Deny => None,
+            OutsideWeChat::Login(account) => Some(account),
+            OutsideWeChat::Page | OutsideWeChat::Anonymous | OutsideWeChat::Deny => None,
         };
         [&self.account].into_iter().chain(outside)
     }

@@ -3,7 +3,7 @@
 use http::Method;
 use serde::{Deserialize, Serialize};
 
-use crate::wire::Path;
+use crate::httputil::Path;
 
 /// How much WeChat tells us, and how much it asks of the visitor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -73,7 +73,7 @@ pub enum PatternError {
     Star,
     /// No request path ever looks like that.
     #[error("no request can match: {0}")]
-    NotCanonical(#[from] crate::wire::PathError),
+    NotCanonical(#[from] crate::httputil::PathError),
 }
 
 impl Pattern {
@@ -97,7 +97,7 @@ impl Pattern {
 
     fn as_path(&self) -> Path<'_> {
         match self {
-            Self::Exact(path) | Self::Prefix(path) => Path::trusted(path),
+            Self::Exact(path) | Self::Prefix(path) => Path::from_validated(path),
         }
     }
 
@@ -140,18 +140,18 @@ impl Route {
 /// The rules of a site: of those that match, the longest wins.
 #[derive(Clone, Debug)]
 pub struct Routes {
-    rules: Vec<Rule>,
+    rules: Vec<DecodedRoute>,
     otherwise: Route,
 }
 
 /// A route with its path decoded, so that every spelling of a path falls on it.
 #[derive(Clone, Debug)]
-struct Rule {
+struct DecodedRoute {
     path: Vec<u8>,
     route: Route,
 }
 
-impl Rule {
+impl DecodedRoute {
     fn matches(&self, path: &[u8], method: &Method) -> bool {
         let rest = path.strip_prefix(self.path.as_slice());
         let on_path = match self.route.pattern {
@@ -173,7 +173,10 @@ impl Routes {
         });
         let rules = routes
             .into_iter()
-            .map(|route| Rule { path: route.pattern.as_path().decoded().into_owned(), route })
+            .map(|route| DecodedRoute {
+                path: route.pattern.as_path().decoded().into_owned(),
+                route,
+            })
             .collect();
         let pattern = Pattern::Prefix(String::new());
         Self { rules, otherwise: Route { pattern, methods: Vec::new(), access: otherwise } }
@@ -199,7 +202,7 @@ impl Routes {
     }
 
     /// What applies where no other rule does.
-    pub fn otherwise(&self) -> &Route {
+    pub fn default_access(&self) -> &Route {
         &self.otherwise
     }
 }
@@ -223,8 +226,8 @@ mod tests {
             ("/a*", Err(PatternError::Star)),
             ("/*/a", Err(PatternError::Star)),
             ("/a/**", Err(PatternError::Star)),
-            ("/a/../b", Err(PatternError::NotCanonical(crate::wire::PathError::DotSegment))),
-            ("/a?b", Err(PatternError::NotCanonical(crate::wire::PathError::Separator))),
+            ("/a/../b", Err(PatternError::NotCanonical(crate::httputil::PathError::DotSegment))),
+            ("/a?b", Err(PatternError::NotCanonical(crate::httputil::PathError::Separator))),
         ];
         for (text, expected) in cases {
             assert_eq!(Pattern::parse(text), expected, "{text:?}");

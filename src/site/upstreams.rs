@@ -2,27 +2,27 @@
 
 use std::{fmt, time::Duration};
 
-use super::{Checkup, Credentials, Limit};
+use super::{HealthCheckSettings, UpstreamLimit, UpstreamTls};
 
 /// The servers behind a site and our patience with them.
 #[derive(Clone, Debug)]
-pub struct Upstreams {
+pub struct UpstreamSettings {
     /// One that is down is passed over.
-    pub servers: Vec<Server>,
+    pub servers: Vec<UpstreamServer>,
     /// Which of them is next.
     pub balance: Balance,
     /// How long one that was down takes to have its share again.
     pub slow_start: Duration,
     /// How they are asked whether they are well, if they are.
-    pub checkup: Option<Checkup>,
+    pub checkup: Option<HealthCheckSettings>,
     /// How much of each the site may take at once, where it may not take all.
-    pub limit: Option<Limit>,
+    pub limit: Option<UpstreamLimit>,
     /// How long a connection may take to open.
     pub connect_timeout: Duration,
     /// How long an answer may take to begin.
     pub response_timeout: Duration,
     /// Whom we believe and who we are, over TLS; like any other client where there is nothing.
-    pub tls: Option<Credentials>,
+    pub tls: Option<UpstreamTls>,
     /// What they are spoken to in.
     pub protocol: Protocol,
 }
@@ -47,7 +47,7 @@ impl fmt::Display for Protocol {
     }
 }
 
-impl Upstreams {
+impl UpstreamSettings {
     /// Where the servers are.
     pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
         self.servers.iter().map(|server| &server.endpoint)
@@ -56,7 +56,7 @@ impl Upstreams {
 
 /// One server behind a site.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
+pub struct UpstreamServer {
     /// Where it is.
     pub endpoint: Endpoint,
     /// Its share beside the others; at least 1.

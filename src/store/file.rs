@@ -16,7 +16,7 @@ use redb::{
 };
 use tokio::sync::oneshot;
 
-use super::{Away, Heard, Mark};
+use super::{LogPosition, LogRead, StoreUnavailable};
 use crate::{
     auth::Revocation,
     clock::{self, Timestamp},
@@ -28,28 +28,28 @@ const VALUES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("values.1"
 const ORDERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("orders.1");
 
 /// Wishes that may wait; whoever comes then is told that the store is away.
-const WAITING: usize = 1_024;
+const QUEUE_LEN: usize = 1_024;
 /// Wishes in one transaction.
-const TOGETHER: usize = 256;
+const MAX_BATCH: usize = 256;
 const CACHE: usize = 8 * 1024 * 1024;
 /// Wishes between two looks for what has expired.
-const TIDY: usize = 4_096;
+const EXPIRE_EVERY: usize = 4_096;
 
 /// The way to the thread that owns the file.
 #[derive(Debug)]
-pub struct File(SyncSender<Wish>);
+pub struct FileStore(SyncSender<FileCommand>);
 
 /// Why a file cannot be used. None of these is mended by starting from nothing in silence.
 #[derive(Debug, thiserror::Error)]
-pub enum Unusable {
+pub enum FileStoreError {
     /// Somebody emptied it.
-    #[error("{0} is empty; remove it to begin anew, or put a copy back")]
+    #[error("{0} is empty; delete it to start fresh or restore a backup")]
     Empty(PathBuf),
     /// Another process has it.
     #[error("{0} is in use by another process; one file serves one gateway")]
     InUse(PathBuf),
     /// It is not what we wrote.
-    #[error("{0} is damaged ({1}); put a copy back, or move it away to begin anew")]
+    #[error("{0} is damaged ({1}); restore a backup, or move it away to start fresh")]
     Damaged(PathBuf, String),
     /// The system refused.
     #[error("{0} cannot be opened")]
@@ -58,7 +58,7 @@ pub enum Unusable {
 
 type Answer<T> = oneshot::Sender<T>;
 
-enum Wish {
+enum FileCommand {
     Put(String, Vec<u8>, Duration, Answer<()>),
     PutNew(String, Vec<u8>, Duration, Answer<bool>),
     Get(String, Answer<Option<Vec<u8>>>),
@@ -67,72 +67,88 @@ enum Wish {
     Follow(u64, Answer<(Vec<Revocation>, u64)>),
 }
 
-impl File {
+impl FileStore {
     /// Opens the file, or makes it where there is none.
-    pub fn open(path: &Path) -> Result<Self, Unusable> {
-        let system = |error| Unusable::System(path.to_owned(), error);
+    pub fn open(path: &Path) -> Result<Self, FileStoreError> {
+        let system = |error| FileStoreError::System(path.to_owned(), error);
         if path.metadata().is_ok_and(|found| found.len() == 0) {
-            return Err(Unusable::Empty(path.to_owned()));
+            return Err(FileStoreError::Empty(path.to_owned()));
         }
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
         let database = builder.create(path).map_err(|error| unusable(path, error))?;
         // What cannot be read now would be missed later.
-        let damaged = |error: redb::Error| Unusable::Damaged(path.to_owned(), error.to_string());
+        let damaged =
+            |error: redb::Error| FileStoreError::Damaged(path.to_owned(), error.to_string());
         prepare(&database).map_err(damaged)?;
-        let (wishes, waiting) = sync_channel(WAITING);
-        let work = move || keep(&database, &waiting);
+        let (wishes, waiting) = sync_channel(QUEUE_LEN);
+        let work = move || run_store_thread(&database, &waiting);
         std::thread::Builder::new().name("store".to_owned()).spawn(work).map_err(system)?;
         Ok(Self(wishes))
     }
 
-    pub async fn put(&self, key: &str, value: Vec<u8>, age: Duration) -> Result<(), Away> {
-        self.ask(|answer| Wish::Put(key.to_owned(), value, age, answer)).await
+    pub async fn put(
+        &self,
+        key: &str,
+        value: Vec<u8>,
+        age: Duration,
+    ) -> Result<(), StoreUnavailable> {
+        self.ask(|answer| FileCommand::Put(key.to_owned(), value, age, answer)).await
     }
 
-    pub async fn put_new(&self, key: &str, value: Vec<u8>, age: Duration) -> Result<bool, Away> {
-        self.ask(|answer| Wish::PutNew(key.to_owned(), value, age, answer)).await
+    pub async fn put_new(
+        &self,
+        key: &str,
+        value: Vec<u8>,
+        age: Duration,
+    ) -> Result<bool, StoreUnavailable> {
+        self.ask(|answer| FileCommand::PutNew(key.to_owned(), value, age, answer)).await
     }
 
-    pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Away> {
-        self.ask(|answer| Wish::Get(key.to_owned(), answer)).await
+    pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreUnavailable> {
+        self.ask(|answer| FileCommand::Get(key.to_owned(), answer)).await
     }
 
-    pub async fn take(&self, key: &str) -> Result<Option<Vec<u8>>, Away> {
-        self.ask(|answer| Wish::Take(key.to_owned(), answer)).await
+    pub async fn take(&self, key: &str) -> Result<Option<Vec<u8>>, StoreUnavailable> {
+        self.ask(|answer| FileCommand::Take(key.to_owned(), answer)).await
     }
 
-    pub async fn revoke(&self, orders: &[Revocation]) -> Result<(), Away> {
-        self.ask(|answer| Wish::Revoke(orders.to_vec(), answer)).await
+    pub async fn revoke(&self, orders: &[Revocation]) -> Result<(), StoreUnavailable> {
+        self.ask(|answer| FileCommand::Revoke(orders.to_vec(), answer)).await
     }
 
-    pub async fn follow(&self, mark: &Mark) -> Result<Heard, Away> {
+    pub async fn follow(&self, mark: &LogPosition) -> Result<LogRead, StoreUnavailable> {
         let from = mark.0.as_deref().and_then(|mark| mark.parse().ok()).unwrap_or(0);
-        let (orders, next) = self.ask(|answer| Wish::Follow(from, answer)).await?;
-        Ok(Heard::Next { orders, mark: Mark(Some(next.to_string())), more: false })
+        let (orders, next) = self.ask(|answer| FileCommand::Follow(from, answer)).await?;
+        Ok(LogRead::Next { orders, mark: LogPosition(Some(next.to_string())), more: false })
     }
 
-    async fn ask<T>(&self, wish: impl FnOnce(Answer<T>) -> Wish) -> Result<T, Away> {
+    async fn ask<T>(
+        &self,
+        wish: impl FnOnce(Answer<T>) -> FileCommand,
+    ) -> Result<T, StoreUnavailable> {
         let (answer, told) = oneshot::channel();
-        self.0.try_send(wish(answer)).map_err(|_| Away("it is overloaded".to_owned()))?;
-        told.await.map_err(|_| Away("the file could not be written".to_owned()))
+        self.0
+            .try_send(wish(answer))
+            .map_err(|_| StoreUnavailable("it is overloaded".to_owned()))?;
+        told.await.map_err(|_| StoreUnavailable("the file could not be written".to_owned()))
     }
 }
 
-fn unusable(path: &Path, error: DatabaseError) -> Unusable {
+fn unusable(path: &Path, error: DatabaseError) -> FileStoreError {
     let path = path.to_owned();
     if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
-        return Unusable::InUse(path);
+        return FileStoreError::InUse(path);
     }
     if let DatabaseError::Storage(StorageError::Io(error)) = error {
         let torn = [io::ErrorKind::InvalidData, io::ErrorKind::UnexpectedEof];
         return if torn.contains(&error.kind()) {
-            Unusable::Damaged(path, error.to_string())
+            FileStoreError::Damaged(path, error.to_string())
         } else {
-            Unusable::System(path, error)
+            FileStoreError::System(path, error)
         };
     }
-    Unusable::Damaged(path, error.to_string())
+    FileStoreError::Damaged(path, error.to_string())
 }
 
 /// Reads every order once, and makes the tables where there are none.
@@ -149,28 +165,32 @@ fn prepare(database: &Database) -> Result<(), redb::Error> {
 }
 
 /// Grants wishes until nobody can wish any more.
-fn keep(database: &Database, waiting: &Receiver<Wish>) {
+fn run_store_thread(database: &Database, waiting: &Receiver<FileCommand>) {
     let mut granted: usize = 0;
     while let Ok(first) = waiting.recv() {
-        let wishes: Vec<Wish> =
-            std::iter::once(first).chain(waiting.try_iter().take(TOGETHER)).collect();
+        let wishes: Vec<FileCommand> =
+            std::iter::once(first).chain(waiting.try_iter().take(MAX_BATCH)).collect();
         granted += wishes.len();
-        if let Err(error) = grant(database, wishes, granted >= TIDY) {
+        if let Err(error) = execute_batch(database, wishes, granted >= EXPIRE_EVERY) {
             // Whoever waits for an answer sees that none comes.
-            tracing::error!(%error, "the store's file cannot be written");
+            tracing::error!(%error, "cannot write store file");
         }
-        granted = if granted >= TIDY { 0 } else { granted };
+        granted = if granted >= EXPIRE_EVERY { 0 } else { granted };
     }
 }
 
 /// One transaction. The answers go out when it is on the disk.
-fn grant(database: &Database, wishes: Vec<Wish>, tidy: bool) -> Result<(), redb::Error> {
+fn execute_batch(
+    database: &Database,
+    wishes: Vec<FileCommand>,
+    tidy: bool,
+) -> Result<(), redb::Error> {
     let now = clock::system();
-    if wishes.iter().all(|wish| matches!(wish, Wish::Get(..) | Wish::Follow(..))) {
+    if wishes.iter().all(|wish| matches!(wish, FileCommand::Get(..) | FileCommand::Follow(..))) {
         let reading = database.begin_read()?;
         let (values, orders) = (reading.open_table(VALUES)?, reading.open_table(ORDERS)?);
         for wish in wishes {
-            if let Some(answer) = look(&values, &orders, wish, now)? {
+            if let Some(answer) = execute_read(&values, &orders, wish, now)? {
                 answer();
             }
         }
@@ -195,22 +215,22 @@ fn grant(database: &Database, wishes: Vec<Wish>, tidy: bool) -> Result<(), redb:
     Ok(())
 }
 
-type Ready = Box<dyn FnOnce()>;
+type Completion = Box<dyn FnOnce()>;
 
 /// An answer that waits for its moment. Nobody may be there to hear it.
-fn ready<T: 'static>(answer: Answer<T>, value: T) -> Ready {
+fn ready<T: 'static>(answer: Answer<T>, value: T) -> Completion {
     Box::new(move || drop(answer.send(value)))
 }
 
-fn look(
+fn execute_read(
     values: &impl ReadableTable<&'static str, &'static [u8]>,
     orders: &impl ReadableTable<u64, &'static [u8]>,
-    wish: Wish,
+    wish: FileCommand,
     now: Timestamp,
-) -> Result<Option<Ready>, redb::Error> {
+) -> Result<Option<Completion>, redb::Error> {
     match wish {
-        Wish::Get(key, answer) => Ok(Some(ready(answer, current(values, &key, now)?))),
-        Wish::Follow(from, answer) => {
+        FileCommand::Get(key, answer) => Ok(Some(ready(answer, current(values, &key, now)?))),
+        FileCommand::Follow(from, answer) => {
             let (mut found, mut next) = (Vec::new(), from);
             for entry in orders.range(from..)? {
                 let (number, text) = entry?;
@@ -219,34 +239,37 @@ fn look(
             }
             Ok(Some(ready(answer, (found, next))))
         }
-        Wish::Put(..) | Wish::PutNew(..) | Wish::Take(..) | Wish::Revoke(..) => Ok(None),
+        FileCommand::Put(..)
+        | FileCommand::PutNew(..)
+        | FileCommand::Take(..)
+        | FileCommand::Revoke(..) => Ok(None),
     }
 }
 
 fn write(
     values: &mut Table<'_, &'static str, &'static [u8]>,
     orders: &mut Table<'_, u64, &'static [u8]>,
-    wish: Wish,
+    wish: FileCommand,
     now: Timestamp,
-) -> Result<Option<Ready>, redb::Error> {
+) -> Result<Option<Completion>, redb::Error> {
     match wish {
-        Wish::Put(key, value, age, answer) => {
+        FileCommand::Put(key, value, age, answer) => {
             values.insert(&*key, &*dated(&value, now.plus(age)))?;
             Ok(Some(ready(answer, ())))
         }
-        Wish::PutNew(key, value, age, answer) => {
+        FileCommand::PutNew(key, value, age, answer) => {
             let free = current(values, &key, now)?.is_none();
             if free {
                 values.insert(&*key, &*dated(&value, now.plus(age)))?;
             }
             Ok(Some(ready(answer, free)))
         }
-        Wish::Take(key, answer) => {
+        FileCommand::Take(key, answer) => {
             let taken = current(values, &key, now)?;
             values.remove(&*key)?;
             Ok(Some(ready(answer, taken)))
         }
-        Wish::Revoke(new, answer) => {
+        FileCommand::Revoke(new, answer) => {
             let next = orders.last()?.map_or(0, |(number, _)| number.value().saturating_add(1));
             for (number, order) in (next..).zip(new) {
                 let text = serde_json::to_vec(&order)
@@ -255,7 +278,9 @@ fn write(
             }
             Ok(Some(ready(answer, ())))
         }
-        looking @ (Wish::Get(..) | Wish::Follow(..)) => look(values, orders, looking, now),
+        looking @ (FileCommand::Get(..) | FileCommand::Follow(..)) => {
+            execute_read(values, orders, looking, now)
+        }
     }
 }
 

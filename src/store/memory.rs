@@ -9,12 +9,12 @@ use std::{
 use tokio::time::Instant;
 
 /// Values kept at most, and bytes of them. When it is full, whatever would expire first has to go.
-const MOST: usize = 100_000;
+const MAX_VALUES: usize = 100_000;
 const BYTES: usize = 64 * 1024 * 1024;
 
 /// Values with the moment they expire.
 #[derive(Debug, Default)]
-pub struct Memory(Mutex<Values>);
+pub struct MemoryStore(Mutex<Values>);
 
 #[derive(Debug, Default)]
 struct Values {
@@ -24,7 +24,7 @@ struct Values {
     bytes: usize,
 }
 
-impl Memory {
+impl MemoryStore {
     /// Keeps a value for `age`.
     pub fn put(&self, key: &str, value: Vec<u8>, age: Duration) {
         self.lock().insert(key, value, age);
@@ -64,7 +64,7 @@ impl Values {
         let now = Instant::now();
         let _ = self.remove(key);
         let room = |values: &Self| {
-            values.by_name.len() < MOST && values.bytes.saturating_add(value.len()) <= BYTES
+            values.by_name.len() < MAX_VALUES && values.bytes.saturating_add(value.len()) <= BYTES
         };
         while let Some((end, first)) = self.by_end.first().cloned() {
             if now < end && room(self) {
@@ -92,7 +92,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn values_expire() {
-        let store = Memory::default();
+        let store = MemoryStore::default();
         store.put("a", b"1".to_vec(), Duration::from_secs(10));
         store.put("b", b"2".to_vec(), Duration::from_secs(20));
         assert_eq!(store.get("a"), Some(b"1".to_vec()));
@@ -104,7 +104,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_claim_is_given_once_and_a_ticket_taken_once() {
-        let (store, age) = (Memory::default(), Duration::from_secs(10));
+        let (store, age) = (MemoryStore::default(), Duration::from_secs(10));
         assert!(store.put_new("a", b"1".to_vec(), age));
         assert!(!store.put_new("a", b"2".to_vec(), age));
         assert_eq!((store.take("a"), store.take("a")), (Some(b"1".to_vec()), None));
@@ -115,20 +115,20 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn g5_what_is_kept_is_bounded_and_the_first_to_expire_goes() {
-        let (store, minute) = (Memory::default(), Duration::from_mins(1));
+        let (store, minute) = (MemoryStore::default(), Duration::from_mins(1));
         store.put("first", b"1".to_vec(), Duration::from_secs(1));
         store.put("last", b"1".to_vec(), Duration::from_hours(1));
-        for number in 0..MOST + 10 {
+        for number in 0..MAX_VALUES + 10 {
             store.put(&number.to_string(), vec![0; 8], minute);
         }
-        let held = |store: &Memory| {
+        let held = |store: &MemoryStore| {
             let values = store.lock();
             assert_eq!(values.by_name.len(), values.by_end.len());
             let bytes: usize = values.by_name.values().map(|(_, value)| value.len()).sum();
             assert_eq!(bytes, values.bytes);
             (values.by_name.len(), bytes)
         };
-        assert_eq!(held(&store).0, MOST);
+        assert_eq!(held(&store).0, MAX_VALUES);
         assert_eq!((store.get("first"), store.get("last").is_some()), (None, true));
         for number in 0..100 {
             store.put(&format!("large {number}"), vec![0; 1024 * 1024], minute);

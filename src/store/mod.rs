@@ -13,12 +13,12 @@ use std::{fmt, path::PathBuf, time::Duration};
 use crate::{auth::Revocation, secret::Secret, traces};
 
 mod file;
-mod keeper;
+mod backend;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
 
-use keeper::Keeper;
+use backend::StoreBackend;
 
 /// Who keeps it.
 #[derive(Clone, Debug, Default)]
@@ -29,14 +29,14 @@ pub enum Settings {
     /// This process, in a file that the next one finds.
     File(PathBuf),
     /// A Redis that the replicas share.
-    Redis(Box<Remote>),
+    Redis(Box<RedisSettings>),
 }
 
 /// A Redis and how we introduce ourselves to it.
 #[derive(Clone, Debug)]
-pub struct Remote {
+pub struct RedisSettings {
     /// Where it is.
-    pub place: Place,
+    pub place: RedisAddress,
     /// An ACL user, where the URL does not name one.
     pub username: Option<String>,
     /// Their password.
@@ -49,7 +49,7 @@ pub struct Remote {
 
 /// Where a Redis is.
 #[derive(Clone, Debug)]
-pub enum Place {
+pub enum RedisAddress {
     /// One server, by URL.
     Url(Secret),
     /// Whatever these sentinels say.
@@ -67,7 +67,7 @@ pub enum Place {
     Cluster(Vec<(String, u16)>),
 }
 
-impl Place {
+impl RedisAddress {
     /// Host and port of the one server, where there is one: the rest of its URL may be a password.
     fn server(&self) -> Option<(String, u16)> {
         let Self::Url(url) = self else { return None };
@@ -93,14 +93,14 @@ impl fmt::Display for Settings {
             Self::Memory => f.write_str("in memory: for a gateway that is alone"),
             Self::File(path) => write!(f, "{}: for a gateway that is alone", path.display()),
             Self::Redis(remote) => match &remote.place {
-                Place::Url(_) => match remote.place.server() {
+                RedisAddress::Url(_) => match remote.place.server() {
                     Some((host, port)) => write!(f, "Redis at {host}:{port}"),
                     None => f.write_str("Redis at a unix socket"),
                 },
-                Place::Sentinels { addresses, master, .. } => {
+                RedisAddress::Sentinels { addresses, master, .. } => {
                     write!(f, "Redis, {master} as named by {}", list(addresses))
                 }
-                Place::Cluster(nodes) => write!(f, "Redis Cluster of {}", list(nodes)),
+                RedisAddress::Cluster(nodes) => write!(f, "Redis Cluster of {}", list(nodes)),
             },
         }
     }
@@ -109,110 +109,124 @@ impl fmt::Display for Settings {
 /// Nobody answered, or not in time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the store cannot be reached: {0}")]
-pub struct Away(pub String);
+pub struct StoreUnavailable(pub String);
 
 /// A keeper that cannot be used at all.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the store cannot be used: {0}")]
-pub struct Unusable(String);
+pub struct OpenError(String);
 
 /// How far the log has been read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Mark(Option<String>);
+pub struct LogPosition(Option<String>);
 
 /// What the log says after a mark.
 #[derive(Debug)]
-pub enum Heard {
+pub enum LogRead {
     /// What followed, and how far it has now been read; `more` when that is not all.
     Next {
         /// In their order.
         orders: Vec<Revocation>,
         /// Where to go on.
-        mark: Mark,
+        mark: LogPosition,
         /// Whether to go on at once.
         more: bool,
     },
     /// This is not the log that was being read: it was emptied, or restored from an older copy.
-    Another,
+    Reset,
 }
 
 /// What outlives a request.
 #[derive(Debug)]
 pub struct Store {
-    keeper: Keeper,
+    keeper: StoreBackend,
     /// Who is asked, for the span of a call; nobody where a call is none.
-    asked: Option<Asked>,
+    asked: Option<SpanTarget>,
 }
 
 /// Whom a span names.
 #[derive(Debug)]
-struct Asked {
+struct SpanTarget {
     system: &'static str,
     server: Option<(String, u16)>,
 }
 
 impl Store {
     /// Prepares a keeper. A file is opened now, a connection when it is needed.
-    pub fn new(settings: &Settings) -> Result<Self, Unusable> {
+    pub fn new(settings: &Settings) -> Result<Self, OpenError> {
         let asked = match settings {
             Settings::Memory => None,
-            Settings::File(_) => Some(Asked { system: "redb", server: None }),
+            Settings::File(_) => Some(SpanTarget { system: "redb", server: None }),
             Settings::Redis(remote) => {
-                Some(Asked { system: "redis", server: remote.place.server() })
+                Some(SpanTarget { system: "redis", server: remote.place.server() })
             }
         };
-        Ok(Self { keeper: Keeper::new(settings)?, asked })
+        Ok(Self { keeper: StoreBackend::new(settings)?, asked })
     }
 
     /// Whether other replicas can see what is kept.
     pub fn is_shared(&self) -> bool {
-        !matches!(self.keeper, Keeper::Memory(_) | Keeper::File(_))
+        !matches!(self.keeper, StoreBackend::Memory(_) | StoreBackend::File(_))
     }
 
     /// Whether there may be something in it that another process put there.
-    pub fn is_lasting(&self) -> bool {
-        !matches!(self.keeper, Keeper::Memory(_))
+    pub fn is_persistent(&self) -> bool {
+        !matches!(self.keeper, StoreBackend::Memory(_))
     }
 
     /// Keeps a value for `age`.
-    pub async fn put(&self, key: &str, value: Vec<u8>, age: Duration) -> Result<(), Away> {
+    pub async fn put(
+        &self,
+        key: &str,
+        value: Vec<u8>,
+        age: Duration,
+    ) -> Result<(), StoreUnavailable> {
         self.told("put", key, self.keeper.put(key, value, age)).await
     }
 
     /// Keeps a value for `age` unless there is one of that name already; whether it was kept.
-    pub async fn put_new(&self, key: &str, value: Vec<u8>, age: Duration) -> Result<bool, Away> {
+    pub async fn put_new(
+        &self,
+        key: &str,
+        value: Vec<u8>,
+        age: Duration,
+    ) -> Result<bool, StoreUnavailable> {
         self.told("put_new", key, self.keeper.put_new(key, value, age)).await
     }
 
     /// The value, if it has not expired.
-    pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Away> {
+    pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreUnavailable> {
         self.told("get", key, self.keeper.get(key)).await
     }
 
     /// The value, which is then gone: of two who ask, one gets it.
-    pub async fn take(&self, key: &str) -> Result<Option<Vec<u8>>, Away> {
+    pub async fn take(&self, key: &str) -> Result<Option<Vec<u8>>, StoreUnavailable> {
         self.told("take", key, self.keeper.take(key)).await
     }
 
     /// Adds to the log. Orders are forgotten once the last of them is older than `age`.
-    pub async fn revoke(&self, orders: &[Revocation], age: Duration) -> Result<(), Away> {
+    pub async fn append_revocations(
+        &self,
+        orders: &[Revocation],
+        age: Duration,
+    ) -> Result<(), StoreUnavailable> {
         self.told("revoke", "revocations", self.keeper.revoke(orders, age)).await
     }
 
     /// Makes sure that orders would be taken. A server that only answers may be one that nobody else
     /// asks any more.
-    pub async fn pulse(&self) -> Result<(), Away> {
+    pub async fn check_writable(&self) -> Result<(), StoreUnavailable> {
         self.keeper.pulse().await
     }
 
     /// Makes sure that the server is still the one to ask. That may take a while.
-    pub async fn look_round(&self) {
+    pub async fn check_master(&self) {
         self.keeper.look_round().await;
     }
 
     /// Reads on in the log. Every answer, an empty one too, says that the keeper is there and that
     /// nothing else has been added.
-    pub async fn follow(&self, mark: &Mark) -> Result<Heard, Away> {
+    pub async fn read_log(&self, mark: &LogPosition) -> Result<LogRead, StoreUnavailable> {
         self.keeper.follow(mark).await
     }
 
@@ -221,19 +235,19 @@ impl Store {
         &self,
         operation: &'static str,
         key: &str,
-        work: impl Future<Output = Result<T, Away>>,
-    ) -> Result<T, Away> {
-        let Some(Asked { system, server }) = &self.asked else { return work.await };
-        let mut span = traces::call(|| format!("store {operation}"));
-        span.say("db.system.name", || Some(*system));
-        span.say("db.operation.name", || Some(operation));
-        span.say("db.collection.name", || key.split('/').next());
-        span.say("server.address", || server.as_ref().map(|(host, _)| host.as_str()));
-        span.say("server.port", || server.as_ref().map(|(_, port)| *port));
+        work: impl Future<Output = Result<T, StoreUnavailable>>,
+    ) -> Result<T, StoreUnavailable> {
+        let Some(SpanTarget { system, server }) = &self.asked else { return work.await };
+        let mut span = traces::client_span(|| format!("store {operation}"));
+        span.set_attribute("db.system.name", || Some(*system));
+        span.set_attribute("db.operation.name", || Some(operation));
+        span.set_attribute("db.collection.name", || key.split('/').next());
+        span.set_attribute("server.address", || server.as_ref().map(|(host, _)| host.as_str()));
+        span.set_attribute("server.port", || server.as_ref().map(|(_, port)| *port));
         let answer = work.await;
         match &answer {
-            Ok(_) => span.well(),
-            Err(_) => span.ill("unreachable"),
+            Ok(_) => span.end_ok(),
+            Err(_) => span.end_error("unreachable"),
         }
         answer
     }
@@ -252,9 +266,9 @@ mod tests {
             ("unix:///run/redis.sock?pass=hunter2", "Redis at a unix socket"),
         ];
         for (url, expected) in cases {
-            let place = Place::Url(Secret::new(url));
+            let place = RedisAddress::Url(Secret::new(url));
             let (username, password, ca) = (None, None, None);
-            let remote = Remote { place, username, password, tls: false, ca };
+            let remote = RedisSettings { place, username, password, tls: false, ca };
             let settings = Settings::Redis(Box::new(remote));
             assert_eq!(settings.to_string(), expected);
             assert!(!format!("{settings:?}").contains("hunter2"));

@@ -2,28 +2,28 @@
 //!
 //! A thread that serves hands a span over and goes on; a task of the control runtime gathers them
 //! and sends a batch each second. What the collector does not take in time is dropped and counted.
-//! What a login does on the way are spans under that of its request ([`call`], [`step`]).
+//! What a login does on the way are spans under that of its request ([`client_span`], [`step`]).
 
 use std::sync::Arc;
 
 use rustls::ClientConfig;
 use tokio::{runtime::Handle, sync::mpsc};
 
-use crate::{metrics::Metrics, wire::trace::Trace};
+use crate::{httputil::trace_context::TraceContext, metrics::Metrics};
 
 #[cfg(feature = "otlp")]
 mod otlp;
-mod trail;
+mod span;
 
-pub use trail::{Step, call, carried, step};
+pub use span::{ActiveSpan, client_span, step, with_current_span};
 
-use trail::Taken;
+use span::FinishedSpan;
 
 /// One request, as a trace tells it.
 #[derive(Clone, Debug)]
-pub struct Span {
+pub struct RequestSpan {
     /// Its place in the trace.
-    pub trace: Trace,
+    pub trace: TraceContext,
     /// The method.
     pub method: String,
     /// What the route asks, which is the part of the path that there are only so many of.
@@ -47,25 +47,25 @@ pub struct Span {
 /// What waits for the collector.
 #[derive(Debug)]
 #[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "of OTLP alone"))]
-enum Told {
-    Request(Span),
-    Step(Taken),
+enum QueuedSpan {
+    Request(RequestSpan),
+    Step(FinishedSpan),
 }
 
 /// The span of a request whose call to the site is `trace.span`: that is what the site hears of, and
 /// the request around it needs an id of its own.
-fn around(trace: Trace) -> u64 {
+fn around(trace: TraceContext) -> u64 {
     (trace.span ^ u64::MAX).max(1)
 }
 
 /// Where spans go.
 #[derive(Clone, Default)]
-pub struct Traces {
-    queue: Option<mpsc::Sender<Told>>,
+pub struct Tracer {
+    queue: Option<mpsc::Sender<QueuedSpan>>,
     metrics: Option<Arc<Metrics>>,
 }
 
-impl Traces {
+impl Tracer {
     /// To the collector at `url`, if there is one. Its connections belong to `runtime`.
     #[cfg_attr(not(feature = "otlp"), expect(unused_variables, reason = "of OTLP alone"))]
     pub fn start(
@@ -75,7 +75,7 @@ impl Traces {
     ) -> Result<Self, reqwest::Error> {
         #[cfg(feature = "otlp")]
         if let Some(url) = url {
-            let (queue, spans) = mpsc::channel(otlp::WAITING);
+            let (queue, spans) = mpsc::channel(otlp::QUEUE_LEN);
             let exporter = otlp::Exporter::new(url, tls, Arc::clone(metrics))?;
             runtime.spawn(exporter.run(spans));
             return Ok(Self { queue: Some(queue), metrics: Some(Arc::clone(metrics)) });
@@ -84,13 +84,13 @@ impl Traces {
     }
 
     /// Hands a span over, where anybody wants it.
-    pub fn send(&self, trace: Trace, span: impl FnOnce() -> Span) {
+    pub fn send(&self, trace: TraceContext, span: impl FnOnce() -> RequestSpan) {
         if self.queue.is_some() && trace.sampled {
-            self.hand_over(Told::Request(span()));
+            self.enqueue(QueuedSpan::Request(span()));
         }
     }
 
-    fn hand_over(&self, told: Told) {
+    fn enqueue(&self, told: QueuedSpan) {
         if let Some(queue) = &self.queue
             && queue.try_send(told).is_err()
             && let Some(metrics) = &self.metrics

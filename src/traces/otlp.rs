@@ -9,7 +9,8 @@ use opentelemetry_proto::tonic::{
     common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value},
     resource::v1::Resource,
     trace::v1::{
-        ResourceSpans, ScopeSpans, Span as Record, Status, span::SpanKind, status::StatusCode,
+        ResourceSpans, ScopeSpans, Span as Record, Status, span::SpanKind as OtlpSpanKind,
+        status::StatusCode,
     },
 };
 use prost::Message as _;
@@ -17,18 +18,18 @@ use rustls::ClientConfig;
 use tokio::{sync::mpsc, time};
 
 use super::{
-    Span, Told, around,
-    trail::{Kind, Taken, Value as Said},
+    QueuedSpan, RequestSpan, around,
+    span::{AttributeValue, FinishedSpan, SpanKind},
 };
-use crate::{causes, metrics::Metrics};
+use crate::{error_chain, metrics::Metrics};
 
 /// Spans that may wait for the collector.
-pub const WAITING: usize = 4_096;
+pub const QUEUE_LEN: usize = 4_096;
 /// Spans of one batch at most, and how long the first of it waits for the others.
 const BATCH: usize = 512;
-const GATHER: Duration = Duration::from_secs(1);
+const BATCH_DELAY: Duration = Duration::from_secs(1);
 /// How long a collector may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Sends batches.
 pub struct Exporter {
@@ -48,7 +49,7 @@ impl Exporter {
             .tls_backend_preconfigured(ClientConfig::clone(tls))
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
-            .timeout(PATIENCE)
+            .timeout(EXPORT_TIMEOUT)
             .build()?;
         let bare = url::Url::parse(url).is_ok_and(|url| url.path() == "/");
         let url = url.trim_end_matches('/');
@@ -57,21 +58,21 @@ impl Exporter {
     }
 
     /// Sends what comes until nobody is left to send anything.
-    pub async fn run(self, mut spans: mpsc::Receiver<Told>) {
+    pub async fn run(self, mut spans: mpsc::Receiver<QueuedSpan>) {
         let mut told = false;
         let mut batch = Vec::with_capacity(BATCH);
         while spans.recv_many(&mut batch, BATCH).await > 0 {
-            let _ = time::timeout(GATHER, fill(&mut batch, &mut spans)).await;
+            let _ = time::timeout(BATCH_DELAY, fill(&mut batch, &mut spans)).await;
             let count = u64::try_from(batch.len()).unwrap_or_default();
             let sent = self.send(message(batch.drain(..)).encode_to_vec()).await;
             self.metrics.spans(if sent.is_ok() { "sent" } else { "failed" }, count);
             match (sent, told) {
                 (Err(error), false) => {
-                    tracing::warn!(error, "the collector does not take spans");
+                    tracing::warn!(error, "trace exporter failed");
                     told = true;
                 }
                 (Ok(()), true) => {
-                    tracing::info!("the collector takes spans again");
+                    tracing::info!("trace exporter recovered");
                     told = false;
                 }
                 (Err(_), true) | (Ok(()), false) => (),
@@ -82,13 +83,14 @@ impl Exporter {
     async fn send(&self, body: Vec<u8>) -> Result<(), String> {
         let request = self.client.post(&self.url).body(body);
         let request = request.header(header::CONTENT_TYPE, "application/x-protobuf");
-        let answer = request.send().await.map_err(|error| causes::line(&error.without_url()))?;
+        let answer =
+            request.send().await.map_err(|error| error_chain::line(&error.without_url()))?;
         if answer.status().is_success() { Ok(()) } else { Err(format!("HTTP {}", answer.status())) }
     }
 }
 
 /// Waits until the batch is full, or nobody is left to send anything.
-async fn fill(batch: &mut Vec<Told>, spans: &mut mpsc::Receiver<Told>) {
+async fn fill(batch: &mut Vec<QueuedSpan>, spans: &mut mpsc::Receiver<QueuedSpan>) {
     while batch.len() < BATCH {
         let room = BATCH - batch.len();
         if spans.recv_many(batch, room).await == 0 {
@@ -97,7 +99,7 @@ async fn fill(batch: &mut Vec<Told>, spans: &mut mpsc::Receiver<Told>) {
     }
 }
 
-fn message(told: impl Iterator<Item = Told>) -> ExportTraceServiceRequest {
+fn message(told: impl Iterator<Item = QueuedSpan>) -> ExportTraceServiceRequest {
     let scope = InstrumentationScope {
         name: "wxgate".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -106,8 +108,8 @@ fn message(told: impl Iterator<Item = Told>) -> ExportTraceServiceRequest {
     let mut records = Vec::new();
     for told in told {
         match told {
-            Told::Request(span) => records.extend(tell(&span)),
-            Told::Step(taken) => records.push(tell_step(taken)),
+            QueuedSpan::Request(span) => records.extend(tell(&span)),
+            QueuedSpan::Step(taken) => records.push(tell_step(taken)),
         }
     }
     let scope_spans =
@@ -120,7 +122,7 @@ fn message(told: impl Iterator<Item = Told>) -> ExportTraceServiceRequest {
 
 /// The request as its visitor saw it and, inside, the call to the site, whose id is what the site
 /// was told in `traceparent`.
-fn tell(span: &Span) -> impl Iterator<Item = Record> + use<> {
+fn tell(span: &RequestSpan) -> impl Iterator<Item = Record> + use<> {
     let start = span.ended.saturating_sub(span.took);
     let id = span.trace.id.to_be_bytes().to_vec();
     let (call, around) = (span.trace.span, around(span.trace));
@@ -139,7 +141,7 @@ fn tell(span: &Span) -> impl Iterator<Item = Record> + use<> {
             parent => parent.to_be_bytes().to_vec(),
         },
         name: format!("{} {}", span.method, span.route),
-        kind: SpanKind::Server.into(),
+        kind: OtlpSpanKind::Server.into(),
         start_time_unix_nano: start,
         end_time_unix_nano: span.ended,
         attributes,
@@ -151,7 +153,7 @@ fn tell(span: &Span) -> impl Iterator<Item = Record> + use<> {
         span_id: call.to_be_bytes().to_vec(),
         parent_span_id: around.to_be_bytes().to_vec(),
         name: format!("{} upstream", span.method),
-        kind: SpanKind::Client.into(),
+        kind: OtlpSpanKind::Client.into(),
         // Its end is the answer's beginning, but for what we do to the head.
         start_time_unix_nano: start.saturating_add(span.head.saturating_sub(took)),
         end_time_unix_nano: start.saturating_add(span.head.max(took)).min(span.ended),
@@ -162,10 +164,10 @@ fn tell(span: &Span) -> impl Iterator<Item = Record> + use<> {
 }
 
 /// What was done for a request on the way.
-fn tell_step(taken: Taken) -> Record {
+fn tell_step(taken: FinishedSpan) -> Record {
     let attributes = taken.attributes.into_iter().map(|(key, value)| match value {
-        Said::Text(text) => pair(key, Value::StringValue(text)),
-        Said::Number(it) => number(key, it),
+        AttributeValue::Text(text) => pair(key, Value::StringValue(text)),
+        AttributeValue::Number(it) => number(key, it),
     });
     Record {
         trace_id: taken.trace.to_be_bytes().to_vec(),
@@ -173,8 +175,8 @@ fn tell_step(taken: Taken) -> Record {
         parent_span_id: taken.parent.to_be_bytes().to_vec(),
         name: taken.name,
         kind: match taken.kind {
-            Kind::Internal => SpanKind::Internal,
-            Kind::Client => SpanKind::Client,
+            SpanKind::Internal => OtlpSpanKind::Internal,
+            SpanKind::Client => OtlpSpanKind::Client,
         }
         .into(),
         start_time_unix_nano: taken.ended.saturating_sub(taken.took),

@@ -15,8 +15,8 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    rest::{self, Trouble},
-    room::Room,
+    backoff::{self, FailureCount},
+    concurrency_limit::ConcurrencyLimit,
 };
 use crate::metrics::Metrics;
 
@@ -29,19 +29,19 @@ pub struct Backend {
     /// Where the server is, in words.
     pub name: String,
     /// How much of it the site may take, where the operator says.
-    pub room: Arc<Room>,
+    pub room: Arc<ConcurrencyLimit>,
     /// What has gone wrong since its last answer.
-    trouble: AtomicU32,
+    failures: AtomicU32,
     /// Until when it is left alone, in milliseconds since `began`; zero while nothing is wrong.
-    rests_until: AtomicU64,
+    unavailable_until: AtomicU64,
     /// Until when it is left alone because somebody tries it already.
-    tried_until: AtomicU64,
+    probing_until: AtomicU64,
     /// Since when it is back; zero where that is long ago.
-    back_since: AtomicU64,
+    recovered_at: AtomicU64,
     /// Its health check says so.
     ill: AtomicBool,
     /// Whether anybody has been told that it is well.
-    told: AtomicBool,
+    reported_healthy: AtomicBool,
     began: Instant,
     metrics: Arc<Metrics>,
 }
@@ -53,130 +53,132 @@ impl Backend {
             site: site.to_owned(),
             name,
             room: Arc::default(),
-            trouble: AtomicU32::new(0),
-            rests_until: AtomicU64::new(0),
-            tried_until: AtomicU64::new(0),
-            back_since: AtomicU64::new(0),
+            failures: AtomicU32::new(0),
+            unavailable_until: AtomicU64::new(0),
+            probing_until: AtomicU64::new(0),
+            recovered_at: AtomicU64::new(0),
             ill: AtomicBool::new(false),
-            told: AtomicBool::new(false),
+            reported_healthy: AtomicBool::new(false),
             began: Instant::now(),
             metrics: Arc::clone(metrics),
         }
     }
 
     /// Whether it may be asked. Where nothing is wrong, that costs no look at the clock.
-    pub fn is_open(&self) -> bool {
-        let rests_until = self.rests_until.load(Relaxed);
-        !self.is_ill()
-            && (rests_until == 0 || rests_until.max(self.tried_until.load(Relaxed)) <= self.now())
+    pub fn is_available(&self) -> bool {
+        let rests_until = self.unavailable_until.load(Relaxed);
+        !self.is_unhealthy()
+            && (rests_until == 0 || rests_until.max(self.probing_until.load(Relaxed)) <= self.now())
     }
 
     /// Whether its health check says that it is ill.
-    pub fn is_ill(&self) -> bool {
+    pub fn is_unhealthy(&self) -> bool {
         self.ill.load(Relaxed)
     }
 
     /// Asks for the turn of one who may be asked. One that failed a while ago is tried by one request
     /// alone; the others wait for what comes of it.
-    pub fn enter(&self) -> Option<Turn> {
-        if self.rests_until.load(Relaxed) == 0 {
-            return Some(Turn::Usual);
+    pub fn try_acquire(&self) -> Option<AttemptKind> {
+        if self.unavailable_until.load(Relaxed) == 0 {
+            return Some(AttemptKind::Normal);
         }
-        let (before, now) = (self.tried_until.load(Relaxed), self.now());
-        let until = after(now, Trouble(self.trouble.load(Relaxed)).rest(0).unwrap_or_default());
+        let (before, now) = (self.probing_until.load(Relaxed), self.now());
+        let until =
+            after(now, FailureCount(self.failures.load(Relaxed)).backoff(0).unwrap_or_default());
         let is_first = before <= now
-            && self.tried_until.compare_exchange(before, until, Relaxed, Relaxed).is_ok();
-        is_first.then_some(Turn::Trial)
+            && self.probing_until.compare_exchange(before, until, Relaxed, Relaxed).is_ok();
+        is_first.then_some(AttemptKind::HalfOpen)
     }
 
     /// Its share beside the others, in hundredths of a weight.
-    pub fn share(&self, weight: u32, slow_start: Duration) -> u32 {
-        let since = self.back_since.load(Relaxed);
+    pub fn effective_weight(&self, weight: u32, slow_start: Duration) -> u32 {
+        let since = self.recovered_at.load(Relaxed);
         if since == 0 {
-            return rest::share(weight, None, slow_start);
+            return backoff::slow_start_weight(weight, None, slow_start);
         }
         let back = Duration::from_millis(self.now().saturating_sub(since));
         if back >= slow_start {
-            let _ = self.back_since.compare_exchange(since, 0, Relaxed, Relaxed);
+            let _ = self.recovered_at.compare_exchange(since, 0, Relaxed, Relaxed);
         }
-        rest::share(weight, Some(back), slow_start)
+        backoff::slow_start_weight(weight, Some(back), slow_start)
     }
 
     /// It has answered: over a new connection, or one that was open already. The latter says nothing
     /// of whether it still takes connections, so it ends no rest before its time.
-    pub fn answered(&self, anew: bool) {
-        if self.trouble.load(Relaxed) == 0 && self.told.load(Relaxed) {
+    pub fn record_success(&self, anew: bool) {
+        if self.failures.load(Relaxed) == 0 && self.reported_healthy.load(Relaxed) {
             return;
         }
-        let rests_until = self.rests_until.load(Relaxed);
+        let rests_until = self.unavailable_until.load(Relaxed);
         if !anew && rests_until > self.now() {
             return;
         }
-        self.trouble.store(0, Relaxed);
-        if self.rests_until.swap(0, Relaxed) != 0 && !self.is_ill() {
-            self.is_back();
+        self.failures.store(0, Relaxed);
+        if self.unavailable_until.swap(0, Relaxed) != 0 && !self.is_unhealthy() {
+            self.mark_recovered();
         }
-        if !self.is_ill() && !self.told.swap(true, Relaxed) {
-            self.metrics.health.server_is_well(&self.site, &self.name);
+        if !self.is_unhealthy() && !self.reported_healthy.swap(true, Relaxed) {
+            self.metrics.health.set_server_healthy(&self.site, &self.name);
         }
     }
 
     /// It has not answered, and why. What fails while it rests was begun before, and makes that no
     /// longer: all that were under way as it died fail at once.
-    pub fn failed(&self, trouble: Trouble, why: &str) {
-        let (rests_until, now) = (self.rests_until.load(Relaxed), self.now());
+    pub fn record_failure(&self, trouble: FailureCount, why: &str) {
+        let (rests_until, now) = (self.unavailable_until.load(Relaxed), self.now());
         if rests_until <= now {
-            let trouble = Trouble(self.trouble.load(Relaxed)).and(trouble);
-            let rest = trouble.rest(rand::random());
+            let trouble = FailureCount(self.failures.load(Relaxed)).plus(trouble);
+            let rest = trouble.backoff(rand::random());
             let until = rest.map_or(rests_until, |rest| after(now, rest));
             // Of those who fail in the same moment, one counts.
-            if self.rests_until.compare_exchange(rests_until, until, Relaxed, Relaxed).is_ok() {
-                self.trouble.store(trouble.0, Relaxed);
+            if self.unavailable_until.compare_exchange(rests_until, until, Relaxed, Relaxed).is_ok()
+            {
+                self.failures.store(trouble.0, Relaxed);
             }
             if rest.is_none() {
                 return;
             }
         }
-        self.told.store(false, Relaxed);
-        self.metrics.health.server_is_ill(&self.site, &self.name, why);
+        self.reported_healthy.store(false, Relaxed);
+        self.metrics.health.set_server_unhealthy(&self.site, &self.name, why);
     }
 
     /// What its health check has found, as often as it has found it.
-    pub fn checked(&self, well: bool, found: Result<(), &str>) {
+    pub fn record_health_check(&self, well: bool, found: Result<(), &str>) {
         let was_ill = self.ill.swap(!well, Relaxed);
         match (was_ill, found) {
-            (false, Ok(())) => self.answered(true),
+            (false, Ok(())) => self.record_success(true),
             (true, Ok(())) if well => {
-                self.trouble.store(0, Relaxed);
-                self.rests_until.store(0, Relaxed);
-                self.told.store(true, Relaxed);
-                self.metrics.health.server_is_well(&self.site, &self.name);
-                self.is_back();
+                self.failures.store(0, Relaxed);
+                self.unavailable_until.store(0, Relaxed);
+                self.reported_healthy.store(true, Relaxed);
+                self.metrics.health.set_server_healthy(&self.site, &self.name);
+                self.mark_recovered();
             }
             (true, Ok(())) => (),
             (_, Err(why)) if well => {
                 tracing::debug!(site = %self.site, server = %self.name, error = %why, "a health check failed");
             }
             (_, Err(why)) => {
-                self.told.store(false, Relaxed);
-                self.metrics.health.server_is_ill(&self.site, &self.name, why);
+                self.reported_healthy.store(false, Relaxed);
+                self.metrics.health.set_server_unhealthy(&self.site, &self.name, why);
                 if !was_ill {
-                    tracing::warn!(site = %self.site, server = %self.name, error = %why, "a server fails its health check");
+                    tracing::warn!(site = %self.site, server = %self.name, error = %why, "upstream server unhealthy: health check failed");
                 }
             }
         }
     }
 
     /// Nobody checks it any more.
-    pub fn is_unchecked(&self) {
+    pub fn stop_health_check(&self) {
         if self.ill.swap(false, Relaxed) {
-            self.is_back();
+            self.mark_recovered();
         }
     }
 
-    fn is_back(&self) {
-        self.back_since.store(self.now(), Relaxed);
-        tracing::info!(site = %self.site, server = %self.name, "a server is back");
+    fn mark_recovered(&self) {
+        self.recovered_at.store(self.now(), Relaxed);
+        tracing::info!(site = %self.site, server = %self.name, "upstream server healthy again");
     }
 
     /// Milliseconds since this began, and never zero.
@@ -191,11 +193,11 @@ fn after(now: u64, rest: Duration) -> u64 {
 
 /// How a server is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
+pub enum AttemptKind {
     /// Over whatever connection there is.
-    Usual,
+    Normal,
     /// Over a new one: whether it takes one is what we want to know.
-    Trial,
+    HalfOpen,
 }
 
 #[cfg(test)]
@@ -213,86 +215,104 @@ mod tests {
     }
 
     fn is_shown_well(metrics: &Metrics) -> Option<bool> {
-        metrics.health.servers("h5.example.com").get("http://a").map(|vital| vital.well)
+        metrics.health.servers("h5.example.com").get("http://a").map(|vital| vital.healthy)
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_request_tries_a_server_that_was_down() {
         let (backend, metrics) = backend();
-        assert_eq!((backend.is_open(), backend.enter()), (true, Some(Turn::Usual)));
-        backend.answered(true);
+        assert_eq!(
+            (backend.is_available(), backend.try_acquire()),
+            (true, Some(AttemptKind::Normal))
+        );
+        backend.record_success(true);
         assert_eq!(is_shown_well(&metrics), Some(true));
 
         // Everything that was under way fails at once, which counts once.
         for _ in 0..100 {
-            backend.failed(Trouble::REFUSED, "connection refused");
+            backend.record_failure(FailureCount::REFUSED, "connection refused");
         }
-        assert_eq!((backend.is_open(), is_shown_well(&metrics)), (false, Some(false)));
+        assert_eq!((backend.is_available(), is_shown_well(&metrics)), (false, Some(false)));
         advance(3 * SECOND).await;
-        assert!(backend.is_open());
-        assert_eq!((backend.enter(), backend.enter()), (Some(Turn::Trial), None));
-        assert!(!backend.is_open(), "somebody tries it");
+        assert!(backend.is_available());
+        assert_eq!(
+            (backend.try_acquire(), backend.try_acquire()),
+            (Some(AttemptKind::HalfOpen), None)
+        );
+        assert!(!backend.is_available(), "somebody tries it");
 
         // Whoever tried it has left without an answer: the next one may.
         advance(3 * SECOND).await;
-        assert_eq!((backend.is_open(), backend.enter()), (true, Some(Turn::Trial)));
-        backend.failed(Trouble::REFUSED, "connection refused");
+        assert_eq!(
+            (backend.is_available(), backend.try_acquire()),
+            (true, Some(AttemptKind::HalfOpen))
+        );
+        backend.record_failure(FailureCount::REFUSED, "connection refused");
         advance(3 * SECOND).await;
-        assert!(!backend.is_open(), "it rests twice as long");
-        backend.answered(false);
-        assert!(!backend.is_open(), "an old connection says nothing of new ones");
+        assert!(!backend.is_available(), "it rests twice as long");
+        backend.record_success(false);
+        assert!(!backend.is_available(), "an old connection says nothing of new ones");
         advance(2 * SECOND).await;
-        assert_eq!(backend.enter(), Some(Turn::Trial));
-        backend.answered(true);
-        assert_eq!((backend.is_open(), backend.enter()), (true, Some(Turn::Usual)));
+        assert_eq!(backend.try_acquire(), Some(AttemptKind::HalfOpen));
+        backend.record_success(true);
+        assert_eq!(
+            (backend.is_available(), backend.try_acquire()),
+            (true, Some(AttemptKind::Normal))
+        );
         assert_eq!(is_shown_well(&metrics), Some(true));
 
         // It comes back slowly, and once.
-        assert_eq!(backend.share(1, SLOWLY), 10);
+        assert_eq!(backend.effective_weight(1, SLOWLY), 10);
         advance(5 * SECOND).await;
-        assert_eq!(backend.share(1, SLOWLY), 50);
-        backend.answered(true);
+        assert_eq!(backend.effective_weight(1, SLOWLY), 50);
+        backend.record_success(true);
         advance(6 * SECOND).await;
-        assert_eq!((backend.share(1, SLOWLY), backend.share(1, SLOWLY)), (100, 100));
+        assert_eq!(
+            (backend.effective_weight(1, SLOWLY), backend.effective_weight(1, SLOWLY)),
+            (100, 100)
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn answers_that_break_off_in_a_row_are_as_bad() {
         let (backend, metrics) = backend();
         for _ in 0..5 {
-            backend.failed(Trouble::BROKEN, "unexpected end of file");
-            backend.failed(Trouble::BROKEN, "unexpected end of file");
-            assert!(backend.is_open());
-            backend.answered(false);
+            backend.record_failure(FailureCount::BROKEN, "unexpected end of file");
+            backend.record_failure(FailureCount::BROKEN, "unexpected end of file");
+            assert!(backend.is_available());
+            backend.record_success(false);
         }
         assert_eq!(is_shown_well(&metrics), Some(true), "one request's fault is not a server's");
         for _ in 0..3 {
-            backend.failed(Trouble::BROKEN, "unexpected end of file");
+            backend.record_failure(FailureCount::BROKEN, "unexpected end of file");
         }
-        assert_eq!((backend.is_open(), is_shown_well(&metrics)), (false, Some(false)));
+        assert_eq!((backend.is_available(), is_shown_well(&metrics)), (false, Some(false)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_health_check_has_the_last_word() {
         let (backend, metrics) = backend();
-        backend.checked(true, Err("GET /: 503"));
-        assert_eq!((backend.is_open(), is_shown_well(&metrics)), (true, None), "not yet");
-        backend.checked(false, Err("GET /: 503"));
-        backend.answered(true);
-        assert_eq!((backend.is_open(), is_shown_well(&metrics)), (false, Some(false)));
-        backend.checked(false, Ok(()));
-        assert!(!backend.is_open(), "once is not enough");
-        backend.failed(Trouble::REFUSED, "connection refused");
-        backend.checked(true, Ok(()));
-        assert_eq!((backend.is_open(), is_shown_well(&metrics)), (true, Some(true)));
-        assert_eq!(backend.share(1, SLOWLY), 10);
+        backend.record_health_check(true, Err("GET /: 503"));
+        assert_eq!((backend.is_available(), is_shown_well(&metrics)), (true, None), "not yet");
+        backend.record_health_check(false, Err("GET /: 503"));
+        backend.record_success(true);
+        assert_eq!((backend.is_available(), is_shown_well(&metrics)), (false, Some(false)));
+        backend.record_health_check(false, Ok(()));
+        assert!(!backend.is_available(), "once is not enough");
+        backend.record_failure(FailureCount::REFUSED, "connection refused");
+        backend.record_health_check(true, Ok(()));
+        assert_eq!((backend.is_available(), is_shown_well(&metrics)), (true, Some(true)));
+        assert_eq!(backend.effective_weight(1, SLOWLY), 10);
 
         // A server that is checked need not be tried.
-        backend.failed(Trouble::REFUSED, "connection refused");
-        backend.checked(true, Ok(()));
-        assert_eq!((backend.is_open(), backend.enter()), (true, Some(Turn::Usual)));
-        backend.checked(false, Err("GET /: 503"));
-        backend.is_unchecked();
-        assert!(backend.is_open(), "nobody looks any more");
+        backend.record_failure(FailureCount::REFUSED, "connection refused");
+        backend.record_health_check(true, Ok(()));
+        assert_eq!(
+            (backend.is_available(), backend.try_acquire()),
+            (true, Some(AttemptKind::Normal))
+        );
+        backend.record_health_check(false, Err("GET /: 503"));
+        backend.stop_health_check();
+        assert!(backend.is_available(), "nobody looks any more");
     }
 }

@@ -13,25 +13,25 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{exchange::Exchange, tunnel::Switched};
+use super::{exchange::Exchange, tunnel::UpgradedConnection};
 use crate::{
-    http1::{Incoming, Pipe, Source},
+    http1::{Incoming, SpliceBody, SplicePipe},
+    httputil::{BoxError, headers},
     site::Site,
-    wire::{BoxError, headers},
 };
 
 /// A request body. Its trailers end here, unless they are let through: they could carry what a header
 /// may not.
-pub struct Outgoing {
+pub struct LimitedRequestBody {
     inner: Incoming,
     left: u64,
     /// In a box, because most requests have no body and are moved about a lot.
-    pace: Option<Box<Pace>>,
+    pace: Option<Box<BodyRateMonitor>>,
 }
 
 /// What a visitor may ask of our patience with a request body.
 #[derive(Clone, Copy, Debug)]
-pub struct Allowance {
+pub struct BodyLimits {
     /// Bytes; zero is no limit.
     pub size: u64,
     /// How long no byte may come, and how long we wait before we look at the rate.
@@ -40,7 +40,7 @@ pub struct Allowance {
 
 /// What is wrong with a request body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spoilt {
+pub enum RequestBodyError {
     /// It is larger than allowed.
     TooLarge,
     /// It comes too slowly.
@@ -51,11 +51,11 @@ pub enum Spoilt {
 
 /// Bytes per second that a request body brings at the least. Whoever sends a byte every few
 /// seconds is not slow, but holds a connection to the site.
-const SLOWEST: u64 = 500;
+const MIN_BYTES_PER_SECOND: u64 = 500;
 
 /// How a request body keeps up. Only the time counts in which we wait for the visitor: the site
 /// may be slow to take what they send.
-struct Pace {
+struct BodyRateMonitor {
     patience: Duration,
     clock: Option<Pin<Box<Sleep>>>,
     /// Since when we wait for the next piece.
@@ -68,7 +68,7 @@ struct Pace {
     trailers: Option<Arc<Site>>,
 }
 
-impl Pace {
+impl BodyRateMonitor {
     fn new(patience: Duration) -> Self {
         Self {
             patience,
@@ -84,7 +84,7 @@ impl Pace {
     /// What of the trailers may go on.
     fn let_through(&self, trailers: HeaderMap) -> Option<HeaderMap> {
         let (site, mut trailers) = (self.trailers.as_deref()?, trailers);
-        headers::end_trailers(&mut trailers);
+        headers::sanitize_trailers(&mut trailers);
         let kept = |name: &HeaderName| site.reserved.keeps(name.as_str(), false);
         let gone: Vec<HeaderName> = trailers.keys().filter(|name| !kept(name)).cloned().collect();
         for name in gone {
@@ -110,24 +110,24 @@ impl Pace {
             let now = Instant::now();
             let idle = now.duration_since(since);
             let waited = self.waited.saturating_add(idle);
-            let slow = waited >= patience && self.bytes / SLOWEST < waited.as_secs();
+            let slow = waited >= patience && self.bytes / MIN_BYTES_PER_SECOND < waited.as_secs();
             if idle >= patience || slow {
                 return Poll::Ready(());
             }
-            clock.as_mut().reset(now + patience.saturating_sub(idle).min(CHECK));
+            clock.as_mut().reset(now + patience.saturating_sub(idle).min(RATE_CHECK_INTERVAL));
         }
         Poll::Pending
     }
 }
 
 /// How often the rate is looked at when the grace is over.
-const CHECK: Duration = Duration::from_secs(1);
+const RATE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-impl Outgoing {
+impl LimitedRequestBody {
     /// `body`, of which no more is passed on and no longer waited for than this.
-    pub fn new(body: Incoming, allowed: Allowance) -> Self {
+    pub fn new(body: Incoming, allowed: BodyLimits) -> Self {
         let left = if allowed.size == 0 { u64::MAX } else { allowed.size };
-        let pace = (!body.is_end_stream()).then(|| Box::new(Pace::new(allowed.time)));
+        let pace = (!body.is_end_stream()).then(|| Box::new(BodyRateMonitor::new(allowed.time)));
         Self { inner: body, left, pace }
     }
 
@@ -144,35 +144,35 @@ impl Outgoing {
     }
 
     /// Puts back what has been taken of it, in order.
-    pub(super) fn unread(&mut self, pieces: Vec<Bytes>) {
+    pub(super) fn put_back(&mut self, pieces: Vec<Bytes>) {
         if let Some(pace) = &mut self.pace {
             pace.again.extend(pieces.into_iter().rev());
         }
     }
 
     /// So much more of it is passed on.
-    fn passed(&mut self, bytes: u64) -> Result<(), Spoilt> {
+    fn passed(&mut self, bytes: u64) -> Result<(), RequestBodyError> {
         if let Some(pace) = &mut self.pace {
             pace.moved(bytes);
         }
-        self.left = self.left.checked_sub(bytes).ok_or(Spoilt::TooLarge)?;
+        self.left = self.left.checked_sub(bytes).ok_or(RequestBodyError::TooLarge)?;
         Ok(())
     }
 
     /// Whether nothing of it has been passed on: only an empty one can say so for sure.
-    pub(super) fn is_whole(&self) -> bool {
+    pub(super) fn is_untouched(&self) -> bool {
         matches!(self.inner, Incoming::Empty)
     }
 }
 
-impl Body for Outgoing {
+impl Body for LimitedRequestBody {
     type Data = Bytes;
-    type Error = Spoilt;
+    type Error = RequestBodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Spoilt>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         let this = self.get_mut();
         let Some(pace) = &mut this.pace else { return Poll::Ready(None) };
         if let Some(piece) = pace.again.pop() {
@@ -180,11 +180,11 @@ impl Body for Outgoing {
         }
         let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
             ready!(pace.poll_wait(cx));
-            return Poll::Ready(Some(Err(Spoilt::Stalled)));
+            return Poll::Ready(Some(Err(RequestBodyError::Stalled)));
         };
         let data = match frame {
             None => return Poll::Ready(None),
-            Some(Err(_)) => return Poll::Ready(Some(Err(Spoilt::Garbled))),
+            Some(Err(_)) => return Poll::Ready(Some(Err(RequestBodyError::Garbled))),
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => data,
                 Err(frame) => {
@@ -210,7 +210,7 @@ impl Body for Outgoing {
     }
 }
 
-impl Source for Outgoing {
+impl SpliceBody for LimitedRequestBody {
     fn is_pipeable(&self) -> bool {
         let again = self.pace.as_ref().is_some_and(|pace| !pace.again.is_empty());
         !again && self.inner.is_pipeable()
@@ -219,37 +219,37 @@ impl Source for Outgoing {
     fn poll_fill(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        pipe: &mut Pipe,
+        pipe: &mut SplicePipe,
         most: u64,
-    ) -> Poll<Option<Result<u64, Spoilt>>> {
+    ) -> Poll<Option<Result<u64, RequestBodyError>>> {
         let this = self.get_mut();
         let Some(pace) = &mut this.pace else { return Poll::Ready(None) };
         let Poll::Ready(filled) = Pin::new(&mut this.inner).poll_fill(cx, pipe, most) else {
             ready!(pace.poll_wait(cx));
-            return Poll::Ready(Some(Err(Spoilt::Stalled)));
+            return Poll::Ready(Some(Err(RequestBodyError::Stalled)));
         };
         let Some(filled) = filled else { return Poll::Ready(None) };
-        let count = filled.map_err(|_| Spoilt::Garbled)?;
+        let count = filled.map_err(|_| RequestBodyError::Garbled)?;
         this.passed(count)?;
         Poll::Ready(Some(Ok(count)))
     }
 }
 
 /// A response body and the connection it comes over; none once it has come.
-pub struct Streamed {
+pub struct UpstreamBody {
     exchange: Option<Exchange>,
     /// How long it may stand still; events come when they come.
     patience: Option<Duration>,
 }
 
 /// The answer as it streams; an empty one frees its connection at once.
-pub fn streamed(
+pub fn upstream_response(
     (response, exchange): (Response<()>, Exchange),
     patience: Duration,
-) -> Response<Streamed> {
+) -> Response<UpstreamBody> {
     let open = are_events(&response) || (exchange.is_shared() && is_grpc(&response));
     let patience = (!open).then_some(patience);
-    response.map(|()| Streamed::new(exchange, patience))
+    response.map(|()| UpstreamBody::new(exchange, patience))
 }
 
 /// Whether the answer is a stream that may be quiet for hours.
@@ -268,7 +268,7 @@ fn is_of<B>(response: &Response<B>, wanted: &[u8]) -> bool {
     kind.is_some_and(|kind| kind.eq_ignore_ascii_case(wanted))
 }
 
-impl Streamed {
+impl UpstreamBody {
     fn new(exchange: Exchange, patience: Option<Duration>) -> Self {
         if exchange.is_over() && !exchange.is_switched() {
             exchange.end();
@@ -278,13 +278,13 @@ impl Streamed {
     }
 
     /// The connection, if the answer was to switch to another protocol.
-    pub fn switched(self) -> Option<Switched> {
+    pub fn switched(self) -> Option<UpgradedConnection> {
         let exchange = self.exchange.filter(Exchange::is_switched)?;
-        exchange.into_parts().map(Switched::new)
+        exchange.into_parts().map(UpgradedConnection::new)
     }
 }
 
-impl Streamed {
+impl UpstreamBody {
     /// What `poll` brings of the answer, unless it stands still for too long.
     fn poll<T>(
         &mut self,
@@ -296,7 +296,7 @@ impl Streamed {
         let Poll::Ready(piece) = poll(exchange, cx) else {
             let Some(patience) = patience else { return Poll::Pending };
             ready!(exchange.poll_stalled(cx, patience));
-            tracing::warn!("a site stopped in the middle of its answer");
+            tracing::warn!("upstream stopped sending in the middle of a response");
             return Poll::Ready(Some(Err("the site stopped in the middle of its answer".into())));
         };
         if exchange.is_over()
@@ -308,7 +308,7 @@ impl Streamed {
     }
 }
 
-impl Source for Streamed {
+impl SpliceBody for UpstreamBody {
     fn is_pipeable(&self) -> bool {
         self.exchange.as_ref().is_some_and(Exchange::is_pipeable)
     }
@@ -316,14 +316,14 @@ impl Source for Streamed {
     fn poll_fill(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        pipe: &mut Pipe,
+        pipe: &mut SplicePipe,
         most: u64,
     ) -> Poll<Option<Result<u64, BoxError>>> {
         self.get_mut().poll(cx, |exchange, cx| exchange.poll_fill(cx, pipe, most))
     }
 }
 
-impl Body for Streamed {
+impl Body for UpstreamBody {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -341,7 +341,9 @@ impl Body for Streamed {
     fn size_hint(&self) -> SizeHint {
         match &self.exchange {
             None => SizeHint::with_exact(0),
-            Some(exchange) => exchange.left().map_or_else(SizeHint::default, SizeHint::with_exact),
+            Some(exchange) => {
+                exchange.remaining_len().map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
         }
     }
 }

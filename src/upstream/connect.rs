@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// How we speak TLS to a server.
-pub struct Manner {
+pub struct ConnectTls {
     /// Whom we believe and who we are.
     pub config: Arc<ClientConfig>,
     /// The name its certificate must be good for, when that is not its host.
@@ -20,19 +20,19 @@ pub struct Manner {
 }
 
 /// A new connection, and the protocol that was chosen for it, if there was a choice.
-pub struct Opened {
+pub struct NewConnection {
     pub stream: Stream,
     pub protocol: Option<Vec<u8>>,
 }
 
-impl From<Socket> for Opened {
+impl From<Socket> for NewConnection {
     fn from(socket: Socket) -> Self {
         Self { stream: Stream::Plain(socket), protocol: None }
     }
 }
 
 /// Opens a connection.
-pub async fn open(endpoint: &Endpoint, tls: &Manner) -> io::Result<Opened> {
+pub async fn open(endpoint: &Endpoint, tls: &ConnectTls) -> io::Result<NewConnection> {
     match endpoint {
         Endpoint::Http(host, port) => Ok(tcp(host, *port).await?.into()),
         Endpoint::Https(host, port) => {
@@ -43,7 +43,7 @@ pub async fn open(endpoint: &Endpoint, tls: &Manner) -> io::Result<Opened> {
             let socket = tcp(host, *port).await?;
             let stream = TlsConnector::from(Arc::clone(&tls.config)).connect(name, socket).await?;
             let protocol = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
-            Ok(Opened { stream: Stream::Tls(Box::new(stream.into())), protocol })
+            Ok(NewConnection { stream: Stream::Tls(Box::new(stream.into())), protocol })
         }
         Endpoint::Unix(path) => Ok(Socket::Unix(UnixStream::connect(path).await?).into()),
     }

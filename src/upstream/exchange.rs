@@ -11,71 +11,71 @@ use http::Response;
 use http_body::Frame;
 
 use super::{
-    Early, Error,
-    body::{Outgoing, Spoilt},
+    Error, InterimHandler,
+    body::{LimitedRequestBody, RequestBodyError},
+    concurrency_limit::Permit,
     http1,
-    http2::{self, Slot},
-    pool::{Busy, Lease},
-    room::Place,
+    http2::{self, StreamSlot},
+    pool::{InFlightGuard, PooledConnection},
 };
 use crate::{
-    http1::{Pipe, Stream},
-    wire::{
+    http1::{SplicePipe, Stream},
+    httputil::{
         BoxError,
-        onward::{Fields, Onward},
+        outbound::{HeaderSource, OutboundRequest},
     },
 };
 
 /// A way to a server that is free for one request.
-pub enum Way {
+pub enum UpstreamConnection {
     /// A connection of its own.
-    Http1(Lease),
+    Http1(PooledConnection),
     /// A place on a connection that others share, and what says that it is in use.
-    Http2(Slot, Busy),
+    Http2(StreamSlot, InFlightGuard),
 }
 
 /// A request on its way, or its answer.
 pub enum Exchange {
     /// Over a connection of its own.
-    Http1(Box<http1::Exchange>),
+    Http1(Box<http1::Http1Exchange>),
     /// Over a stream among others.
     Http2 {
         /// The stream.
-        stream: Box<http2::Exchange>,
+        stream: Box<http2::Http2Exchange>,
         /// While it lasts, the server has something to do.
-        _busy: Busy,
+        _busy: InFlightGuard,
     },
 }
 
 /// An exchange that brought no answer.
-pub struct Failure {
+pub struct SendFailure {
     /// The body, whole if the request may be sent again.
-    pub body: Outgoing,
+    pub body: LimitedRequestBody,
     /// Why.
     pub error: Error,
     /// Whether it may.
-    pub again: Again,
+    pub again: Retry,
 }
 
 /// Whether a request that brought no answer may be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Again {
+pub enum Retry {
     /// No: the site may have acted on it.
-    No,
+    Never,
     /// Yes: the connection had served before and is gone. There is an end to those.
-    Stale,
+    StaleConnection,
     /// Yes, by somebody else: it does no harm twice, and this server cannot be trusted.
-    Elsewhere,
+    NextServer,
     /// Once: the server said that it has not acted on it (RFC 9113, section 8.7).
-    Once,
+    RefusedStream,
 }
 
 /// What comes of an exchange.
-pub type Answer = Result<(Response<()>, Exchange), Failure>;
+pub type Answer = Result<(Response<()>, Exchange), SendFailure>;
 
-impl Way {
+impl UpstreamConnection {
     /// The same, which takes a place at its server for as long as it lasts.
-    pub fn at(self, place: Option<Place>) -> Self {
+    pub fn with_permit(self, place: Option<Permit>) -> Self {
         match self {
             Self::Http1(lease) => Self::Http1(lease.at(place)),
             Self::Http2(slot, busy) => Self::Http2(slot, busy.at(place)),
@@ -84,7 +84,7 @@ impl Way {
 
     /// Whether its connection has served before, so that the other end may have left it this very
     /// moment.
-    pub fn is_used(&self) -> bool {
+    pub fn is_reused(&self) -> bool {
         match self {
             Self::Http1(lease) => lease.is_used,
             Self::Http2(slot, _) => slot.is_used,
@@ -94,20 +94,20 @@ impl Way {
 
 impl Exchange {
     /// Sends a request and brings the head of its answer.
-    pub async fn ask(
-        way: Way,
-        request: &Onward<'_, impl Fields>,
-        body: Outgoing,
-        (patience, early): (Duration, Early<'_>),
+    pub async fn send(
+        way: UpstreamConnection,
+        request: &OutboundRequest<'_, impl HeaderSource>,
+        body: LimitedRequestBody,
+        (patience, early): (Duration, InterimHandler<'_>),
     ) -> Answer {
         match way {
-            Way::Http1(lease) => {
-                let exchange = http1::Exchange::begin(lease, request, body);
-                let answer = exchange.answer(request.method, (patience, early)).await;
+            UpstreamConnection::Http1(lease) => {
+                let exchange = http1::Http1Exchange::start(lease, request, body);
+                let answer = exchange.response(request.method, (patience, early)).await;
                 answer.map(|(response, exchange)| (response, Self::Http1(exchange)))
             }
-            Way::Http2(slot, busy) => {
-                let exchange = http2::Exchange::begin(slot, request, body)?;
+            UpstreamConnection::Http2(slot, busy) => {
+                let exchange = http2::Http2Exchange::begin(slot, request, body)?;
                 // In a box, which requests of the other kind do not have to keep room for.
                 let answer = Box::pin(exchange.answer(request.method, (patience, early))).await;
                 answer.map(|(response, stream)| (response, Self::Http2 { stream, _busy: busy }))
@@ -142,7 +142,7 @@ impl Exchange {
     pub fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
-        pipe: &mut Pipe,
+        pipe: &mut SplicePipe,
         most: u64,
     ) -> Poll<Option<Result<u64, BoxError>>> {
         match self {
@@ -160,7 +160,7 @@ impl Exchange {
     }
 
     /// The length of what is still to come, if anybody can know.
-    pub fn left(&self) -> Option<u64> {
+    pub fn remaining_len(&self) -> Option<u64> {
         match self {
             Self::Http1(it) => it.left(),
             Self::Http2 { stream: it, .. } => it.left(),
@@ -198,7 +198,7 @@ impl Exchange {
 
     /// The connection itself, over which something else than HTTP now comes, and what says that it
     /// is in use.
-    pub fn into_parts(self) -> Option<((Stream, BytesMut), Busy)> {
+    pub fn into_parts(self) -> Option<((Stream, BytesMut), InFlightGuard)> {
         match self {
             Self::Http1(it) => Some(it.into_parts()),
             Self::Http2 { .. } => None,
@@ -206,12 +206,12 @@ impl Exchange {
     }
 }
 
-impl From<Spoilt> for Error {
-    fn from(spoilt: Spoilt) -> Self {
+impl From<RequestBodyError> for Error {
+    fn from(spoilt: RequestBodyError) -> Self {
         match spoilt {
-            Spoilt::TooLarge => Self::TooLarge,
-            Spoilt::Stalled => Self::Stalled,
-            Spoilt::Garbled => Self::Garbled,
+            RequestBodyError::TooLarge => Self::TooLarge,
+            RequestBodyError::Stalled => Self::BodyTimeout,
+            RequestBodyError::Garbled => Self::MalformedBody,
         }
     }
 }

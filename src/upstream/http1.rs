@@ -14,27 +14,27 @@ use http_body::Body as _;
 use tokio::time::Instant;
 
 use super::{
-    Early, Error, MOST_INTERIM,
-    body::Outgoing,
-    exchange::{Again, Failure},
-    pool::{Busy, Lease},
+    Error, InterimHandler, MAX_INTERIM,
+    body::LimitedRequestBody,
+    exchange::{Retry, SendFailure},
+    pool::{InFlightGuard, PooledConnection},
 };
 use crate::{
     http1::{
-        Broken, Fault, Pipe, Sender, Stream,
-        head::{self, Answered},
+        BodyError, MessageWriter, SplicePipe, Stream, WriteError,
+        head::{self, ParsedResponse},
     },
-    wire::onward::{Fields, Onward},
+    httputil::outbound::{HeaderSource, OutboundRequest},
 };
 
 /// The longest head of a response, in bytes.
-const HEAD: usize = 64 * 1024;
+const MAX_RESPONSE_HEAD_LEN: usize = 64 * 1024;
 
 /// A request on its way over a connection, or its answer.
-pub struct Exchange {
-    lease: Lease,
-    sender: Sender,
-    body: Outgoing,
+pub struct Http1Exchange {
+    lease: PooledConnection,
+    sender: MessageWriter,
+    body: LimitedRequestBody,
     /// Since when nothing has moved, once we have begun to wait, and what had gone out by then.
     since: Option<(Instant, u64)>,
     /// Whether the connection is good for another request when this one is through.
@@ -47,12 +47,16 @@ pub struct Exchange {
     refused: Option<io::Error>,
 }
 
-impl Exchange {
+impl Http1Exchange {
     /// Begins to send a request over this connection.
-    pub fn begin(lease: Lease, request: &Onward<'_, impl Fields>, body: Outgoing) -> Box<Self> {
+    pub fn start(
+        lease: PooledConnection,
+        request: &OutboundRequest<'_, impl HeaderSource>,
+        body: LimitedRequestBody,
+    ) -> Box<Self> {
         let mut buffer = lease.link.wire.arena().buffer();
         let length = head::write_request(&mut buffer, request, body.size_hint().exact());
-        let sender = Sender::new(buffer, length);
+        let sender = MessageWriter::new(buffer, length);
         Box::new(Self {
             lease,
             sender,
@@ -66,10 +70,10 @@ impl Exchange {
     }
 
     /// Brings the head of the answer.
-    pub async fn answer(
+    pub async fn response(
         mut self: Box<Self>,
         method: &Method,
-        (patience, early): (Duration, Early<'_>),
+        (patience, early): (Duration, InterimHandler<'_>),
     ) -> Answer {
         let asked = (method, patience);
         let answered = std::future::poll_fn(|cx| self.poll_answer(cx, asked, early)).await;
@@ -78,19 +82,20 @@ impl Exchange {
                 self.switched = answered.response.status() == StatusCode::SWITCHING_PROTOCOLS;
                 self.keeps = answered.keeps && !self.switched;
                 self.since = None;
-                self.lease.link.wire.receive(answered.framing, false);
+                self.lease.link.wire.start_body(answered.framing, false);
                 Ok((answered.response, self))
             }
             Err(error) => {
-                let silent = matches!(error, Error::Broken(_)) && !self.lease.link.wire.has_more();
+                let silent = matches!(error, Error::ConnectionClosed(_))
+                    && !self.lease.link.wire.has_buffered();
                 let harmless = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
                 let unseen = self.lease.is_used && self.sender.taken() == 0;
-                let again = match silent && self.body.is_whole() && (harmless || unseen) {
-                    true if self.lease.is_used => Again::Stale,
-                    true => Again::Elsewhere,
-                    false => Again::No,
+                let again = match silent && self.body.is_untouched() && (harmless || unseen) {
+                    true if self.lease.is_used => Retry::StaleConnection,
+                    true => Retry::NextServer,
+                    false => Retry::Never,
                 };
-                Err(Failure { body: self.body, error, again })
+                Err(SendFailure { body: self.body, error, again })
             }
         }
     }
@@ -99,16 +104,19 @@ impl Exchange {
         &mut self,
         cx: &mut Context<'_>,
         (method, patience): (&Method, Duration),
-        early: Early<'_>,
-    ) -> Poll<Result<Answered, Error>> {
+        early: InterimHandler<'_>,
+    ) -> Poll<Result<ParsedResponse, Error>> {
         self.poll_send(cx)?;
         loop {
-            let Poll::Ready(head) = self.lease.link.wire.poll_head(cx, HEAD) else {
-                return self.poll_patience(cx, patience);
+            let Poll::Ready(head) = self.lease.link.wire.poll_head(cx, MAX_RESPONSE_HEAD_LEN)
+            else {
+                return self.poll_timeout(cx, patience);
             };
             let Some(head) = head.map_err(Error::unreadable)? else {
                 let closed = io::ErrorKind::UnexpectedEof.into();
-                return Poll::Ready(Err(Error::Broken(self.refused.take().unwrap_or(closed))));
+                return Poll::Ready(Err(Error::ConnectionClosed(
+                    self.refused.take().unwrap_or(closed),
+                )));
             };
             let answered = head::response(&head, method).map_err(Error::unreadable)?;
             // An interim answer is not the answer (RFC 9110, section 15.2).
@@ -117,7 +125,7 @@ impl Exchange {
                 return Poll::Ready(Ok(answered));
             }
             self.interim += 1;
-            if self.interim > MOST_INTERIM {
+            if self.interim > MAX_INTERIM {
                 return Poll::Ready(Err(Error::unreadable("interim answers without end")));
             }
             early(answered.response);
@@ -126,17 +134,17 @@ impl Exchange {
 
     /// The clock runs from the moment the last byte went out, and not while the visitor owes us
     /// the next.
-    fn poll_patience(
+    fn poll_timeout(
         &mut self,
         cx: &mut Context<'_>,
         patience: Duration,
-    ) -> Poll<Result<Answered, Error>> {
-        if self.sender.is_waiting() && self.refused.is_none() {
+    ) -> Poll<Result<ParsedResponse, Error>> {
+        if self.sender.is_waiting_for_body() && self.refused.is_none() {
             self.since = None;
             return Poll::Pending;
         }
         ready!(self.poll_stalled(cx, patience));
-        Poll::Ready(Err(Error::Slow(patience)))
+        Poll::Ready(Err(Error::ResponseTimeout(patience)))
     }
 
     /// Sends on. A connection that takes no more is not yet a failure.
@@ -152,8 +160,8 @@ impl Exchange {
                 let buffer = self.sender.take_buffer();
                 self.lease.link.wire.arena().give_back(buffer);
             }
-            Poll::Ready(Err(Broken::Io(error))) => self.refused = Some(error),
-            Poll::Ready(Err(Broken::Body(spoilt))) => {
+            Poll::Ready(Err(WriteError::Io(error))) => self.refused = Some(error),
+            Poll::Ready(Err(WriteError::Body(spoilt))) => {
                 self.refused = Some(io::ErrorKind::BrokenPipe.into());
                 return Err(spoilt.into());
             }
@@ -162,7 +170,7 @@ impl Exchange {
     }
 
     /// The next piece of the answer's body; nothing at its end.
-    pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Fault>>> {
+    pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         // What the visitor still sends concerns the site alone: it has begun to answer.
         let _ = self.poll_send(cx);
         let piece = self.lease.link.wire.poll_data(cx);
@@ -174,18 +182,18 @@ impl Exchange {
 
     /// Whether the rest of the answer can go past us.
     pub fn is_pipeable(&self) -> bool {
-        self.lease.link.wire.is_pipeable()
+        self.lease.link.wire.can_splice()
     }
 
     /// Fills a pipe with at most so many bytes of the answer's body; how many.
     pub fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
-        pipe: &mut Pipe,
+        pipe: &mut SplicePipe,
         most: u64,
-    ) -> Poll<Option<Result<u64, Fault>>> {
+    ) -> Poll<Option<Result<u64, BodyError>>> {
         let _ = self.poll_send(cx);
-        let filled = self.lease.link.wire.poll_fill(cx, pipe, most);
+        let filled = self.lease.link.wire.poll_splice_in(cx, pipe, most);
         if filled.is_ready() {
             self.since = None;
         }
@@ -215,8 +223,8 @@ impl Exchange {
     /// one, for as long as this one likes.
     pub fn end(self: Box<Self>) {
         let through = self.is_over() && self.sender.is_sent() && self.refused.is_none();
-        if through && self.keeps && !self.lease.link.wire.has_more() {
-            self.lease.give_back();
+        if through && self.keeps && !self.lease.link.wire.has_buffered() {
+            self.lease.put();
         }
     }
 
@@ -227,11 +235,11 @@ impl Exchange {
 
     /// The connection itself, over which something else than HTTP now comes, and what says that it
     /// is in use.
-    pub fn into_parts(self) -> ((Stream, bytes::BytesMut), Busy) {
+    pub fn into_parts(self) -> ((Stream, bytes::BytesMut), InFlightGuard) {
         let (link, busy) = self.lease.into_parts();
         (link.wire.into_parts(), busy)
     }
 }
 
 /// What comes of one.
-pub type Answer = Result<(Response<()>, Box<Exchange>), Failure>;
+pub type Answer = Result<(Response<()>, Box<Http1Exchange>), SendFailure>;

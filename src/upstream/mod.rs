@@ -10,45 +10,45 @@ use rustls::ClientConfig;
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    http1::Arena,
-    site::{Credentials, Endpoint, Protocol, Site, Upstreams},
-    wire::{
+    http1::BufferPool,
+    httputil::{
         BoxError,
-        onward::{Fields, Onward},
+        outbound::{HeaderSource, OutboundRequest},
     },
+    site::{Endpoint, Protocol, Site, UpstreamSettings, UpstreamTls},
 };
 
 mod backend;
-mod backends;
+mod registry;
 mod balance;
 mod body;
-mod checks;
+mod health_check;
 mod connect;
 mod exchange;
-mod group;
+mod load_balancer;
 mod http1;
 mod http2;
-mod knock;
+mod probe;
 mod pool;
-mod rest;
-mod room;
+mod backoff;
+mod concurrency_limit;
 pub mod tls;
 mod tunnel;
 
 pub use backend::Backend;
-pub use backends::Backends;
-pub use body::{Allowance, Outgoing, Streamed};
-pub use group::Group;
-pub use knock::{Heard, Question, knock};
-pub use tunnel::Switched;
+pub use body::{BodyLimits, LimitedRequestBody, UpstreamBody};
+pub use load_balancer::LoadBalancer;
+pub use probe::{HealthCheckRequest, HealthCheckResponse, probe};
+pub use registry::BackendRegistry;
+pub use tunnel::UpgradedConnection;
 
-use backend::Turn;
-use connect::Manner;
-use exchange::{Again, Exchange, Failure, Way};
-use group::{Chosen, Round, Seat};
-use http2::Sessions;
-use pool::{Pool, Shelf};
-use rest::Trouble;
+use backend::AttemptKind;
+use backoff::FailureCount;
+use connect::ConnectTls;
+use exchange::{Exchange, Retry, SendFailure, UpstreamConnection};
+use http2::Http2Pool;
+use load_balancer::{AttemptState, Member, Selection};
+use pool::{IdleLimit, Pool};
 
 /// A site did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -57,23 +57,23 @@ pub enum Error {
     #[error("the site cannot be reached")]
     Unreachable(#[source] io::Error),
     /// All its servers have as much to do as they may, and none had room in time.
-    #[error("every server of the site is busy")]
-    Full,
+    #[error("every upstream server is at `upstream_connections`")]
+    Overloaded,
     /// It did not begin to answer in time.
-    #[error("the site took longer than {0:?} to begin its answer")]
-    Slow(Duration),
+    #[error("upstream sent no response within {0:?}")]
+    ResponseTimeout(Duration),
     /// It hung up, or spoke something that is not HTTP.
-    #[error("the site broke off")]
-    Broken(#[source] io::Error),
+    #[error("upstream closed the connection before the response was complete")]
+    ConnectionClosed(#[source] io::Error),
     /// The visitor's request body is larger than allowed.
     #[error("the request body is larger than allowed")]
     TooLarge,
     /// The visitor's request body comes too slowly.
     #[error("the request body comes too slowly")]
-    Stalled,
+    BodyTimeout,
     /// The visitor's request body has no end that we could find.
     #[error("the request body is not well formed")]
-    Garbled,
+    MalformedBody,
 }
 
 impl Error {
@@ -81,50 +81,50 @@ impl Error {
     pub fn reason(&self) -> Option<&'static str> {
         match self {
             Self::Unreachable(_) => Some("unreachable"),
-            Self::Full => Some("full"),
-            Self::Slow(_) => Some("slow"),
-            Self::Broken(_) => Some("broken"),
-            Self::TooLarge | Self::Stalled | Self::Garbled => None,
+            Self::Overloaded => Some("full"),
+            Self::ResponseTimeout(_) => Some("slow"),
+            Self::ConnectionClosed(_) => Some("broken"),
+            Self::TooLarge | Self::BodyTimeout | Self::MalformedBody => None,
         }
     }
 }
 
 /// One thread's connections to every site.
-pub struct Upstream {
-    pools: RefCell<HashMap<Door, Rc<Pool>>>,
+pub struct UpstreamClient {
+    pools: RefCell<HashMap<PoolKey, Rc<Pool>>>,
     tls: Arc<ClientConfig>,
-    arena: Rc<Arena>,
-    backends: Arc<Backends>,
-    shelf: Rc<Shelf>,
+    arena: Rc<BufferPool>,
+    backends: Arc<BackendRegistry>,
+    shelf: Rc<IdleLimit>,
 }
 
 /// Whoever wants to know what a site says before its answer.
-pub type Early<'a> = &'a dyn Fn(Response<()>);
+pub type InterimHandler<'a> = &'a dyn Fn(Response<()>);
 
 /// Interim answers before the answer. They are there to be few.
-const MOST_INTERIM: u32 = 100;
+const MAX_INTERIM: u32 = 100;
 
 /// What connections are shared by: the server, who we are to it, and what we speak.
-type Door = (Endpoint, Option<Credentials>, Protocol);
+type PoolKey = (Endpoint, Option<UpstreamTls>, Protocol);
 
-impl Upstream {
+impl UpstreamClient {
     /// No connections yet, and never more than so many that are idle, but for one to each server.
     pub fn new(
         tls: Arc<ClientConfig>,
-        (arena, backends): (Rc<Arena>, Arc<Backends>),
+        (arena, backends): (Rc<BufferPool>, Arc<BackendRegistry>),
         most_idle: usize,
     ) -> Self {
-        let shelf = Shelf::new(most_idle);
+        let shelf = IdleLimit::new(most_idle);
         Self { pools: RefCell::default(), tls, arena, backends, shelf }
     }
 
     /// The servers of a site. Sites that share a server share its connections, unless they have
     /// other credentials: then its answers are not the same either.
-    pub fn group(&self, site: &Site) -> Group {
+    pub fn load_balancer(&self, site: &Site) -> LoadBalancer {
         let own = (site.upstream.tls.as_ref(), site.upstream.protocol);
         let server = |it| (self.pool(it, own), self.backends.of(&site.name, it));
         let waiting = self.backends.waiting(site);
-        Group::new(&site.upstream, site.upstream.endpoints().map(server), waiting)
+        LoadBalancer::new(&site.upstream, site.upstream.endpoints().map(server), waiting)
     }
 
     /// Sends a request to the site's next server and brings back its answer, whose body streams.
@@ -134,39 +134,43 @@ impl Upstream {
     /// but of no third. A request that takes a server down is not to take all of them down.
     pub async fn send(
         &self,
-        request: &Onward<'_, impl Fields>,
-        body: Outgoing,
-        (group, site): (&Group, &Upstreams),
-        early: Early<'_>,
-    ) -> Result<Response<Streamed>, Error> {
-        let (mut body, mut round, mut refused) = (body, Round::default(), false);
+        request: &OutboundRequest<'_, impl HeaderSource>,
+        body: LimitedRequestBody,
+        (group, site): (&LoadBalancer, &UpstreamSettings),
+        early: InterimHandler<'_>,
+    ) -> Result<Response<UpstreamBody>, Error> {
+        let (mut body, mut round, mut refused) = (body, AttemptState::default(), false);
         let mut failure = None;
-        let switches = request.fields.switch();
+        let switches = request.fields.is_upgrade();
         loop {
-            let found = self.way((group, site), &mut round, switches).await;
+            let found = self.acquire_connection((group, site), &mut round, switches).await;
             let ((number, seat), way) = match found {
                 Ok(found) => found,
                 // Nobody else could be asked: what the last one did is the answer.
                 Err(error) => return Err(failure.unwrap_or(error)),
             };
-            let anew = !way.is_used();
-            match Exchange::ask(way, request, body, (site.response_timeout, early)).await {
+            let anew = !way.is_reused();
+            match Exchange::send(way, request, body, (site.response_timeout, early)).await {
                 Ok(answer) => {
-                    seat.backend.answered(anew);
-                    return Ok(body::streamed(answer, site.response_timeout));
+                    seat.backend.record_success(anew);
+                    return Ok(body::upstream_response(answer, site.response_timeout));
                 }
-                Err(Failure { body: unsent, error, again }) => {
-                    if let (Error::Broken(why), Again::No | Again::Elsewhere) = (&error, again) {
-                        seat.backend.failed(Trouble::BROKEN, &why.to_string());
+                Err(SendFailure { body: unsent, error, again }) => {
+                    if let (Error::ConnectionClosed(why), Retry::Never | Retry::NextServer) =
+                        (&error, again)
+                    {
+                        seat.backend.record_failure(FailureCount::BROKEN, &why.to_string());
                     }
                     match again {
-                        Again::Once if !refused => refused = true,
-                        Again::Elsewhere if failure.is_none() => {
-                            round.asked.push(number);
+                        Retry::RefusedStream if !refused => refused = true,
+                        Retry::NextServer if failure.is_none() => {
+                            round.tried.push(number);
                             failure = Some(error);
                         }
-                        Again::Stale => (),
-                        Again::No | Again::Once | Again::Elsewhere => return Err(error),
+                        Retry::StaleConnection => (),
+                        Retry::Never | Retry::RefusedStream | Retry::NextServer => {
+                            return Err(error);
+                        }
                     }
                     body = unsent;
                 }
@@ -175,37 +179,41 @@ impl Upstream {
     }
 
     /// Closes connections that nobody has used for a while.
-    pub fn sweep(&self) {
+    pub fn close_idle(&self) {
         let now = Instant::now();
-        self.pools.borrow_mut().retain(|_, pool| pool.sweep(now) || Rc::strong_count(pool) > 1);
+        self.pools
+            .borrow_mut()
+            .retain(|_, pool| pool.close_expired(now) || Rc::strong_count(pool) > 1);
     }
 
     /// A way to the server that is next: a free one, else a new one, else one to the server after
     /// it.
-    async fn way<'a>(
+    async fn acquire_connection<'a>(
         &self,
-        (group, site): (&'a Group, &Upstreams),
-        round: &mut Round,
+        (group, site): (&'a LoadBalancer, &UpstreamSettings),
+        round: &mut AttemptState,
         switches: bool,
-    ) -> Result<((usize, &'a Seat), Way), Error> {
+    ) -> Result<((usize, &'a Member), UpstreamConnection), Error> {
         let mut last = io::Error::other("no server is configured");
-        while let Some(Chosen { seat, number, turn, place }) = group.next(round).await? {
-            let Seat { pool, backend, .. } = seat;
-            if turn == Turn::Usual
-                && let Some(way) = pool.free(switches)
+        while let Some(Selection { seat, number, attempt: turn, permit: place }) =
+            group.select(round).await?
+        {
+            let Member { pool, backend, .. } = seat;
+            if turn == AttemptKind::Normal
+                && let Some(way) = pool.checkout(switches)
             {
-                return Ok(((number, seat), way.at(place)));
+                return Ok(((number, seat), way.with_permit(place)));
             }
             // In a box, because it is rare and would make every request carry its weight.
             let connecting = Box::pin(pool.connect(&self.arena, switches));
             match timeout(site.connect_timeout, connecting).await {
-                Ok(Ok(way)) => return Ok(((number, seat), way.at(place))),
+                Ok(Ok(way)) => return Ok(((number, seat), way.with_permit(place))),
                 Ok(Err(error)) => last = error,
                 Err(_) => last = io::ErrorKind::TimedOut.into(),
             }
-            round.asked.push(number);
-            backend.failed(Trouble::REFUSED, &last.to_string());
-            tracing::warn!(endpoint = %pool.endpoint, error = %last, "a server cannot be reached");
+            round.tried.push(number);
+            backend.record_failure(FailureCount::REFUSED, &last.to_string());
+            tracing::warn!(endpoint = %pool.endpoint, error = %last, "cannot connect to upstream server");
         }
         Err(Error::Unreachable(last))
     }
@@ -213,7 +221,7 @@ impl Upstream {
     fn pool(
         &self,
         endpoint: &Endpoint,
-        (own, protocol): (Option<&Credentials>, Protocol),
+        (own, protocol): (Option<&UpstreamTls>, Protocol),
     ) -> Rc<Pool> {
         // They mean nothing to a server that is not spoken to over TLS.
         let own = own.filter(|_| matches!(endpoint, Endpoint::Https(..)));
@@ -226,17 +234,17 @@ impl Upstream {
 /// No connections yet to a server, with these credentials, or with none.
 fn pool(
     endpoint: &Endpoint,
-    (own, usual): (Option<&Credentials>, &Arc<ClientConfig>),
-    (protocol, shelf): (Protocol, &Rc<Shelf>),
+    (own, usual): (Option<&UpstreamTls>, &Arc<ClientConfig>),
+    (protocol, shelf): (Protocol, &Rc<IdleLimit>),
 ) -> Rc<Pool> {
-    let config = own.map_or_else(|| Arc::clone(usual), |own| tls::with(own, usual));
-    let manner = |config| Manner { config, name: own.and_then(|own| own.name.clone()) };
+    let config = own.map_or_else(|| Arc::clone(usual), |own| tls::with_credentials(own, usual));
+    let manner = |config| ConnectTls { config, name: own.and_then(|own| own.name.clone()) };
     Rc::new(match protocol {
         Protocol::Http1 => Pool::new(endpoint.clone(), (manner(config), None), shelf),
         Protocol::Http2 => {
             let plain = manner(tls::offering(&[http2::HTTP1], &config));
             let tls = manner(tls::offering(&[http2::HTTP2, http2::HTTP1], &config));
-            let sessions = Box::new(Sessions::new(plain));
+            let sessions = Box::new(Http2Pool::new(plain));
             Pool::new(endpoint.clone(), (tls, Some(sessions)), shelf)
         }
     })
@@ -245,6 +253,6 @@ fn pool(
 impl Error {
     /// What the site sent is no answer.
     fn unreadable(why: impl Into<BoxError>) -> Self {
-        Self::Broken(io::Error::new(io::ErrorKind::InvalidData, why))
+        Self::ConnectionClosed(io::Error::new(io::ErrorKind::InvalidData, why))
     }
 }

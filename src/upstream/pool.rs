@@ -10,104 +10,123 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    connect::{self, Manner},
-    exchange::Way,
-    http2::{Found, Sessions},
-    room::Place,
+    concurrency_limit::Permit,
+    connect::{self, ConnectTls},
+    exchange::UpstreamConnection,
+    http2::{Http2Pool, NegotiatedConnection},
 };
 use crate::{
-    http1::{Arena, Patience, Wire},
+    http1::{BufferPool, Http1Connection, LazyTimer},
     site::Endpoint,
 };
 
 /// How long a connection may idle.
 const IDLE: Duration = Duration::from_mins(1);
 /// Idle connections kept per server and thread.
-const MOST_IDLE: usize = 512;
+const MAX_IDLE: usize = 512;
 
 /// The connections of one thread to one server.
 pub struct Pool {
     /// The server.
     pub endpoint: Endpoint,
-    tls: Manner,
+    tls: ConnectTls,
     /// What requests share, where HTTP/2 is spoken.
-    http2: Option<Box<Sessions>>,
-    idle: RefCell<Vec<(Box<Link>, Instant)>>,
+    http2: Option<Box<Http2Pool>>,
+    idle: RefCell<Vec<(Box<TimedConnection>, Instant)>>,
     load: Cell<u32>,
-    shelf: Rc<Shelf>,
+    shelf: Rc<IdleLimit>,
 }
 
 /// A connection to a server, and the clock that goes with it. In a box, because it is handed about
 /// with every request.
-pub struct Link {
-    pub wire: Wire,
-    pub clock: Patience,
+pub struct TimedConnection {
+    pub wire: Http1Connection,
+    pub clock: LazyTimer,
 }
 
 impl Pool {
     /// No connections yet.
     pub fn new(
         endpoint: Endpoint,
-        (tls, http2): (Manner, Option<Box<Sessions>>),
-        shelf: &Rc<Shelf>,
+        (tls, http2): (ConnectTls, Option<Box<Http2Pool>>),
+        shelf: &Rc<IdleLimit>,
     ) -> Self {
         let (idle, load, shelf) = (RefCell::default(), Cell::new(0), Rc::clone(shelf));
         Self { endpoint, tls, http2, idle, load, shelf }
     }
 
     /// Requests under way, those that wait for a connection included.
-    pub fn load(&self) -> u32 {
+    pub fn in_flight(&self) -> u32 {
         self.load.get()
     }
 
     /// A way that is open and free, for a request that would switch to another protocol or not.
-    pub fn free(self: &Rc<Self>, switches: bool) -> Option<Way> {
+    pub fn checkout(self: &Rc<Self>, switches: bool) -> Option<UpstreamConnection> {
         if let Some(http2) = &self.http2
             && !switches
         {
-            let slot = http2.slot().map(|slot| Way::Http2(slot, Busy::new(self)));
+            let slot = http2
+                .reserve_stream()
+                .map(|slot| UpstreamConnection::Http2(slot, InFlightGuard::new(self)));
             // What a WebSocket that was refused has left is for the next of its kind.
             return if http2.chose_http1() { slot.or_else(|| self.idle()) } else { slot };
         }
         self.idle()
     }
 
-    fn idle(self: &Rc<Self>) -> Option<Way> {
+    fn idle(self: &Rc<Self>) -> Option<UpstreamConnection> {
         loop {
             let (mut link, _) = self.idle.borrow_mut().pop()?;
-            self.shelf.less(1);
+            self.shelf.release(1);
             if link.wire.is_idle() {
-                let busy = Busy::new(self);
-                return Some(Way::Http1(Lease { link, busy, is_used: true }));
+                let busy = InFlightGuard::new(self);
+                return Some(UpstreamConnection::Http1(PooledConnection {
+                    link,
+                    busy,
+                    is_used: true,
+                }));
             }
         }
     }
 
     /// A way over a new connection.
-    pub async fn connect(self: &Rc<Self>, arena: &Rc<Arena>, switches: bool) -> io::Result<Way> {
-        let busy = Busy::new(self);
+    pub async fn connect(
+        self: &Rc<Self>,
+        arena: &Rc<BufferPool>,
+        switches: bool,
+    ) -> io::Result<UpstreamConnection> {
+        let busy = InFlightGuard::new(self);
         let found = match &self.http2 {
-            None => Found::Http1(connect::open(&self.endpoint, &self.tls).await?.stream),
+            None => {
+                NegotiatedConnection::Http1(connect::open(&self.endpoint, &self.tls).await?.stream)
+            }
             Some(it) if switches => {
-                Found::Http1(connect::open(&self.endpoint, &it.plain).await?.stream)
+                NegotiatedConnection::Http1(connect::open(&self.endpoint, &it.plain).await?.stream)
             }
             Some(it) => it.connect(&self.endpoint, &self.tls).await?,
         };
         Ok(match found {
-            Found::Slot(slot) => Way::Http2(slot, busy),
-            Found::Http1(stream) => {
-                let link = Link { wire: Wire::new(stream, arena), clock: Patience::default() };
-                Way::Http1(Lease { link: Box::new(link), busy, is_used: false })
+            NegotiatedConnection::Slot(slot) => UpstreamConnection::Http2(slot, busy),
+            NegotiatedConnection::Http1(stream) => {
+                let link = TimedConnection {
+                    wire: Http1Connection::new(stream, arena),
+                    clock: LazyTimer::default(),
+                };
+                UpstreamConnection::Http1(PooledConnection {
+                    link: Box::new(link),
+                    busy,
+                    is_used: false,
+                })
             }
         })
     }
 
     /// Closes what has been idle too long; `false` when nothing is left to keep.
-    pub fn sweep(&self, now: Instant) -> bool {
+    pub fn close_expired(&self, now: Instant) -> bool {
         let mut idle = self.idle.borrow_mut();
         let before = idle.len();
         idle.retain_mut(|(link, since)| now.duration_since(*since) < IDLE && link.wire.is_idle());
-        self.shelf.less(before - idle.len());
+        self.shelf.release(before - idle.len());
         idle.shrink_to(8);
         let shared = self.http2.as_ref().is_some_and(|it| it.sweep(now, IDLE));
         !idle.is_empty() || shared
@@ -116,88 +135,88 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.shelf.less(self.idle.borrow().len());
+        self.shelf.release(self.idle.borrow().len());
     }
 }
 
 /// How many idle connections one thread keeps in all, and has at the moment.
 #[derive(Debug)]
-pub struct Shelf {
+pub struct IdleLimit {
     most: usize,
     now: Cell<usize>,
 }
 
-impl Shelf {
+impl IdleLimit {
     /// None yet.
     pub fn new(most: usize) -> Rc<Self> {
         Rc::new(Self { most, now: Cell::new(0) })
     }
 
-    fn less(&self, count: usize) {
+    fn release(&self, count: usize) {
         self.now.set(self.now.get().saturating_sub(count));
     }
 
     /// Whether one more is kept by a server that has so many.
-    fn takes(&self, idle: usize) -> bool {
+    fn try_reserve(&self, idle: usize) -> bool {
         // One is, whatever the others have: a quiet site is not to be slow for a busy one's sake.
-        let takes = idle == 0 || (idle < MOST_IDLE && self.now.get() < self.most);
+        let takes = idle == 0 || (idle < MAX_IDLE && self.now.get() < self.most);
         self.now.set(self.now.get() + usize::from(takes));
         takes
     }
 }
 
 /// One request under way at a server, or a tunnel to it.
-pub struct Busy {
+pub struct InFlightGuard {
     pool: Rc<Pool>,
     /// What says so to all threads, where somebody counts.
-    place: Option<Place>,
+    place: Option<Permit>,
 }
 
-impl Busy {
+impl InFlightGuard {
     fn new(pool: &Rc<Pool>) -> Self {
         pool.load.set(pool.load.get() + 1);
         Self { pool: Rc::clone(pool), place: None }
     }
 
     /// The same, which takes a place at the server for as long as it lasts.
-    pub fn at(mut self, place: Option<Place>) -> Self {
+    pub fn at(mut self, place: Option<Permit>) -> Self {
         self.place = place;
         self
     }
 }
 
-impl Drop for Busy {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
         self.pool.load.set(self.pool.load.get() - 1);
     }
 }
 
 /// A connection in use.
-pub struct Lease {
-    pub link: Box<Link>,
-    busy: Busy,
+pub struct PooledConnection {
+    pub link: Box<TimedConnection>,
+    busy: InFlightGuard,
     /// Whether it has served before, so that the other end may have closed it this very moment.
     pub is_used: bool,
 }
 
-impl Lease {
+impl PooledConnection {
     /// The same, which takes a place at its server for as long as it lasts.
-    pub fn at(mut self, place: Option<Place>) -> Self {
+    pub fn at(mut self, place: Option<Permit>) -> Self {
         self.busy.place = place;
         self
     }
 
     /// The connection, and what says that it is in use.
-    pub fn into_parts(self) -> (Box<Link>, Busy) {
+    pub fn into_parts(self) -> (Box<TimedConnection>, InFlightGuard) {
         (self.link, self.busy)
     }
 
     /// Gives the connection back, over which a request has been sent and its answer read, both to
     /// their ends.
-    pub fn give_back(self) {
+    pub fn put(self) {
         let pool = &self.busy.pool;
         let mut idle = pool.idle.borrow_mut();
-        if pool.shelf.takes(idle.len()) {
+        if pool.shelf.try_reserve(idle.len()) {
             idle.push((self.link, Instant::now()));
         }
     }

@@ -8,14 +8,14 @@ use rustls::{
     sign::{CertifiedKey, SingleCertAndKey},
 };
 
-use crate::site::Credentials;
+use crate::site::UpstreamTls;
 
 /// One configuration for every connection we open over TLS.
 pub fn client() -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
-        tracing::warn!(%error, "an authority of this system cannot be read");
+        tracing::warn!(%error, "cannot read a system root certificate");
     }
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
@@ -25,7 +25,7 @@ pub fn client() -> Arc<ClientConfig> {
 }
 
 /// The configuration for a site with credentials of its own, from that of all others.
-pub fn with(credentials: &Credentials, usual: &Arc<ClientConfig>) -> Arc<ClientConfig> {
+pub fn with_credentials(credentials: &UpstreamTls, usual: &Arc<ClientConfig>) -> Arc<ClientConfig> {
     let mut config = match &credentials.roots {
         Some(roots) => {
             ClientConfig::builder().with_root_certificates(Arc::clone(roots)).with_no_client_auth()

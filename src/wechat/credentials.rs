@@ -9,17 +9,17 @@
 use reqwest::{RequestBuilder, header};
 
 use super::{
-    Error, WeChat,
-    protocol::{self, Fault, Refusal, jssdk},
+    Error, WeChatClient,
+    protocol::{self, ApiError, ErrorClass, jssdk},
 };
-use crate::site::{Account, Kind};
+use crate::site::{Account, AccountKind};
 
 /// No code of WeChat's looks like this.
 const NO_CODE: &str = "wxgate-check-asks-with-no-code";
 
 /// What one API host said.
 #[derive(Clone, Debug)]
-pub struct Word {
+pub struct CredentialCheck {
     /// Nothing, when it takes the credentials.
     pub answer: Result<(), Error>,
     /// The `Date` of its answer, to hold our clock against.
@@ -28,35 +28,35 @@ pub struct Word {
     pub not_whitelisted: bool,
 }
 
-impl WeChat {
+impl WeChatClient {
     /// Asks one API host about an account.
-    pub async fn vouch(&self, account: &Account, api: &str) -> Word {
+    pub async fn check_credentials(&self, account: &Account, api: &str) -> CredentialCheck {
         let mut not_whitelisted = false;
-        if account.kind == Kind::Official {
+        if account.kind == AccountKind::Official {
             let body = protocol::stable_token_body(account);
             let request = self.client.post(protocol::stable_token_url(api));
             let request = request.header(header::CONTENT_TYPE, "application/json");
             let (answer, date) = ask(request.body(body.expose().to_owned())).await;
             let answer = answer.and_then(|body| Ok(jssdk::read_token(&body).map(drop)?));
-            not_whitelisted = matches!(&answer, Err(Error::Refused(no)) if no.is_about_address());
+            not_whitelisted = matches!(&answer, Err(Error::Api(no)) if no.is_about_address());
             if !not_whitelisted {
-                return Word { answer, date, not_whitelisted };
+                return CredentialCheck { answer, date, not_whitelisted };
             }
         }
         let url = protocol::token_url(api, account, NO_CODE);
         let (answer, date) = ask(self.client.get(url.expose())).await;
         let answer = answer.and_then(|body| Ok(protocol::read_grant(&body).map(drop)?));
         let answer = match answer {
-            Err(Error::Refused(refusal)) if names_the_code(&refusal) => Ok(()),
+            Err(Error::Api(refusal)) if names_the_code(&refusal) => Ok(()),
             answer => answer,
         };
-        Word { answer, date, not_whitelisted }
+        CredentialCheck { answer, date, not_whitelisted }
     }
 }
 
 /// -1 is no word about the code, though a visitor's would be spent.
-fn names_the_code(refusal: &Refusal) -> bool {
-    refusal.fault() == Fault::Code && refusal.code() != Some(-1)
+fn names_the_code(refusal: &ApiError) -> bool {
+    refusal.class() == ErrorClass::Code && refusal.code() != Some(-1)
 }
 
 async fn ask(request: RequestBuilder) -> (Result<Vec<u8>, Error>, Option<String>) {

@@ -8,23 +8,23 @@ use tokio::time::Instant;
 
 use crate::{
     auth::Identity,
-    causes,
-    metrics::{Metrics, Part},
+    error_chain,
+    metrics::{Component, Metrics},
     secret::Secret,
     site::{Account, Scope},
     traces,
 };
 
-mod breaker;
+mod circuit_breaker;
 mod credentials;
 pub mod protocol;
 
-pub use credentials::Word;
+pub use credentials::CredentialCheck;
 
-use breaker::Breaker;
+use circuit_breaker::CircuitBreaker;
 use protocol::{
-    Fault, Profile, Refusal,
-    jssdk::{self, Lent},
+    ApiError, ErrorClass, Profile,
+    jssdk::{self, ExpiringToken},
 };
 
 /// From the callback to the answer. A visitor's phone repeats a callback that takes five seconds.
@@ -39,18 +39,18 @@ const PROFILE: Duration = Duration::from_millis(1_500);
 pub enum Error {
     /// WeChat answered, and the answer was no.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Api(#[from] ApiError),
     /// No API host took the connection; the code is as good as it was.
     #[error("no API host of WeChat could be reached: {0}")]
     Unreachable(String),
     /// The call went out and nothing useful came back; the code may be spent.
-    #[error("WeChat's API did not answer: {0}")]
-    Silent(String),
+    #[error("no response from WeChat's API: {0}")]
+    NoResponse(String),
 }
 
 /// Who came back from WeChat.
 #[derive(Clone, Debug)]
-pub struct Person {
+pub struct WeChatUser {
     /// Who they are and what they granted.
     pub identity: Identity,
     /// Whether that is the virtual identity of a snapshot page.
@@ -58,7 +58,7 @@ pub struct Person {
     /// With which the profile can be asked for again.
     pub refresh_token: Option<Secret>,
     /// What WeChat lets us ask about them with.
-    pub access: Access,
+    pub access: AccessToken,
     /// What their profile has besides, where one was asked for.
     pub rest: Map<String, Value>,
     /// Whether their profile is missing because WeChat no longer takes the token, which another
@@ -69,7 +69,7 @@ pub struct Person {
 /// An access token. It leaves us for a client of the broker who has shown a secret, and for nobody
 /// else.
 #[derive(Clone, Debug)]
-pub struct Access {
+pub struct AccessToken {
     /// The token.
     pub token: Secret,
     /// Seconds that it is good for.
@@ -77,47 +77,47 @@ pub struct Access {
 }
 
 /// One call: where to, and what is posted there, if anything is.
-struct Call {
+struct ApiRequest {
     url: Secret,
     json: Option<Secret>,
 }
 
-impl Call {
+impl ApiRequest {
     fn get(url: Secret) -> Self {
         Self { url, json: None }
     }
 
     /// It begins: its span says where to, without the query, in which the secrets are.
-    fn begin(&self) -> Begun {
+    fn begin(&self) -> StartedCall {
         let url = self.url.expose();
         let method = if self.json.is_some() { "POST" } else { "GET" };
         let place = || url::Url::parse(url).ok();
-        let mut span = traces::call(|| {
+        let mut span = traces::client_span(|| {
             place().map_or(method.to_owned(), |it| format!("{method} {}", it.path()))
         });
-        span.say("http.request.method", || Some(method));
-        span.say("server.address", || place()?.host_str().map(str::to_owned));
-        span.say("server.port", || place()?.port_or_known_default());
-        span.say("url.path", || place().map(|it| it.path().to_owned()));
-        Begun { since: Instant::now(), span }
+        span.set_attribute("http.request.method", || Some(method));
+        span.set_attribute("server.address", || place()?.host_str().map(str::to_owned));
+        span.set_attribute("server.port", || place()?.port_or_known_default());
+        span.set_attribute("url.path", || place().map(|it| it.path().to_owned()));
+        StartedCall { since: Instant::now(), span }
     }
 }
 
 /// A call that has gone out.
-struct Begun {
+struct StartedCall {
     since: Instant,
-    span: traces::Step,
+    span: traces::ActiveSpan,
 }
 
 /// The API client.
 #[derive(Clone, Debug)]
-pub struct WeChat {
+pub struct WeChatClient {
     client: reqwest::Client,
-    breaker: Arc<Breaker>,
+    breaker: Arc<CircuitBreaker>,
     metrics: Arc<Metrics>,
 }
 
-impl WeChat {
+impl WeChatClient {
     /// The only client, with every limit set. Fails when TLS cannot be set up.
     pub fn new(tls: &Arc<ClientConfig>, metrics: Arc<Metrics>) -> Result<Self, reqwest::Error> {
         let mut tls = ClientConfig::clone(tls);
@@ -136,27 +136,27 @@ impl WeChat {
 
     /// Exchanges a code, and asks for the profile when the visitor granted it. A code is sent
     /// once: only a connection that was never made leads to the next host.
-    pub async fn identify(&self, account: &Account, code: &str) -> Result<Person, Error> {
-        let url = |api: &str| Call::get(protocol::token_url(api, account, code));
+    pub async fn identify(&self, account: &Account, code: &str) -> Result<WeChatUser, Error> {
+        let url = |api: &str| ApiRequest::get(protocol::token_url(api, account, code));
         let exchange = self.ask("access_token", account, url, protocol::read_grant);
         let (grant, api) = tokio::time::timeout(DEADLINE, exchange)
             .await
-            .map_err(|_| Error::Silent("deadline passed".to_owned()))??;
+            .map_err(|_| Error::NoResponse("deadline passed".to_owned()))??;
         // A snapshot visitor's profile is as virtual as its openid: not worth a call.
         if grant.scope < Scope::UserInfo || grant.snapshot {
-            return Ok(Person { refresh_token: None, ..person(grant, Profile::default()) });
+            return Ok(WeChatUser { refresh_token: None, ..person(grant, Profile::default()) });
         }
         let (grant, profile) = self.profile_of(account, api, grant).await;
         let error = match profile {
             Ok(profile) => return Ok(person(grant, profile)),
             Err(error) => error,
         };
-        tracing::warn!(account = account.name, %error, "no profile; the visitor comes in as an openid");
+        tracing::warn!(account = account.name, %error, "cannot fetch profile, login continues with openid only");
         let mut person = person(grant, Profile::default());
-        if let Error::Refused(refusal) = &error {
-            let fault = refusal.fault();
-            person.stale = fault == Fault::Code || refusal.wants_refresh();
-            if fault == Fault::Scope {
+        if let Error::Api(refusal) = &error {
+            let fault = refusal.class();
+            person.stale = fault == ErrorClass::Code || refusal.invalidates_access_token();
+            if fault == ErrorClass::Scope {
                 person.identity.scope = Scope::Base;
             }
         }
@@ -168,42 +168,45 @@ impl WeChat {
         &self,
         account: &Account,
         api: &str,
-        grant: protocol::Grant,
-    ) -> (protocol::Grant, Result<Profile, Error>) {
+        grant: protocol::TokenResponse,
+    ) -> (protocol::TokenResponse, Result<Profile, Error>) {
         let died = match self.profile(api, &grant).await {
-            Err(Error::Refused(refusal)) if refusal.wants_refresh() => refusal,
+            Err(Error::Api(refusal)) if refusal.invalidates_access_token() => refusal,
             profile => return (grant, profile),
         };
         let Some(token) = &grant.refresh_token else { return (grant, Err(died.into())) };
-        let url = |api: &str| Call::get(protocol::refresh_url(api, account, token));
+        let url = |api: &str| ApiRequest::get(protocol::refresh_url(api, account, token));
         let refresh = self.ask("refresh_token", account, url, protocol::read_grant);
         match tokio::time::timeout(PROFILE, refresh).await {
             Ok(Ok((fresh, api))) => {
                 // What the login said of the visitor still holds; a refresh says less.
                 let refresh_token = fresh.refresh_token.or(grant.refresh_token);
                 let (access_token, expires_in) = (fresh.access_token, fresh.expires_in);
-                let grant = protocol::Grant { access_token, expires_in, refresh_token, ..grant };
+                let grant =
+                    protocol::TokenResponse { access_token, expires_in, refresh_token, ..grant };
                 let profile = self.profile(api, &grant).await;
                 (grant, profile)
             }
             Ok(Err(error)) => (grant, Err(error)),
-            Err(_) => (grant, Err(Error::Silent("deadline passed".to_owned()))),
+            Err(_) => (grant, Err(Error::NoResponse("deadline passed".to_owned()))),
         }
     }
 
     /// The ticket that signs the account's pages for the JS-SDK.
-    pub async fn jssdk_ticket(&self, account: &Account) -> Result<Lent, Error> {
-        let post = |api: &str| Call {
+    pub async fn jssdk_ticket(&self, account: &Account) -> Result<ExpiringToken, Error> {
+        let post = |api: &str| ApiRequest {
             url: Secret::new(protocol::stable_token_url(api)),
             json: Some(protocol::stable_token_body(account)),
         };
         let mut tries = 0;
         loop {
             let (token, _) = self.ask("stable_token", account, post, jssdk::read_token).await?;
-            let url = |api: &str| Call::get(jssdk::ticket_url(api, &token.text));
+            let url = |api: &str| ApiRequest::get(jssdk::ticket_url(api, &token.text));
             match self.ask("getticket", account, url, jssdk::read_ticket).await {
                 // Somebody renewed the token in between.
-                Err(Error::Refused(refusal)) if refusal.wants_refresh() && tries == 0 => tries += 1,
+                Err(Error::Api(refusal)) if refusal.invalidates_access_token() && tries == 0 => {
+                    tries += 1;
+                }
                 answer => return answer.map(|(ticket, _)| ticket),
             }
         }
@@ -219,13 +222,15 @@ impl WeChat {
         let mut token = token.clone();
         let mut tries = 0;
         loop {
-            let url = |api: &str| Call::get(protocol::refresh_url(api, account, &token));
+            let url = |api: &str| ApiRequest::get(protocol::refresh_url(api, account, &token));
             let asked = self.ask("refresh_token", account, url, protocol::read_grant);
             let (grant, api) = asked.await?;
             token = grant.refresh_token.clone().unwrap_or(token);
             match self.profile(api, &grant).await {
                 Ok(profile) => return Ok((profile, token)),
-                Err(Error::Refused(refusal)) if refusal.wants_refresh() && tries == 0 => tries += 1,
+                Err(Error::Api(refusal)) if refusal.invalidates_access_token() && tries == 0 => {
+                    tries += 1;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -236,20 +241,20 @@ impl WeChat {
         &self,
         endpoint: &'static str,
         account: &'a Account,
-        call: impl Fn(&str) -> Call,
-        read: fn(&[u8]) -> Result<T, Refusal>,
+        call: impl Fn(&str) -> ApiRequest,
+        read: fn(&[u8]) -> Result<T, ApiError>,
     ) -> Result<(T, &'a str), Error> {
-        let mut last = Error::Unreachable("each API host keeps failing and has a rest".to_owned());
+        let mut last = Error::Unreachable("circuit breaker open for every API host".to_owned());
         for api in &account.api_urls {
             if !self.breaker.allows(api, Instant::now()) {
                 continue;
             }
             let call = call(api);
-            let (begun, mut asked) = (call.begin(), Asked { wechat: self, api, outcome: None });
+            let (begun, mut asked) = (call.begin(), CallGuard { wechat: self, api, outcome: None });
             let answer = match self.send(&call).await {
                 Ok(body) => {
                     asked.outcome = Some(Ok(()));
-                    read(&body).map_err(Error::Refused)
+                    read(&body).map_err(Error::Api)
                 }
                 Err(error) => {
                     asked.outcome = Some(Err(error.to_string()));
@@ -268,13 +273,13 @@ impl WeChat {
     }
 
     /// What the visitor shows of themselves, if that is quickly said.
-    async fn profile(&self, api: &str, grant: &protocol::Grant) -> Result<Profile, Error> {
-        let call = Call::get(protocol::userinfo_url(api, grant));
+    async fn profile(&self, api: &str, grant: &protocol::TokenResponse) -> Result<Profile, Error> {
+        let call = ApiRequest::get(protocol::userinfo_url(api, grant));
         let begun = call.begin();
         let profile = match tokio::time::timeout(PROFILE, self.send(&call)).await {
-            Ok(Ok(body)) => protocol::read_profile(&body).map_err(Error::Refused),
+            Ok(Ok(body)) => protocol::read_profile(&body).map_err(Error::Api),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(Error::Silent("deadline passed".to_owned())),
+            Err(_) => Err(Error::NoResponse("deadline passed".to_owned())),
         };
         self.count("userinfo", &profile, begun);
         profile
@@ -284,37 +289,37 @@ impl WeChat {
     fn judge<T>(&self, account: &Account, answer: &Result<T, Error>) {
         let health = &self.metrics.health;
         match answer {
-            Ok(_) => health.well(Part::Account, &account.name),
-            Err(Error::Refused(refusal)) if refusal.fault() == Fault::Setup => {
-                health.ill(Part::Account, &account.name, &refusal.to_string());
+            Ok(_) => health.set_healthy(Component::Account, &account.name),
+            Err(Error::Api(refusal)) if refusal.class() == ErrorClass::Setup => {
+                health.set_unhealthy(Component::Account, &account.name, &refusal.to_string());
             }
             Err(_) => (),
         }
     }
 
     /// Notes how a call ended.
-    fn count<T>(&self, endpoint: &'static str, answer: &Result<T, Error>, begun: Begun) {
+    fn count<T>(&self, endpoint: &'static str, answer: &Result<T, Error>, begun: StartedCall) {
         let errcode = match answer {
             Ok(_) => "ok".to_owned(),
-            Err(Error::Refused(refusal)) => refusal.label(),
+            Err(Error::Api(refusal)) => refusal.label(),
             Err(Error::Unreachable(_)) => "unreachable".to_owned(),
-            Err(Error::Silent(_)) => "silent".to_owned(),
+            Err(Error::NoResponse(_)) => "silent".to_owned(),
         };
-        let Begun { since, mut span } = begun;
-        span.say("wechat.errcode", || match answer {
+        let StartedCall { since, mut span } = begun;
+        span.set_attribute("wechat.errcode", || match answer {
             Ok(_) => Some(0),
-            Err(Error::Refused(refusal)) => refusal.code(),
-            Err(Error::Unreachable(_) | Error::Silent(_)) => None,
+            Err(Error::Api(refusal)) => refusal.code(),
+            Err(Error::Unreachable(_) | Error::NoResponse(_)) => None,
         });
         match answer {
-            Ok(_) => span.well(),
-            Err(_) => span.ill(&errcode),
+            Ok(_) => span.end_ok(),
+            Err(_) => span.end_error(&errcode),
         }
         self.metrics.call(endpoint, errcode, since.elapsed());
     }
 
     /// One call, read to its end or to the limit.
-    async fn send(&self, call: &Call) -> Result<Vec<u8>, Error> {
+    async fn send(&self, call: &ApiRequest) -> Result<Vec<u8>, Error> {
         let request = match &call.json {
             None => self.client.get(call.url.expose()),
             Some(json) => {
@@ -329,8 +334,8 @@ impl WeChat {
 /// Errors leave without the URL, which holds secrets.
 fn unsent(error: reqwest::Error) -> Error {
     let connect = error.is_connect();
-    let words = causes::line(&error.without_url());
-    if connect { Error::Unreachable(words) } else { Error::Silent(words) }
+    let words = error_chain::line(&error.without_url());
+    if connect { Error::Unreachable(words) } else { Error::NoResponse(words) }
 }
 
 async fn read(response: reqwest::Response) -> Result<Vec<u8>, Error> {
@@ -341,22 +346,22 @@ async fn read(response: reqwest::Response) -> Result<Vec<u8>, Error> {
         match response.chunk().await {
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
             Ok(None) => break,
-            Err(error) => return Err(Error::Silent(causes::line(&error.without_url()))),
+            Err(error) => return Err(Error::NoResponse(error_chain::line(&error.without_url()))),
         }
         if body.len() > protocol::LONGEST_ANSWER {
-            return Err(Error::Silent("the answer is too long".to_owned()));
+            return Err(Error::NoResponse("the answer is too long".to_owned()));
         }
     }
     // WeChat answers 200 whatever happens; anything else comes from something in between.
-    if status.is_success() { Ok(body) } else { Err(Error::Silent(format!("HTTP {status}"))) }
+    if status.is_success() { Ok(body) } else { Err(Error::NoResponse(format!("HTTP {status}"))) }
 }
 
 /// Whoever came with this grant and this profile.
-fn person(grant: protocol::Grant, profile: Profile) -> Person {
-    Person {
+fn person(grant: protocol::TokenResponse, profile: Profile) -> WeChatUser {
+    WeChatUser {
         snapshot: grant.snapshot,
         refresh_token: grant.refresh_token.clone(),
-        access: Access { token: grant.access_token.clone(), expires_in: grant.expires_in },
+        access: AccessToken { token: grant.access_token.clone(), expires_in: grant.expires_in },
         rest: profile.rest.clone(),
         stale: false,
         identity: grant.identity(profile),
@@ -365,21 +370,21 @@ fn person(grant: protocol::Grant, profile: Profile) -> Person {
 
 /// A call under way. One that is given up when the deadline passes has failed like any other, so
 /// its end is noted when it is dropped.
-struct Asked<'a> {
-    wechat: &'a WeChat,
+struct CallGuard<'a> {
+    wechat: &'a WeChatClient,
     api: &'a str,
     /// Whether there was an answer, or why not; nothing if nobody waited for it.
     outcome: Option<Result<(), String>>,
 }
 
-impl Drop for Asked<'_> {
+impl Drop for CallGuard<'_> {
     fn drop(&mut self) {
         let (health, api) = (&self.wechat.metrics.health, self.api);
         let outcome = self.outcome.take().unwrap_or_else(|| Err("deadline passed".to_owned()));
-        self.wechat.breaker.note(api, outcome.is_ok(), Instant::now());
+        self.wechat.breaker.record(api, outcome.is_ok(), Instant::now());
         match outcome {
-            Ok(()) => health.well(Part::WeChat, api),
-            Err(why) => health.ill(Part::WeChat, api, &why),
+            Ok(()) => health.set_healthy(Component::WeChat, api),
+            Err(why) => health.set_unhealthy(Component::WeChat, api, &why),
         }
     }
 }

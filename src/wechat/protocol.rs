@@ -12,10 +12,10 @@ pub mod jssdk;
 use crate::{
     auth::{Device, Identity},
     secret::Secret,
-    site::{Account, Kind, Scope},
+    site::{Account, AccountKind, Scope},
 };
 
-pub mod words;
+pub mod errcodes;
 
 /// Codes with a label of their own.
 const KNOWN: [i64; 31] = [
@@ -32,14 +32,14 @@ pub const LONGEST_ANSWER: usize = 64 * 1024;
 ///
 /// Phones get `connect_redirect=1`: without it some drop their first visit to the callback and
 /// come again. It goes after the state.
-pub fn authorize_url(account: &Account, leave: &Leave<'_>) -> String {
+pub fn authorize_url(account: &Account, leave: &AuthorizeParams<'_>) -> String {
     let (page, scope) = match account.kind {
-        Kind::Official => ("oauth2/authorize", leave.scope.as_str()),
-        Kind::Website => ("qrconnect", "snsapi_login"),
+        AccountKind::Official => ("oauth2/authorize", leave.scope.as_str()),
+        AccountKind::Website => ("qrconnect", "snsapi_login"),
     };
     let once = match (account.kind, leave.device) {
-        (Kind::Official, Device::Mobile) => "&connect_redirect=1",
-        (Kind::Official, Device::Desktop) | (Kind::Website, _) => "",
+        (AccountKind::Official, Device::Mobile) => "&connect_redirect=1",
+        (AccountKind::Official, Device::Desktop) | (AccountKind::Website, _) => "",
     };
     let mut url = String::with_capacity(512);
     url.extend([account.authorize_url.as_str(), "/connect/", page, "?appid="]);
@@ -53,7 +53,7 @@ pub fn authorize_url(account: &Account, leave: &Leave<'_>) -> String {
 
 /// What a visitor is sent to WeChat with.
 #[derive(Clone, Copy, Debug)]
-pub struct Leave<'a> {
+pub struct AuthorizeParams<'a> {
     /// Where to come back to.
     pub callback: &'a str,
     /// How much to ask for.
@@ -84,7 +84,7 @@ pub fn refresh_url(api: &str, account: &Account, refresh_token: &Secret) -> Secr
 }
 
 /// The address that tells who somebody is.
-pub fn userinfo_url(api: &str, grant: &Grant) -> Secret {
+pub fn userinfo_url(api: &str, grant: &TokenResponse) -> Secret {
     Secret::new(format!(
         "{api}/sns/userinfo?access_token={}&openid={}&lang=zh_CN",
         encode(grant.access_token.expose()),
@@ -110,13 +110,14 @@ pub fn stable_token_body(account: &Account) -> Secret {
 
 /// As `encodeURIComponent`: a space is `%20`, never `+`, and the escapes are upper case.
 fn encode(text: &str) -> PercentEncode<'_> {
-    const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'*').remove(b'-').remove(b'.').remove(b'_');
-    utf8_percent_encode(text, KEPT)
+    const ENCODE_SET: &AsciiSet =
+        &NON_ALPHANUMERIC.remove(b'*').remove(b'-').remove(b'.').remove(b'_');
+    utf8_percent_encode(text, ENCODE_SET)
 }
 
 /// What a code was good for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grant {
+pub struct TokenResponse {
     /// Good for [`userinfo_url`] and nothing of ours afterwards.
     pub access_token: Secret,
     /// For so many seconds.
@@ -140,18 +141,19 @@ pub struct Profile {
     pub nickname: Option<String>,
     /// An http or https address.
     pub avatar: Option<String>,
-    /// As in [`Grant`].
+    /// As in [`TokenResponse`].
     pub unionid: Option<String>,
     /// The rest, as WeChat gave it: nothing of worth since 2021, but old programs read it.
     pub rest: Map<String, Value>,
 }
 
 /// What there may be in [`Profile::rest`].
-const REST: [&str; 6] = ["sex", "language", "city", "province", "country", "privilege"];
+const OTHER_PROFILE_KEYS: [&str; 6] =
+    ["sex", "language", "city", "province", "country", "privilege"];
 
 /// WeChat's answer was no, or made no sense.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum ApiError {
     /// An error code, with the text Tencent's support asks for. It holds no secret.
     #[error("WeChat answered {code}: {message}")]
     Code {
@@ -161,13 +163,13 @@ pub enum Refusal {
         message: String,
     },
     /// Not the JSON that was expected.
-    #[error("WeChat's answer makes no sense: {0}")]
+    #[error("invalid response from WeChat: {0}")]
     Nonsense(&'static str),
 }
 
 /// Whose fault a refusal is, which decides what comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum ErrorClass {
     /// The code was used, has expired or is garbled: another login helps.
     Code,
     /// WeChat is busy or we are over quota: later.
@@ -182,7 +184,7 @@ pub enum Fault {
     Broken,
 }
 
-impl Refusal {
+impl ApiError {
     /// The number alone, for the log.
     pub fn code(&self) -> Option<i64> {
         match self {
@@ -201,18 +203,18 @@ impl Refusal {
     }
 
     /// Whose fault it is, by the table of error codes.
-    pub fn fault(&self) -> Fault {
+    pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Nonsense(_) => Fault::Broken,
+            Self::Nonsense(_) => ErrorClass::Broken,
             Self::Code { code, .. } => match code {
                 // -1 is "system busy", but the code is spent all the same: a retry was answered
                 // "code been used".
-                -1 | 40029 | 40163 | 42003 | 41008 => Fault::Code,
-                40003 | 40014 | 40030 | 42001 | 42002 | 42007 | 50001 => Fault::Code,
-                45009 | 45011 => Fault::Busy,
-                40226 | 50002 => Fault::Visitor,
-                48001 => Fault::Scope,
-                _ => Fault::Setup,
+                -1 | 40029 | 40163 | 42003 | 41008 => ErrorClass::Code,
+                40003 | 40014 | 40030 | 42001 | 42002 | 42007 | 50001 => ErrorClass::Code,
+                45009 | 45011 => ErrorClass::Busy,
+                40226 | 50002 => ErrorClass::Visitor,
+                48001 => ErrorClass::Scope,
+                _ => ErrorClass::Setup,
             },
         }
     }
@@ -223,12 +225,12 @@ impl Refusal {
     }
 
     /// Whether a refresh token is worth nothing any more, so that the visitor has to log in.
-    pub fn ends_refreshing(&self) -> bool {
+    pub fn invalidates_refresh_token(&self) -> bool {
         matches!(self.code(), Some(40030 | 42002 | 42007 | 50001))
     }
 
     /// Whether an access token has to be renewed.
-    pub fn wants_refresh(&self) -> bool {
+    pub fn invalidates_access_token(&self) -> bool {
         matches!(self.code(), Some(40001 | 40014 | 42001))
     }
 
@@ -256,13 +258,13 @@ impl Refusal {
 }
 
 /// Reads the answer to [`token_url`].
-pub fn read_grant(body: &[u8]) -> Result<Grant, Refusal> {
+pub fn read_grant(body: &[u8]) -> Result<TokenResponse, ApiError> {
     let answer = read(body)?;
-    let openid = text(&answer, "openid").ok_or(Refusal::Nonsense("no openid"))?;
-    let token = text(&answer, "access_token").ok_or(Refusal::Nonsense("no access_token"))?;
+    let openid = text(&answer, "openid").ok_or(ApiError::Nonsense("no openid"))?;
+    let token = text(&answer, "access_token").ok_or(ApiError::Nonsense("no access_token"))?;
     let visible = openid.len() <= 128 && openid.bytes().all(|b| b.is_ascii_graphic());
     if !visible {
-        return Err(Refusal::Nonsense("an openid of strange characters"));
+        return Err(ApiError::Nonsense("an openid of strange characters"));
     }
     // Newer field tables lack `scope`. Then nothing more than base is believed.
     let scopes = text(&answer, "scope").unwrap_or_default();
@@ -270,7 +272,7 @@ pub fn read_grant(body: &[u8]) -> Result<Grant, Refusal> {
         "snsapi_login" => Some(Scope::UserInfo), // a website account's
         scope => Scope::parse(scope),
     });
-    Ok(Grant {
+    Ok(TokenResponse {
         access_token: Secret::new(token),
         expires_in: seconds(&answer),
         refresh_token: text(&answer, "refresh_token").map(Secret::new),
@@ -282,7 +284,7 @@ pub fn read_grant(body: &[u8]) -> Result<Grant, Refusal> {
 }
 
 /// Reads the answer to [`userinfo_url`].
-pub fn read_profile(body: &[u8]) -> Result<Profile, Refusal> {
+pub fn read_profile(body: &[u8]) -> Result<Profile, ApiError> {
     let answer = read(body)?;
     Ok(Profile {
         nickname: text(&answer, "nickname"),
@@ -292,14 +294,14 @@ pub fn read_profile(body: &[u8]) -> Result<Profile, Refusal> {
             Some(_) | None => url,
         }),
         unionid: text(&answer, "unionid"),
-        rest: REST
+        rest: OTHER_PROFILE_KEYS
             .iter()
             .filter_map(|it| Some(((*it).to_owned(), answer.get(it)?.clone())))
             .collect(),
     })
 }
 
-impl Grant {
+impl TokenResponse {
     /// Who the visitor is, with the profile where one was to be had.
     pub fn identity(self, profile: Profile) -> Identity {
         Identity {
@@ -315,17 +317,17 @@ impl Grant {
 /// Bytes to JSON, as leniently as WeChat needs: it says text/plain, and nicknames put raw control
 /// bytes and broken UTF-8 into strings. Outside strings control bytes are only white space, so
 /// replacing them all is safe.
-fn read(body: &[u8]) -> Result<Value, Refusal> {
+fn read(body: &[u8]) -> Result<Value, ApiError> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let text: String =
         String::from_utf8_lossy(body).chars().map(|c| if c < ' ' { ' ' } else { c }).collect();
-    let answer: Value = serde_json::from_str(&text).map_err(|_| Refusal::Nonsense("not JSON"))?;
+    let answer: Value = serde_json::from_str(&text).map_err(|_| ApiError::Nonsense("not JSON"))?;
     if !answer.is_object() {
-        return Err(Refusal::Nonsense("not a JSON object"));
+        return Err(ApiError::Nonsense("not a JSON object"));
     }
     match number(answer.get("errcode")) {
         None | Some(0) => Ok(answer),
-        Some(code) => Err(Refusal::Code { code, message: message(&answer) }),
+        Some(code) => Err(ApiError::Code { code, message: message(&answer) }),
     }
 }
 

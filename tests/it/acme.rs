@@ -14,7 +14,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
     fleet::Process,
-    harness::{Plan, ROUTES, Street},
+    harness::{ROUTES, TestConfig, TestGateway},
     openssl,
     pebble::Pebble,
     redis::{Redis, free_port},
@@ -28,7 +28,7 @@ const WWW: &str = "www.example.com";
 
 /// A gateway as a process, and the authority it orders from.
 struct Place {
-    street: Street,
+    street: TestGateway,
     folder: tempfile::TempDir,
     plain: SocketAddr,
     tls: SocketAddr,
@@ -46,7 +46,7 @@ impl Place {
     /// With one that connects to another port than ours.
     async fn asked_at(asked: u16, tls: u16, seconds: u32) -> Self {
         Self {
-            street: Street::usual().await,
+            street: TestGateway::usual().await,
             folder: tempfile::tempdir().unwrap(),
             plain: free().await,
             tls: SocketAddr::from(([127, 0, 0, 1], tls)),
@@ -70,7 +70,7 @@ impl Place {
     fn text(&self, [plain, tls, admin]: [SocketAddr; 3], lines: &str, more: &str) -> String {
         let server = format!("[server.tls]\nlisten = [\"{tls}\"]\n{lines}");
         let more = format!("[admin]\nlisten = \"{admin}\"\n{more}");
-        let plan = Plan { server, more, ..Plan::site(ROUTES) };
+        let plan = TestConfig { server, more, ..TestConfig::site(ROUTES) };
         let text = plan.text(self.street.wechat, &format!("\"http://{}\"", self.street.site.addr));
         text.replace("[\"127.0.0.1:0\"]", &format!("[\"{plain}\"]"))
     }
@@ -166,7 +166,8 @@ async fn a_certificate_comes_for_each_host_and_outlives_a_restart() {
 
     // The authority is away. We are there all the same: it has to reach us, and plain http has no
     // need of it. Visitors of https are refused in the handshake.
-    until("the first tries", async || it.log().matches("no certificate came").count() >= 2).await;
+    until("the first tries", async || it.log().matches("certificate order failed").count() >= 2)
+        .await;
     assert!(it.counts("wxgate_acme_up{domain=\"www.example.com\"} 0").await);
     assert!(it.admin("/readyz").await.starts_with("HTTP/1.1 200"));
     assert_eq!(Visitor::desktop(it.plain).get("/static/a").await.status, 200);
@@ -174,7 +175,10 @@ async fn a_certificate_comes_for_each_host_and_outlives_a_restart() {
     assert!(refused.contains("alert access denied"), "{refused}");
     until("the page says so", async || it.finds("certificate_missing").await).await;
     let said = it.log();
-    assert!(said.contains("no certificate came") && said.contains("does not answer"), "{said}");
+    assert!(
+        said.contains("certificate order failed") && said.contains("does not answer"),
+        "{said}"
+    );
 
     // It comes, and is asked again by itself.
     it.pebble.start().await;
@@ -327,7 +331,7 @@ async fn a_challenge_is_answered_to_an_authority_and_changes_nothing_for_others(
     }
     // The authority was not convinced: the log says why, and what helps.
     let begun = Instant::now();
-    while !it.log().contains("no certificate came") {
+    while !it.log().contains("certificate order failed") {
         assert!(begun.elapsed() < Duration::from_secs(40), "{}", it.log());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -466,7 +470,7 @@ async fn an_authority_says_when_to_renew() {
     let begun = Instant::now();
     until("the advice", async || it.serial(&roots, H5).await.as_ref() != Some(&first)).await;
     assert!(begun.elapsed() < Duration::from_secs(20), "long before two thirds of its life");
-    assert!(it.log().contains("the authority says when to renew"), "{}", it.log());
+    assert!(it.log().contains("renewal time set by the CA"), "{}", it.log());
     let issued = it.pebble.said("Issued certificate serial");
     assert!(issued <= 3, "advice is taken within reason: {issued} orders");
     it.street.close().await;
@@ -481,7 +485,7 @@ async fn an_authority_that_knows_its_customers_is_told_who_we_are() {
     let roots = it.pebble.roots().await;
     it.write("config.toml", "", "domains = [\"h5.example.com\"]");
     let process = it.serve().await;
-    until("it is refused", async || it.log().contains("no certificate came")).await;
+    until("it is refused", async || it.log().contains("certificate order failed")).await;
     assert!(it.log().contains("externalAccountRequired"), "{}", it.log());
     assert!(it.log().contains("`eab_kid`"), "{}", it.log());
     let eab =

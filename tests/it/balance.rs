@@ -10,14 +10,14 @@ use tokio::{
 
 use crate::{
     echo::Echo,
-    harness::{Plan, Street},
+    harness::{TestConfig, TestGateway},
     visitor::raw,
 };
 
 const OPEN: &str = "[[site.route]]\npath = \"/*\"\nauth = \"none\"\n";
 
 /// Asks so many times over one connection, and brings back how many were answered with 200.
-async fn ask(street: &Street, times: usize) -> usize {
+async fn ask(street: &TestGateway, times: usize) -> usize {
     let request = "GET / HTTP/1.1\r\nhost: h5.example.com\r\n";
     let last = format!("{request}connection: close\r\n\r\n");
     let requests = format!("{request}\r\n").repeat(times - 1) + &last;
@@ -25,9 +25,14 @@ async fn ask(street: &Street, times: usize) -> usize {
 }
 
 /// A street of one thread with these servers and these lines in its site.
-async fn open(upstream: String, lines: &str) -> Street {
+async fn open(upstream: String, lines: &str) -> TestGateway {
     let site = format!("{lines}\n{OPEN}");
-    Street::open(Plan { workers: 1, upstream: Some(upstream), ..Plan::site(&site) }).await
+    TestGateway::open(TestConfig {
+        workers: 1,
+        upstream: Some(upstream),
+        ..TestConfig::site(&site)
+    })
+    .await
 }
 
 #[tokio::test]
@@ -62,7 +67,7 @@ struct Busy {
 }
 
 /// Sends a request, and waits for it at a server that answers nothing by itself.
-async fn busy(street: &Street, server: &TcpListener) -> Busy {
+async fn busy(street: &TestGateway, server: &TcpListener) -> Busy {
     let mut visitor = TcpStream::connect(street.gateway).await.unwrap();
     let request = "GET /slow HTTP/1.1\r\nhost: h5.example.com\r\nconnection: close\r\n\r\n";
     visitor.write_all(request.as_bytes()).await.unwrap();

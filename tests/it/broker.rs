@@ -5,7 +5,7 @@ use url::Url;
 
 use crate::{
     broker_servers::{code, json, server},
-    harness::{Plan, Street},
+    harness::{TestConfig, TestGateway},
     visitor::{Answer, Visitor, raw},
 };
 
@@ -33,11 +33,11 @@ secret = "77d0e7b1f46c2a8534f1c9a5be03d762"
 outside_wechat = "deny"
 "#;
 
-pub fn plan() -> Plan {
-    Plan { more: BROKER.to_owned(), ..Plan::default() }
+pub fn plan() -> TestConfig {
+    TestConfig { more: BROKER.to_owned(), ..TestConfig::default() }
 }
 
-pub fn phone(street: &Street) -> Visitor {
+pub fn phone(street: &TestGateway) -> Visitor {
     Visitor { host: HOST, ..Visitor::wechat(street.gateway) }
 }
 
@@ -78,7 +78,7 @@ pub fn names(location: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn a_front_end_of_the_classic_service_gets_the_openid() {
-    let street = Street::open(plan()).await;
+    let street = TestGateway::open(plan()).await;
     let mut phone = phone(&street);
     let url = "https://shop.example.com/cart?item=7&q=%E4%B8%AD#/pay?now";
     let away = phone.get(&auth(url, "snsapi_base")).await;
@@ -118,7 +118,7 @@ async fn a_front_end_of_the_classic_service_gets_the_openid() {
 
 #[tokio::test]
 async fn with_userinfo_it_gets_the_profile_over_both_spellings() {
-    let street = Street::open(plan()).await;
+    let street = TestGateway::open(plan()).await;
     let mut phone = phone(&street);
     let url = "https://shop.example.com/?nickname=old&openid=old&x=1";
     let (back, home) = walk(&mut phone, &auth(url, "snsapi_userinfo")).await;
@@ -146,7 +146,7 @@ async fn with_userinfo_it_gets_the_profile_over_both_spellings() {
 
 #[tokio::test]
 async fn d3_nobody_is_sent_anywhere_else() {
-    let street = Street::open(plan()).await;
+    let street = TestGateway::open(plan()).await;
     let mut visitor = phone(&street);
     let urls = [
         "https://evil.example/",
@@ -196,7 +196,7 @@ async fn d3_nobody_is_sent_anywhere_else() {
 
 #[tokio::test]
 async fn only_page_loads_inside_wechat_are_sent_there() {
-    let street = Street::open(plan()).await;
+    let street = TestGateway::open(plan()).await;
     let shop = auth("https://shop.example.com/", "snsapi_base");
     let news = auth("https://news.example.com/app/", "snsapi_base");
     let mut desk = Visitor { host: HOST, ..Visitor::desktop(street.gateway) };
@@ -236,7 +236,7 @@ async fn only_page_loads_inside_wechat_are_sent_there() {
 
 #[tokio::test]
 async fn e2_a_callback_belongs_to_the_browser_that_left() {
-    let street = Street::open(plan()).await;
+    let street = TestGateway::open(plan()).await;
     let mut attacker = phone(&street);
     let away = attacker.get(&auth("https://shop.example.com/a", "snsapi_base")).await;
     let (_, back) = attacker.follow(&away, "/").await;
@@ -278,7 +278,7 @@ async fn e2_a_callback_belongs_to_the_browser_that_left() {
 
 #[tokio::test]
 async fn a_callback_that_comes_twice_ends_as_the_first_one_did() {
-    let street = Street::open(plan()).await;
+    let street = TestGateway::open(plan()).await;
     let mut phone = phone(&street);
     let (back, home) = walk(&mut phone, &auth("https://shop.example.com/", "snsapi_base")).await;
     let again = phone.get(&back).await;
@@ -313,7 +313,7 @@ async fn walk_twice(phone: &mut Visitor) -> (Answer, Answer) {
 
 #[tokio::test]
 async fn spent_codes_start_again_twice_and_then_there_is_a_page() {
-    let street = Street::open(plan()).await;
+    let street = TestGateway::open(plan()).await;
     for (errcode, times) in [(40_029, 1), (40_163, 2), (42_003, 2)] {
         street
             .fault(&format!(r#"{{"at":"access_token","errcode":{errcode},"times":{times}}}"#))
@@ -355,7 +355,7 @@ async fn spent_codes_start_again_twice_and_then_there_is_a_page() {
 
 #[tokio::test]
 async fn an_access_token_that_has_expired_is_refreshed_before_a_new_login() {
-    let street = Street::open(plan()).await;
+    let street = TestGateway::open(plan()).await;
     let userinfo = auth("https://shop.example.com/", "snsapi_userinfo");
     street.fault(r#"{"at":"userinfo","errcode":42001,"times":1}"#).await;
     let (_, home) = walk(&mut phone(&street), &userinfo).await;
@@ -378,7 +378,7 @@ async fn an_access_token_that_has_expired_is_refreshed_before_a_new_login() {
 
 #[tokio::test]
 async fn other_ends_of_a_login() {
-    let street = Street::open(plan()).await;
+    let street = TestGateway::open(plan()).await;
     let base = auth("https://shop.example.com/", "snsapi_base");
     for (fault, status) in [
         (r#"{"at":"access_token","errcode":40125,"times":1}"#, 502),
@@ -409,7 +409,7 @@ async fn other_ends_of_a_login() {
 #[tokio::test]
 async fn g7_wrong_secrets_are_counted_and_then_nobody_is_listened_to() {
     let limits = "trusted_proxies = [\"127.0.0.1\"]\n[server.limits]\nlogins_per_minute = 20";
-    let street = Street::open(Plan { server: limits.to_owned(), ..plan() }).await;
+    let street = TestGateway::open(TestConfig { server: limits.to_owned(), ..plan() }).await;
     let ask = |client: &'static str, secret: &'static str| {
         let request = format!(
             "GET /api/wechat/getOpenId?code=x HTTP/1.1\r\nhost: {HOST}\r\nauthorization: Bearer {secret}\r\nx-forwarded-for: {client}\r\nconnection: close\r\n\r\n"
@@ -444,7 +444,9 @@ async fn at_the_root_the_broker_has_its_own_paths_and_a_site_the_rest() {
     let root = BROKER
         .replace("\"http://auth.example.com\"", "\"http://auth.example.com\"\nprefix = \"/\"");
     let site = "[[site]]\nhosts = [\"auth.example.com\"]\npublic_url = \"http://auth.example.com\"\naccount = \"main\"\nupstream = [\"http://127.0.0.1:9\"]\n";
-    let street = Street::open(Plan { more: format!("{site}{root}"), ..Plan::default() }).await;
+    let street =
+        TestGateway::open(TestConfig { more: format!("{site}{root}"), ..TestConfig::default() })
+            .await;
     let mut phone = phone(&street);
     let path = auth("https://shop.example.com/", "snsapi_base");
     let away = phone.get(path.strip_prefix("/api/wechat").unwrap()).await;
@@ -468,12 +470,12 @@ async fn at_the_root_the_broker_has_its_own_paths_and_a_site_the_rest() {
 
 #[tokio::test]
 async fn a_client_that_is_taken_away_gets_nobody_any_more() {
-    let street = Street::open(plan()).await;
+    let street = TestGateway::open(plan()).await;
     let mut visitor = phone(&street);
     let away = visitor.get(&auth("https://shop.example.com/", "snsapi_base")).await;
     let (_, back) = visitor.follow(&away, "/").await;
     let gone = BROKER.replace("https://shop.example.com/", "https://shop.example.com/moved/");
-    street.reload(&Plan { more: gone, ..Plan::default() });
+    street.reload(&TestConfig { more: gone, ..TestConfig::default() });
     let (_, page) = visitor.follow(&back, "/").await;
     assert_eq!(page.status, 400, "{page:?}");
     assert!(page.header("location").is_none());
@@ -483,7 +485,7 @@ async fn a_client_that_is_taken_away_gets_nobody_any_more() {
 
 #[tokio::test]
 async fn it_is_counted_like_everything_else() {
-    let street = Street::open(plan()).await;
+    let street = TestGateway::open(plan()).await;
     let _ = walk(&mut phone(&street), &auth("https://shop.example.com/", "snsapi_base")).await;
     let _ = phone(&street).get(&auth("https://evil.example/", "snsapi_base")).await;
     let code = code(&street, "snsapi_base").await;

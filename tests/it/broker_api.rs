@@ -6,14 +6,14 @@ use tokio::process::Command;
 
 use crate::{
     broker::{BROKER, NEWS, SHOP},
-    harness::{Plan, Street},
+    harness::{TestConfig, TestGateway},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_document_says_what_the_broker_does() {
     // The program sends the address it connects to as `Host`.
     let at_home = BROKER.replace("auth.example.com", "127.0.0.1").replace("\"deny\"", "\"page\"");
-    let street = Street::open(Plan { more: at_home, ..Plan::default() }).await;
+    let street = TestGateway::open(TestConfig { more: at_home, ..TestConfig::default() }).await;
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/api");
     let broker = format!("http://127.0.0.1:{}/api/wechat", street.gateway.port());
     // It leaves its notes where it is started.

@@ -13,15 +13,21 @@ use url::Url;
 use wxgate::clock::{self, Timestamp};
 
 use crate::{
+    assertion,
     broker::{BROKER, HOST, NEWS, SHOP, auth, fields, names, phone, plan, walk},
-    harness::{Plan, Street},
-    proof,
+    harness::{TestConfig, TestGateway},
     redis::Redis,
     visitor::{Answer, Visitor, raw},
 };
 
 /// One request of a client's server: to the path, with this secret.
-pub async fn server(street: &Street, method: &str, path: &str, secret: &str, body: &str) -> Answer {
+pub async fn server(
+    street: &TestGateway,
+    method: &str,
+    path: &str,
+    secret: &str,
+    body: &str,
+) -> Answer {
     let kind = if body.starts_with('{') {
         "application/json"
     } else {
@@ -39,7 +45,7 @@ pub fn json(answer: &Answer) -> Value {
 }
 
 /// A code as the client's own front end gets it from WeChat.
-pub async fn code(street: &Street, scope: &str) -> String {
+pub async fn code(street: &TestGateway, scope: &str) -> String {
     let mut phone = Visitor { host: "shop.example.com", ..Visitor::wechat(street.gateway) };
     let url = format!(
         "http://{}/connect/oauth2/authorize?appid=wx1&redirect_uri=http%3A%2F%2Fshop.example.com%2F&response_type=code&scope={scope}&state=x#wechat_redirect",
@@ -56,7 +62,7 @@ pub async fn code(street: &Street, scope: &str) -> String {
 
 #[tokio::test]
 async fn a_server_with_a_code_and_its_secret_gets_json() {
-    let street = Street::open(plan()).await;
+    let street = TestGateway::open(plan()).await;
     let base = code(&street, "snsapi_base").await;
     let answer =
         server(&street, "GET", &format!("/api/wechat/getOpenId?code={base}"), SHOP, "").await;
@@ -102,7 +108,7 @@ async fn a_server_with_a_code_and_its_secret_gets_json() {
 
 #[tokio::test]
 async fn a_server_is_refused_in_words_that_it_can_read() {
-    let street = Street::open(plan()).await;
+    let street = TestGateway::open(plan()).await;
     let base = code(&street, "snsapi_base").await;
     for (path, secret, status, word) in [
         (format!("getWxUserInfo?code={base}"), SHOP, 403, "consent_needed"),
@@ -125,7 +131,7 @@ async fn a_server_is_refused_in_words_that_it_can_read() {
 
 #[tokio::test]
 async fn a_ticket_is_redeemed_once_by_the_server_it_is_for() {
-    let street = Street::open(plan()).await;
+    let street = TestGateway::open(plan()).await;
     let mut phone = phone(&street);
     let url = "https://news.example.com/app/#/read";
     let (back, home) = walk(&mut phone, &auth(url, "snsapi_userinfo")).await;
@@ -170,7 +176,7 @@ async fn a_ticket_is_redeemed_once_by_the_server_it_is_for() {
 
 #[tokio::test]
 async fn independent_libraries_believe_the_jwt_of_a_ticket_for_its_client_alone() {
-    let street = Street::open(proof::at_home(plan())).await;
+    let street = TestGateway::open(assertion::at_home(plan())).await;
     let mut phone = phone(&street);
     let path = auth("https://news.example.com/app/", "snsapi_userinfo");
     let (_, home) = walk(&mut phone, &path).await;
@@ -179,18 +185,21 @@ async fn independent_libraries_believe_the_jwt_of_a_ticket_for_its_client_alone(
     let assertion = said["assertion"].as_str().unwrap();
     // The keys are those of the sites' assertions; the libraries send the address they connect to
     // as `Host`.
-    let url = proof::jwks(&street);
+    let url = assertion::jwks(&street);
     let keys = phone.get("/api/wechat/jwks.json").await;
     assert_eq!((keys.status, keys.header("content-type")), (200, Some("application/jwk-set+json")));
     let mut site = Visitor { host: "127.0.0.1", ..Visitor::desktop(street.gateway) };
     assert_eq!(site.get("/_wx/jwks.json").await.text, keys.text);
-    for checker in proof::checkers() {
-        let proven = proof::checked(&checker, (&url, "news"), assertion).await;
+    for checker in assertion::checkers() {
+        let proven = assertion::checked(&checker, (&url, "news"), assertion).await;
         let proven = proven.unwrap_or_else(|| panic!("{} does not believe it", checker.0));
         assert_eq!((&proven["sub"], &proven["nickname"]), (&said["openid"], &"李雷".into()));
         assert_eq!(proven["exp"].as_u64().unwrap() - proven["iat"].as_u64().unwrap(), 300);
         for other in ["shop", "http://127.0.0.1", "http://h5.example.com"] {
-            assert!(proof::checked(&checker, (&url, other), assertion).await.is_none(), "{other}");
+            assert!(
+                assertion::checked(&checker, (&url, other), assertion).await.is_none(),
+                "{other}"
+            );
         }
     }
     street.close().await;
@@ -198,7 +207,7 @@ async fn independent_libraries_believe_the_jwt_of_a_ticket_for_its_client_alone(
 
 #[tokio::test]
 async fn pages_are_signed_for_the_js_sdk() {
-    let street = Street::open(plan()).await;
+    let street = TestGateway::open(plan()).await;
     let mut phone = phone(&street).script();
     let page = "https://shop.example.com/cart?item=7&q=中";
     let origin = [("origin", "https://shop.example.com")];
@@ -237,7 +246,7 @@ fn sign(url: &str) -> String {
 
 #[tokio::test]
 async fn d3_pages_of_other_origins_are_not_signed_and_their_scripts_read_nothing() {
-    let street = Street::open(plan()).await;
+    let street = TestGateway::open(plan()).await;
     let mut phone = phone(&street).script();
     let page = "https://shop.example.com/";
     for (url, status) in [
@@ -276,7 +285,7 @@ async fn a_ticket_of_the_js_sdk_is_renewed_before_it_ends_and_nobody_waits() {
     fn now() -> Timestamp {
         Timestamp(clock::system().0 + LATER.load(Ordering::Relaxed))
     }
-    let street = Street::open(Plan { clock: now, ..plan() }).await;
+    let street = TestGateway::open(TestConfig { clock: now, ..plan() }).await;
     let mut phone = phone(&street).script();
     let asked = || street.calls("/cgi-bin/ticket/getticket");
     for (later, calls) in [(0, 1), (6_500, 1)] {
@@ -302,7 +311,7 @@ async fn a_ticket_of_the_js_sdk_is_renewed_before_it_ends_and_nobody_waits() {
 
 #[tokio::test]
 async fn wechat_is_left_alone_for_a_while_when_it_gives_no_ticket() {
-    let street = Street::open(plan()).await;
+    let street = TestGateway::open(plan()).await;
     street.fault(r#"{"at":"stable_token","errcode":40164,"times":1}"#).await;
     let mut phone = phone(&street).script();
     for _ in 0..10 {
@@ -316,8 +325,8 @@ async fn wechat_is_left_alone_for_a_while_when_it_gives_no_ticket() {
 
 #[tokio::test]
 async fn signatures_are_off_unless_configured() {
-    let off = Plan { more: BROKER.replace("jssdk = true", ""), ..Plan::default() };
-    let street = Street::open(off).await;
+    let off = TestConfig { more: BROKER.replace("jssdk = true", ""), ..TestConfig::default() };
+    let street = TestGateway::open(off).await;
     let answer = Visitor { host: HOST, ..Visitor::wechat(street.gateway) }
         .get("/api/wechat/jssdk?url=https%3A%2F%2Fshop.example.com%2F")
         .await;
@@ -326,7 +335,7 @@ async fn signatures_are_off_unless_configured() {
 }
 
 /// The account's present ticket, as WeChat tells anybody who has the app secret.
-async fn ticket(street: &Street) -> String {
+async fn ticket(street: &TestGateway) -> String {
     let body = r#"{"grant_type":"client_credential","appid":"wx1","secret":"secret-of-wx1"}"#;
     let host = street.wechat;
     let request = format!(
@@ -342,12 +351,12 @@ async fn ticket(street: &Street) -> String {
 }
 
 /// Replicas at one Redis, with one emulated WeChat.
-async fn replicas(redis: &Redis, count: usize) -> Vec<Street> {
-    let mut streets: Vec<Street> = Vec::new();
+async fn replicas(redis: &Redis, count: usize) -> Vec<TestGateway> {
+    let mut streets: Vec<TestGateway> = Vec::new();
     for _ in 0..count {
         let more = format!("{BROKER}\n[store]\nkind = \"redis\"\nurl = \"{}\"", redis.url());
         let wechat = streets.first().map(|first| first.wechat);
-        streets.push(Street::open(Plan { more, wechat, ..Plan::default() }).await);
+        streets.push(TestGateway::open(TestConfig { more, wechat, ..TestConfig::default() }).await);
     }
     streets
 }
@@ -443,7 +452,9 @@ async fn a_login_outlives_a_restart_with_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store");
     let store = format!("{BROKER}\n[store]\nkind = \"file\"\npath = \"{}\"", path.display());
-    let open = |wechat| Street::open(Plan { more: store.clone(), wechat, ..Plan::default() });
+    let open = |wechat| {
+        TestGateway::open(TestConfig { more: store.clone(), wechat, ..TestConfig::default() })
+    };
     let first = open(None).await;
     let mut visitor = phone(&first);
     let away = visitor.get(&auth("https://shop.example.com/x", "snsapi_base")).await;

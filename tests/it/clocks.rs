@@ -7,7 +7,7 @@ use wxgate::clock::{self, Clock, Timestamp};
 
 use crate::{
     fleet::{Fleet, planned, sid, store},
-    harness::Plan,
+    harness::TestConfig,
     redis::Redis,
     visitor::Visitor,
 };
@@ -23,7 +23,7 @@ fn ahead() -> Timestamp {
 const CLOCKS: [Clock; 3] = [behind, clock::system, ahead];
 
 /// Three replicas: one whose clock is behind, one that is right, one ahead.
-async fn fleet(redis: &Redis, plan: impl Fn(Plan) -> Plan) -> Fleet {
+async fn fleet(redis: &Redis, plan: impl Fn(TestConfig) -> TestConfig) -> Fleet {
     let mut fleet = Fleet::open(&[], "").await;
     for clock in CLOCKS {
         fleet.join_with(plan(planned(&store(&redis.url()), "")), clock).await;
@@ -107,7 +107,7 @@ async fn orders_end_what_was_before_them_and_nothing_after() {
 async fn a_ticket_is_good_whoever_reads_it_and_works_once() {
     let redis = Redis::start().await;
     let callback =
-        |plan| Plan { account: "callback_host = \"auth.example.net\"".to_owned(), ..plan };
+        |plan| TestConfig { account: "callback_host = \"auth.example.net\"".to_owned(), ..plan };
     let fleet = fleet(&redis, callback).await;
     for (written, read) in [(0, 2), (2, 0), (0, 1), (1, 2), (1, 1)] {
         let mut visitor = Visitor::wechat(fleet.gateway(written));

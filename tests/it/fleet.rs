@@ -10,14 +10,14 @@ use wxgate::clock::{self, Clock};
 
 use crate::{
     echo::{BEGAN, RECEIVED},
-    harness::{Plan, ROUTES, Street, until_ready},
+    harness::{ROUTES, TestConfig, TestGateway, until_ready},
     redis::free_port,
     visitor::{Answer, Visitor, raw},
 };
 
 /// The replicas, each with its admin listener. The first street has the site and the WeChat of all.
 pub struct Fleet {
-    pub streets: Vec<Street>,
+    pub streets: Vec<TestGateway>,
     pub gateways: Vec<SocketAddr>,
     pub admins: Vec<SocketAddr>,
     pub processes: Vec<Process>,
@@ -76,7 +76,7 @@ impl Fleet {
 
     /// So many replicas, each a process, with this `[store]` table and these lines in their site.
     pub async fn of_processes(store: &str, site: &str, count: usize) -> Self {
-        let (mut fleet, street) = (Self::none(), Street::usual().await);
+        let (mut fleet, street) = (Self::none(), TestGateway::usual().await);
         let folder = tempfile::tempdir().unwrap();
         for number in 0..count {
             let (port, admin) = (free_port().await, free_port().await);
@@ -106,13 +106,13 @@ impl Fleet {
     }
 
     /// One replica more, by this plan and with another clock.
-    pub async fn join_with(&mut self, mut plan: Plan, clock: Clock) {
+    pub async fn join_with(&mut self, mut plan: TestConfig, clock: Clock) {
         plan.clock = clock;
         if let Some(first) = self.streets.first() {
             plan.wechat = Some(first.wechat);
             plan.upstream = Some(format!("\"http://{}\"", first.site.addr));
         }
-        let street = Street::open(plan).await;
+        let street = TestGateway::open(plan).await;
         self.admins.push(street.admin().await);
         self.gateways.push(street.gateway);
         self.streets.push(street);
@@ -247,9 +247,9 @@ fn received(answer: &Answer) -> Instant {
 }
 
 /// A replica with this `[store]` and these lines in its site.
-pub fn planned(store: &str, site: &str) -> Plan {
+pub fn planned(store: &str, site: &str) -> TestConfig {
     let more = format!("[store]\nkind = \"redis\"\n{store}");
-    Plan { more, ..Plan::site(&format!("{site}\n{ROUTES}")) }
+    TestConfig { more, ..TestConfig::site(&format!("{site}\n{ROUTES}")) }
 }
 
 pub fn store(url: &str) -> String {

@@ -11,13 +11,13 @@ use tokio::{
 use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
 
 use crate::{
-    harness::{Plan, ROUTES, Street},
+    harness::{ROUTES, TestConfig, TestGateway},
     visitor::{Visitor, raw},
 };
 
 #[tokio::test]
 async fn bodies_pass_both_ways_whole() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let mut visitor = Visitor::desktop(street.gateway);
     let body = "飞翔的企鹅".repeat(20_000);
     let answer =
@@ -34,7 +34,7 @@ async fn bodies_pass_both_ways_whole() {
 
 #[tokio::test]
 async fn a_keep_alive_visitor_shares_a_kept_upstream_connection() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let mut stream = TcpStream::connect(street.gateway).await.unwrap();
     for number in 0..20 {
         let request = format!("GET /static/{number} HTTP/1.1\r\nhost: h5.example.com\r\n\r\n");
@@ -72,7 +72,7 @@ async fn read_answer(stream: &mut TcpStream) -> String {
 
 #[tokio::test]
 async fn head_has_no_body_and_the_length_of_get() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let request = "HEAD /static/a HTTP/1.1\r\nhost: h5.example.com\r\nconnection: close\r\n\r\n";
     let answer = raw(street.gateway, request).await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -83,7 +83,7 @@ async fn head_has_no_body_and_the_length_of_get() {
 
 #[tokio::test]
 async fn events_arrive_as_they_happen() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let mut stream = TcpStream::connect(street.gateway).await.unwrap();
     let request =
         "GET /static/events HTTP/1.1\r\nhost: h5.example.com\r\naccept: text/event-stream\r\n\r\n";
@@ -103,7 +103,7 @@ async fn events_arrive_as_they_happen() {
 
 #[tokio::test]
 async fn websockets_are_forwarded_after_the_gate_only() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let stream = TcpStream::connect(street.gateway).await.unwrap();
     let request = "ws://h5.example.com/ws".into_client_request().unwrap();
     let refused = tokio_tungstenite::client_async(request, stream).await.unwrap_err();
@@ -128,7 +128,7 @@ async fn websockets_are_forwarded_after_the_gate_only() {
 
 #[tokio::test]
 async fn only_websocket_is_an_upgrade() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let request = "GET /static/a HTTP/1.1\r\nhost: h5.example.com\r\nconnection: upgrade, http2-settings, close\r\nupgrade: h2c\r\nhttp2-settings: AAA\r\n\r\n";
     let answer = raw(street.gateway, request).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -141,14 +141,14 @@ async fn several_servers_take_turns_and_a_dead_one_is_passed_over() {
     let second = crate::echo::Echo::start().await;
     let dead = "127.0.0.1:1";
     let first = crate::echo::Echo::start().await;
-    let plan = Plan {
+    let plan = TestConfig {
         upstream: Some(format!(
             "\"http://{}\", \"http://{dead}\", \"http://{}\"",
             first.addr, second.addr
         )),
-        ..Plan::site(ROUTES)
+        ..TestConfig::site(ROUTES)
     };
-    let street = Street::open(plan).await;
+    let street = TestGateway::open(plan).await;
     let mut visitor = Visitor::desktop(street.gateway);
     for _ in 0..30 {
         assert_eq!(visitor.get("/static/a").await.status, 200);
@@ -164,7 +164,7 @@ async fn a_session_is_renewed_past_half_its_idle_time() {
         "idle = \"2s\"\nmax = \"1h\"\nkeys = [{{ id = \"k1\", secret = \"{}\" }}]",
         crate::harness::KEY
     );
-    let street = Street::open(Plan { session, ..Plan::site(ROUTES) }).await;
+    let street = TestGateway::open(TestConfig { session, ..TestConfig::site(ROUTES) }).await;
     let mut visitor = Visitor::wechat(street.gateway);
     let _ = visitor.open("/").await;
     let first = visitor.cookie("wxgate");

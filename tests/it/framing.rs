@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    harness::Street,
+    harness::TestGateway,
     visitor::{Visitor, raw},
 };
 
@@ -46,7 +46,7 @@ fn refused() -> Vec<(&'static str, String)> {
 
 #[tokio::test]
 async fn a2_b5_a_head_with_two_readings_is_a_400_and_the_last_of_its_connection() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let next = format!("GET /static/next HTTP/1.1\r\n{H}\r\n");
     let mut count = 0;
     for (name, head) in refused() {
@@ -61,7 +61,7 @@ async fn a2_b5_a_head_with_two_readings_is_a_400_and_the_last_of_its_connection(
 
 #[tokio::test]
 async fn a2_b5_it_is_refused_behind_a_good_request_too() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let good = format!("POST /static/good HTTP/1.1\r\n{H}content-length: 4\r\n\r\na\r\n#");
     let chunks = format!(
         "POST /static/good HTTP/1.1\r\n{H}transfer-encoding: chunked\r\n\r\n4;x\r\n\r\n#\r\r\n0\r\nt: 1\r\n\r\n"
@@ -100,7 +100,7 @@ async fn trickled(
 
 #[tokio::test]
 async fn a2_b5_it_is_refused_byte_by_byte_too() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let mut attempts = tokio::task::JoinSet::new();
     for (name, head) in refused() {
         let gateway = street.gateway;
@@ -124,7 +124,7 @@ async fn a2_b5_it_is_refused_byte_by_byte_too() {
 
 #[tokio::test]
 async fn b5_good_requests_pass_one_behind_the_other() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let requests = [
         format!("POST /static/1 HTTP/1.1\r\n{H}content-length: 5\r\n\r\nab#\r\r"),
         "\r\nGET /static/2 HTTP/1.1\nhost: h5.example.com\n\n".to_owned(),
@@ -145,7 +145,7 @@ async fn b5_good_requests_pass_one_behind_the_other() {
 
 #[tokio::test]
 async fn b5_chunks_with_two_readings_break_the_request_off() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let head = format!("POST /static/a HTTP/1.1\r\n{H}transfer-encoding: chunked\r\n\r\n");
     let next = format!("GET /static/next HTTP/1.1\r\n{H}\r\n");
     for body in [
@@ -165,7 +165,7 @@ async fn b5_chunks_with_two_readings_break_the_request_off() {
 
 #[tokio::test]
 async fn b8_nothing_is_read_behind_an_upgrade_before_its_answer() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let ask = |path: &str| {
         format!(
             "GET {path} HTTP/1.1\r\n{H}connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n"

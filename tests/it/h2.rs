@@ -10,7 +10,7 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 
 use crate::{
-    harness::Street,
+    harness::TestGateway,
     tls::{Certified, certified, connect},
     visitor::Visitor,
 };
@@ -65,7 +65,7 @@ pub struct Wire {
 
 impl Wire {
     /// A connection on which both have said hello.
-    pub async fn open(street: &Street, certified: &Certified) -> Self {
+    pub async fn open(street: &TestGateway, certified: &Certified) -> Self {
         let stream =
             connect(street.tls.unwrap(), &certified.roots, "h5.example.com", b"h2").await.unwrap();
         let (read, mut write) = tokio::io::split(stream);
@@ -97,7 +97,7 @@ fn held() -> usize {
 }
 
 /// How long somebody else waits for a page.
-async fn served(street: &Street) -> Duration {
+async fn served(street: &TestGateway) -> Duration {
     let (begun, mut visitor) = (Instant::now(), Visitor::desktop(street.gateway));
     let page = timeout(Duration::from_secs(5), visitor.get("/static/b")).await.unwrap();
     assert_eq!(page.status, 200, "others are served");
@@ -107,7 +107,7 @@ async fn served(street: &Street) -> Duration {
 /// Sends `piece` again and again while others go on as usual. Whether the gateway ended it.
 async fn flood(piece: impl Fn(u32) -> Vec<u8>, count: u32, reads: bool) -> bool {
     let certified = certified(&["h5.example.com"]);
-    let street = Street::open(certified.plan.clone()).await;
+    let street = TestGateway::open(certified.plan.clone()).await;
     let _ = Visitor::desktop(street.gateway).get("/static/a").await;
     let (before, hits) = (held(), street.site.hits());
     let Wire { mut read, mut write } = Wire::open(&street, &certified).await;
@@ -185,7 +185,7 @@ async fn g5_settings_and_ping_floods() {
 #[tokio::test]
 async fn a4_b5_bad_pseudo_headers_reach_nobody() {
     let certified = certified(&["h5.example.com"]);
-    let street = Street::open(certified.plan.clone()).await;
+    let street = TestGateway::open(certified.plan.clone()).await;
     let [method, scheme, authority, _] = GET;
     let path = (":path", "/static/a");
     let cases: [(&str, Vec<(&str, &str)>); 19] = [
@@ -228,7 +228,7 @@ async fn a4_b5_bad_pseudo_headers_reach_nobody() {
 #[tokio::test]
 async fn a2_a_fragment_over_http2_is_no_part_of_the_path() {
     let certified = certified(&["h5.example.com"]);
-    let street = Street::open(certified.plan.clone()).await;
+    let street = TestGateway::open(certified.plan.clone()).await;
     for path in ["/static/a#/../orders", "/orders#/static/a"] {
         let mut wire = Wire::open(&street, &certified).await;
         let [method, scheme, authority, _] = GET;
@@ -246,7 +246,7 @@ async fn a2_a_fragment_over_http2_is_no_part_of_the_path() {
 #[tokio::test]
 async fn b7_cookie_crumbs_are_measured_whole() {
     let certified = certified(&["h5.example.com"]);
-    let street = Street::open(certified.plan.clone()).await;
+    let street = TestGateway::open(certified.plan.clone()).await;
     let [method, scheme, authority, _] = GET;
     let crumb = ("cookie", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa=bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb");
     for (count, served) in [(3, true), (2_000, false)] {
@@ -275,7 +275,7 @@ async fn b7_cookie_crumbs_are_measured_whole() {
 async fn g5_a_visitor_who_opens_no_window_is_given_up() {
     let mut certified = certified(&["h5.example.com"]);
     certified.plan.server += "\n[server.limits]\nsend_time = \"1s\"";
-    let street = Street::open(certified.plan.clone()).await;
+    let street = TestGateway::open(certified.plan.clone()).await;
     let [method, scheme, authority, _] = GET;
     let mut wire = Wire::open(&street, &certified).await;
     let head = block(&[method, scheme, authority, (":path", "/static/endless")]);
@@ -301,7 +301,7 @@ async fn g5_a_visitor_who_opens_no_window_is_given_up() {
 async fn g5_a_connection_has_no_more_streams_at_once_than_it_may() {
     let mut certified = certified(&["h5.example.com"]);
     certified.plan.server += "\n[server.limits]\nstreams = 2";
-    let street = Street::open(certified.plan.clone()).await;
+    let street = TestGateway::open(certified.plan.clone()).await;
     let [method, scheme, authority, _] = GET;
     let mut wire = Wire::open(&street, &certified).await;
     let head = block(&[method, scheme, authority, (":path", "/static/events")]);

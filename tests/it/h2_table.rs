@@ -12,7 +12,7 @@ use crate::{
         ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, RST_STREAM,
         SETTINGS, WINDOW_UPDATE, Wire, block, frame,
     },
-    harness::Street,
+    harness::TestGateway,
     tls::{certified, connect},
 };
 
@@ -323,7 +323,7 @@ async fn read(wire: &mut Wire) -> Option<(u8, u8, Vec<u8>)> {
 #[tokio::test]
 async fn frames_out_of_place_are_answered_as_the_rfc_says() {
     let certified = certified(&["h5.example.com"]);
-    let street = Street::open(certified.plan.clone()).await;
+    let street = TestGateway::open(certified.plan.clone()).await;
     let rows: Vec<Row> = [heads(), continuations(), streams(), pieces(), controls()].concat();
     let (mut wrong, mut unlike) = (Vec::new(), 0);
     for (section, what, bytes, may) in &rows {
@@ -345,7 +345,7 @@ async fn frames_out_of_place_are_answered_as_the_rfc_says() {
 #[tokio::test]
 async fn who_does_not_begin_with_the_preface_is_not_talked_to() {
     let certified = certified(&["h5.example.com"]);
-    let street = Street::open(certified.plan.clone()).await;
+    let street = TestGateway::open(certified.plan.clone()).await;
     let settings = frame(SETTINGS, 0, 0, b"");
     let starts: [(&str, &[u8]); 4] = [
         ("garbage", b"INVALID CONNECTION PREFACE\r\n\r\n"),
@@ -377,7 +377,7 @@ async fn who_does_not_begin_with_the_preface_is_not_talked_to() {
 #[tokio::test]
 async fn b8_connect_over_http2_is_refused() {
     let certified = certified(&["h5.example.com"]);
-    let street = Street::open(certified.plan.clone()).await;
+    let street = TestGateway::open(certified.plan.clone()).await;
     let [_, scheme, authority, _] = GET;
     let (connect, path) = ((":method", "CONNECT"), (":path", "/static/a"));
     let cases = [
@@ -413,7 +413,7 @@ async fn b8_connect_over_http2_is_refused() {
 #[tokio::test]
 async fn a_goaway_of_the_client_lets_what_is_under_way_finish() {
     let certified = certified(&["h5.example.com"]);
-    let street = Street::open(certified.plan.clone()).await;
+    let street = TestGateway::open(certified.plan.clone()).await;
     let mut wire = Wire::open(&street, &certified).await;
     let fields = [GET[0], GET[1], GET[2], (":path", "/static/a")];
     let goaway = frame(GOAWAY, 0, 0, &[0; 8]);
@@ -434,7 +434,7 @@ async fn a_goaway_of_the_client_lets_what_is_under_way_finish() {
 #[tokio::test]
 async fn a_window_of_one_byte_is_kept_to() {
     let certified = certified(&["h5.example.com"]);
-    let street = Street::open(certified.plan.clone()).await;
+    let street = TestGateway::open(certified.plan.clone()).await;
     let mut wire = Wire::open(&street, &certified).await;
     let fields = [GET[0], GET[1], GET[2], (":path", "/static/a")];
     let head = frame(HEADERS, END_STREAM | END_HEADERS, 1, &block(&fields));

@@ -9,9 +9,9 @@ use tokio::{
     time::{Instant, sleep},
 };
 use wxgate::{
-    admin::{self, Admin, Board},
+    admin::{self, AdminServer, RuntimeStatus},
     clock::{self, Clock},
-    config::{Config, File, Sources},
+    config::{Config, Environment, ReferencedFile},
     emulator::{self, Emulator},
     gateway::{AccessLog, Gateway},
     server::Server,
@@ -23,7 +23,7 @@ use crate::{echo::Echo, redis};
 pub const KEY: &str = "0123456789abcdef0123456789abcdef";
 
 /// A gateway, its site and its WeChat.
-pub struct Street {
+pub struct TestGateway {
     pub gateway: SocketAddr,
     pub tls: Option<SocketAddr>,
     pub wechat: SocketAddr,
@@ -35,7 +35,7 @@ pub struct Street {
 
 /// What to build differently.
 #[derive(Clone)]
-pub struct Plan {
+pub struct TestConfig {
     /// Threads that serve.
     pub workers: u32,
     /// Lines of `[server]` after `listen` and `workers`.
@@ -57,7 +57,7 @@ pub struct Plan {
     pub clock: Clock,
 }
 
-impl Default for Plan {
+impl Default for TestConfig {
     fn default() -> Self {
         Self {
             workers: 2,
@@ -74,7 +74,7 @@ impl Default for Plan {
     }
 }
 
-impl Plan {
+impl TestConfig {
     /// The usual street with these lines in its site.
     pub fn site(lines: &str) -> Self {
         Self { site: lines.to_owned(), ..Self::default() }
@@ -143,14 +143,14 @@ scope = "snsapi_userinfo"
 /// Nothing of the machine: the tests write their secrets into the text.
 struct Nothing;
 
-impl Sources for Nothing {
+impl Environment for Nothing {
     fn variable(&self, _name: &str) -> Result<String, String> {
         Err("is not set".to_owned())
     }
 
-    fn file(&self, path: &Path) -> std::io::Result<File> {
+    fn file(&self, path: &Path) -> std::io::Result<ReferencedFile> {
         let content = std::fs::read(path)?.into();
-        Ok(File { content, open_to_all: false })
+        Ok(ReferencedFile { content, open_to_all: false })
     }
 
     fn is_folder(&self, path: &Path) -> bool {
@@ -166,14 +166,14 @@ pub fn read(text: &str) -> Config {
     }
 }
 
-impl Street {
+impl TestGateway {
     /// The usual street with the usual routes.
     pub async fn usual() -> Self {
-        Self::open(Plan::site(ROUTES)).await
+        Self::open(TestConfig::site(ROUTES)).await
     }
 
     /// Builds a street.
-    pub async fn open(plan: Plan) -> Self {
+    pub async fn open(plan: TestConfig) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let site = Echo::start().await;
         let (wechat, emulator) = emulated().await;
@@ -194,7 +194,7 @@ impl Street {
     }
 
     /// Puts another configuration in force, as a reload does.
-    pub fn reload(&self, plan: &Plan) {
+    pub fn reload(&self, plan: &TestConfig) {
         let echo = || format!("\"http://{}\"", self.site.addr);
         let upstream = plan.upstream.clone().unwrap_or_else(echo);
         let text = plan.text(plan.wechat.unwrap_or(self.wechat), &upstream);
@@ -203,11 +203,11 @@ impl Street {
 
     /// Opens the gateway's admin listener.
     pub async fn admin(&self) -> SocketAddr {
-        let board = Board::default();
+        let board = RuntimeStatus::default();
         board.set_ready(true);
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let settings = admin::Settings { listen, hosts: Vec::new() };
-        let admin = Admin::bind(settings, board, Arc::clone(&self.shared)).await.unwrap();
+        let admin = AdminServer::bind(settings, board, Arc::clone(&self.shared)).await.unwrap();
         let addr = admin.addr().unwrap();
         tokio::spawn(admin.serve(std::future::pending()));
         addr

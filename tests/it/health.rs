@@ -5,8 +5,8 @@ use std::{net::SocketAddr, time::Duration};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    farm::Server,
-    harness::{Plan, Street},
+    harness::{TestConfig, TestGateway},
+    upstream_server::Server,
     visitor::raw,
 };
 
@@ -14,7 +14,7 @@ const OPEN: &str = "[[site.route]]\npath = \"/*\"\nauth = \"none\"\n";
 const CHECKED: &str = "[site.health]\npath = \"/healthz\"\ninterval = \"100ms\"\n";
 
 /// Asks so many times over one connection, and brings back how many were answered with 200.
-async fn ask(street: &Street, times: usize) -> usize {
+async fn ask(street: &TestGateway, times: usize) -> usize {
     let request = "GET / HTTP/1.1\r\nhost: h5.example.com\r\n";
     let last = format!("{request}connection: close\r\n\r\n");
     let requests = format!("{request}\r\n").repeat(times - 1) + &last;
@@ -22,9 +22,13 @@ async fn ask(street: &Street, times: usize) -> usize {
 }
 
 /// One thread, so that shares can be counted; these servers, and these lines in the site.
-fn plan(servers: &[&Server], lines: &str) -> Plan {
+fn plan(servers: &[&Server], lines: &str) -> TestConfig {
     let urls: Vec<String> = servers.iter().map(|server| server.url()).collect();
-    Plan { workers: 1, upstream: Some(urls.join(", ")), ..Plan::site(&format!("{lines}\n{OPEN}")) }
+    TestConfig {
+        workers: 1,
+        upstream: Some(urls.join(", ")),
+        ..TestConfig::site(&format!("{lines}\n{OPEN}"))
+    }
 }
 
 async fn get(admin: SocketAddr, path: &str) -> String {
@@ -47,7 +51,7 @@ async fn until(admin: SocketAddr, (path, said): (&str, &str)) -> String {
 #[tokio::test]
 async fn a_server_that_dies_and_comes_back_gets_its_share_slowly() {
     let (mut a, b) = (Server::start().await, Server::start().await);
-    let street = Street::open(plan(&[&a, &b], "slow_start = \"1h\"")).await;
+    let street = TestGateway::open(plan(&[&a, &b], "slow_start = \"1h\"")).await;
     let admin = street.admin().await;
     assert_eq!(ask(&street, 20).await, 20);
     assert_eq!((a.pages(), b.pages()), (10, 10));
@@ -84,7 +88,7 @@ async fn a_server_that_dies_and_comes_back_gets_its_share_slowly() {
 #[tokio::test]
 async fn a_port_that_is_forwarded_to_nobody_costs_nobody_their_page() {
     let (a, b) = (Server::start().await, Server::start().await);
-    let street = Street::open(plan(&[&a, &b], "")).await;
+    let street = TestGateway::open(plan(&[&a, &b], "")).await;
     a.answers(0);
     assert_eq!(ask(&street, 40).await, 40);
     assert_eq!((a.pages(), b.pages()), (3, 40), "three in a row are enough");
@@ -92,7 +96,7 @@ async fn a_port_that_is_forwarded_to_nobody_costs_nobody_their_page() {
 
     // A request that takes a server down is not passed on to all of them.
     let c = Server::start().await;
-    let street = Street::open(plan(&[&a, &b, &c], "")).await;
+    let street = TestGateway::open(plan(&[&a, &b, &c], "")).await;
     b.answers(0);
     assert_eq!(ask(&street, 1).await, 0);
     assert_eq!((a.pages(), b.pages(), c.pages()), (1, 1, 0));
@@ -100,7 +104,7 @@ async fn a_port_that_is_forwarded_to_nobody_costs_nobody_their_page() {
     b.answers(200);
 
     // What may have been done is not done again elsewhere.
-    let street = Street::open(plan(&[&a, &b], "")).await;
+    let street = TestGateway::open(plan(&[&a, &b], "")).await;
     let post = "POST / HTTP/1.1\r\nhost: h5.example.com\r\nconnection: close\r\n\
                 content-length: 0\r\n\r\n";
     let answer = raw(street.gateway, post).await;
@@ -112,7 +116,7 @@ async fn a_port_that_is_forwarded_to_nobody_costs_nobody_their_page() {
 #[tokio::test]
 async fn if_all_are_down_all_are_asked() {
     let (mut a, mut b) = (Server::start().await, Server::start().await);
-    let street = Street::open(plan(&[&a, &b], "slow_start = \"0s\"")).await;
+    let street = TestGateway::open(plan(&[&a, &b], "slow_start = \"0s\"")).await;
     a.kill().await;
     b.kill().await;
     assert_eq!(ask(&street, 5).await, 0);
@@ -127,7 +131,8 @@ async fn if_all_are_down_all_are_asked() {
 #[tokio::test]
 async fn a_server_that_says_it_is_ill_is_left_alone() {
     let (a, b) = (Server::start().await, Server::start().await);
-    let street = Street::open(plan(&[&a, &b], &format!("slow_start = \"0s\"\n{CHECKED}"))).await;
+    let street =
+        TestGateway::open(plan(&[&a, &b], &format!("slow_start = \"0s\"\n{CHECKED}"))).await;
     let admin = street.admin().await;
     a.feels(503);
     let line = format!("1 of 2 servers well (http://{}: GET /healthz: 503 Service", a.addr);
@@ -168,8 +173,8 @@ async fn a_reload_forgets_nothing_and_ends_the_checks_that_are_no_more() {
          account = \"main\"\nupstream = {}\n{CHECKED}",
         other.url()
     );
-    let with = |lines: &str| Plan { more: beside.clone(), ..plan(&[&a, &b], lines) };
-    let street = Street::open(with(&format!("slow_start = \"0s\"\n{CHECKED}"))).await;
+    let with = |lines: &str| TestConfig { more: beside.clone(), ..plan(&[&a, &b], lines) };
+    let street = TestGateway::open(with(&format!("slow_start = \"0s\"\n{CHECKED}"))).await;
     let admin = street.admin().await;
     let ticks = async |count| {
         let (begun, before) = (Instant::now(), other.checks());
@@ -209,7 +214,7 @@ async fn a_reload_forgets_nothing_and_ends_the_checks_that_are_no_more() {
 async fn a_server_is_checked_once_however_many_threads_there_are() {
     let (a, b) = (Server::start().await, Server::start().await);
     let lines = CHECKED.replace("100ms", "1h");
-    let street = Street::open(Plan { workers: 4, ..plan(&[&a, &b], &lines) }).await;
+    let street = TestGateway::open(TestConfig { workers: 4, ..plan(&[&a, &b], &lines) }).await;
     let begun = Instant::now();
     while a.checks() + b.checks() < 2 {
         assert!(begun.elapsed() < Duration::from_secs(20), "nobody is checked");

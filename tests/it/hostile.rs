@@ -9,12 +9,12 @@ use tokio::{
 };
 
 use crate::{
-    harness::{Plan, ROUTES, Street},
+    harness::{ROUTES, TestConfig, TestGateway},
     visitor::{Visitor, raw},
 };
 
 /// Sends bytes over a connection that stays open, and reads the beginning of the answer.
-async fn begin(street: &Street, request: &str) -> (TcpStream, String) {
+async fn begin(street: &TestGateway, request: &str) -> (TcpStream, String) {
     let mut stream = TcpStream::connect(street.gateway).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut buffer = [0; 4096];
@@ -24,7 +24,7 @@ async fn begin(street: &Street, request: &str) -> (TcpStream, String) {
 
 #[tokio::test]
 async fn g5_nobody_waits_for_the_body_of_another_visitors_request() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let unfinished =
         "POST /static/early HTTP/1.1\r\nhost: h5.example.com\r\ncontent-length: 9\r\n\r\nx";
     let mut held = Vec::new();
@@ -45,7 +45,8 @@ async fn g5_nobody_waits_for_the_body_of_another_visitors_request() {
 
 #[tokio::test]
 async fn g5_a_slow_site_is_asked_once() {
-    let street = Street::open(Plan::site(&format!("response_timeout = \"1s\"\n{ROUTES}"))).await;
+    let street =
+        TestGateway::open(TestConfig::site(&format!("response_timeout = \"1s\"\n{ROUTES}"))).await;
     let half = "POST /static/a HTTP/1.1\r\nhost: h5.example.com\r\ncontent-length: 2\r\n\r\na";
     let mut streams = Vec::new();
     for _ in 0..6 {
@@ -70,7 +71,7 @@ async fn g5_a_slow_site_is_asked_once() {
 
 #[tokio::test]
 async fn g5_a_logout_whose_form_never_comes_is_let_go() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let request = "POST /_wx/logout HTTP/1.1\r\nhost: h5.example.com\r\ncontent-length: 38\r\n\r\n";
     let answer = raw(street.gateway, request).await;
     assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
@@ -87,7 +88,7 @@ auth = "none"
 path = "/api/*"
 methods = ["POST"]
 "#;
-    let street = Street::open(Plan::site(routes)).await;
+    let street = TestGateway::open(TestConfig::site(routes)).await;
     let mut visitor = Visitor::desktop(street.gateway).script();
     for (method, status) in [("POST", 401), ("post", 405), ("pOST", 405), ("get", 405)] {
         assert_eq!(visitor.send(method, "/api/a", &[], "").await.status, status, "{method}");
@@ -100,7 +101,7 @@ methods = ["POST"]
 #[tokio::test]
 async fn g5_a_tunnel_counts_as_a_connection_until_its_visitor_leaves() {
     let server = "[server.limits]\nconnections = 6".to_owned();
-    let street = Street::open(Plan { server, ..Plan::site(ROUTES) }).await;
+    let street = TestGateway::open(TestConfig { server, ..TestConfig::site(ROUTES) }).await;
     let handshake = "GET /static/deaf HTTP/1.1\r\nhost: h5.example.com\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
     let mut tunnels = Vec::new();
     let mut buffer = [0; 1024];
@@ -126,7 +127,7 @@ async fn g5_a_tunnel_counts_as_a_connection_until_its_visitor_leaves() {
 
 #[tokio::test]
 async fn e7_a_logout_ends_every_repeat_of_a_callback() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let mut visitor = Visitor::wechat(street.gateway);
     let away = visitor.get("/orders").await;
     let (_, back) = visitor.follow(&away, "/").await;
@@ -149,7 +150,7 @@ async fn e7_a_logout_ends_every_repeat_of_a_callback() {
 
 #[tokio::test]
 async fn b5_a_body_that_breaks_off_is_the_visitors_fault() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let head =
         "POST /static/a HTTP/1.1\r\nhost: h5.example.com\r\ntransfer-encoding: chunked\r\n\r\n";
     let next = "GET /static/next HTTP/1.1\r\nhost: h5.example.com\r\n\r\n";

@@ -9,19 +9,19 @@ use tokio::{
 };
 
 use crate::{
-    harness::{Plan, ROUTES, Street},
+    harness::{ROUTES, TestConfig, TestGateway},
     tls,
     visitor::{Answer, Visitor, raw},
 };
 
 const H: &str = "host: h5.example.com\r\n";
 
-async fn limited(lines: &str, site: &str) -> Street {
+async fn limited(lines: &str, site: &str) -> TestGateway {
     let server = format!("[server.limits]\n{lines}");
-    Street::open(Plan { server, ..Plan::site(&format!("{site}\n{ROUTES}")) }).await
+    TestGateway::open(TestConfig { server, ..TestConfig::site(&format!("{site}\n{ROUTES}")) }).await
 }
 
-async fn connected(street: &Street, request: &str) -> TcpStream {
+async fn connected(street: &TestGateway, request: &str) -> TcpStream {
     let mut stream = TcpStream::connect(street.gateway).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     stream
@@ -101,7 +101,7 @@ async fn g5_a_visitor_who_reads_nothing_over_tls_is_given_up() {
     // An answer that fits into the buffer of TLS counts as written there, and is not.
     let mut certified = tls::certified(&["h5.example.com"]);
     certified.plan.server += "\n[server.limits]\nsend_time = \"1s\"";
-    let street = Street::open(certified.plan.clone()).await;
+    let street = TestGateway::open(certified.plan.clone()).await;
     let addr = street.tls.unwrap();
     let mut stream =
         tls::connect(addr, &certified.roots, "h5.example.com", b"http/1.1").await.unwrap();
@@ -159,7 +159,9 @@ async fn g5_one_client_holds_no_more_connections_than_it_may() {
     street.close().await;
 
     let server = "trusted_proxies = [\"127.0.0.1\"]\n[server.limits]\nconnections_per_client = 1";
-    let street = Street::open(Plan { server: server.to_owned(), ..Plan::site(ROUTES) }).await;
+    let street =
+        TestGateway::open(TestConfig { server: server.to_owned(), ..TestConfig::site(ROUTES) })
+            .await;
     let mut held = Vec::new();
     for number in 0..4 {
         let mut stream =
@@ -172,11 +174,11 @@ async fn g5_one_client_holds_no_more_connections_than_it_may() {
 }
 
 /// A street behind a proxy that tells who the client is.
-async fn throttled(logins: u32) -> Street {
+async fn throttled(logins: u32) -> TestGateway {
     let server = format!(
         "trusted_proxies = [\"127.0.0.0/8\"]\n[server.limits]\nlogins_per_minute = {logins}"
     );
-    Street::open(Plan { server, ..Plan::site(ROUTES) }).await
+    TestGateway::open(TestConfig { server, ..TestConfig::site(ROUTES) }).await
 }
 
 #[tokio::test]
@@ -256,7 +258,7 @@ async fn g7_refusals_are_counted() {
 
 #[tokio::test]
 async fn g7_one_login_causes_no_more_than_four_calls() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let mut visitor = Visitor::wechat(street.gateway);
     let away = visitor.get("/orders").await;
     let (_, back) = visitor.follow(&away, "/").await;

@@ -1,13 +1,13 @@
 //! The login, walked as a browser walks it.
 
 use crate::{
-    harness::{Plan, ROUTES, Street},
+    harness::{ROUTES, TestConfig, TestGateway},
     visitor::{Answer, Visitor, raw},
 };
 
 #[tokio::test]
 async fn a_visitor_in_wechat_is_logged_in_without_noticing() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let mut visitor = Visitor::wechat(street.gateway);
 
     let away = visitor.get("/orders?page=2&q=%E4%B8%AD").await;
@@ -49,7 +49,7 @@ async fn a_visitor_in_wechat_is_logged_in_without_noticing() {
 
 #[tokio::test]
 async fn userinfo_steps_up_from_base_and_brings_the_profile() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let mut visitor = Visitor::wechat(street.gateway);
     let (_, page) = visitor.open("/").await;
     let base = page.received("x-wechat-session")[0].to_owned();
@@ -95,7 +95,7 @@ pub fn allow(html: &str, at: &url::Url) -> String {
 
 #[tokio::test]
 async fn a_button_comes_before_consent_where_the_route_says_so() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let mut visitor = Visitor::wechat(street.gateway);
     let page = visitor.get("/club/x?y=1").await;
     assert_eq!(page.status, 200);
@@ -108,7 +108,7 @@ async fn a_button_comes_before_consent_where_the_route_says_so() {
 
 #[tokio::test]
 async fn d1_the_login_never_leaves_the_site() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     for rd in [
         "https://evil.example",
         "//evil.example",
@@ -128,7 +128,7 @@ async fn d1_the_login_never_leaves_the_site() {
 
 #[tokio::test]
 async fn e1_e2_a_callback_from_another_browser_costs_nothing_and_logs_nobody_in() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let mut attacker = Visitor::wechat(street.gateway);
     let away = attacker.get("/orders").await;
     let (_, back) = attacker.follow(&away, "/").await;
@@ -149,7 +149,7 @@ async fn e1_e2_a_callback_from_another_browser_costs_nothing_and_logs_nobody_in(
 
 #[tokio::test]
 async fn e3_every_odd_callback_ends_in_a_redirect_or_a_page() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let mut start = Visitor::wechat(street.gateway);
     let away = start.get("/orders").await;
     let state =
@@ -184,7 +184,7 @@ async fn e3_every_odd_callback_ends_in_a_redirect_or_a_page() {
 
 #[tokio::test]
 async fn a_repeated_callback_gets_the_same_session_from_one_exchange() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let mut visitor = Visitor::wechat(street.gateway);
     let away = visitor.get("/orders").await;
     let (_, back) = visitor.follow(&away, "/").await;
@@ -200,7 +200,7 @@ async fn a_repeated_callback_gets_the_same_session_from_one_exchange() {
 
 #[tokio::test]
 async fn a_spent_code_starts_the_login_again_but_not_for_ever() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     street.fault(r#"{"at":"access_token","errcode":40163,"times":1}"#).await;
     let mut visitor = Visitor::wechat(street.gateway);
     let (at, page) = visitor.open("/orders").await;
@@ -218,7 +218,7 @@ async fn a_spent_code_starts_the_login_again_but_not_for_ever() {
 
 #[tokio::test]
 async fn several_logins_in_several_tabs_all_end_well() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let mut visitor = Visitor::wechat(street.gateway);
     let mut aways = Vec::new();
     for tab in 0..7 {
@@ -238,7 +238,7 @@ async fn several_logins_in_several_tabs_all_end_well() {
 
 #[tokio::test]
 async fn logins_end_on_the_host_the_site_is_known_by() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let mut visitor = Visitor { host: "www.example.com", ..Visitor::wechat(street.gateway) };
     let moved = visitor.get("/orders?x=1").await;
     assert_eq!((moved.status, moved.location()), (302, "http://h5.example.com/orders?x=1"));
@@ -249,7 +249,9 @@ async fn logins_end_on_the_host_the_site_is_known_by() {
 async fn snapshot_visitors_never_get_a_normal_session() {
     let cases = [("page", 0, false), ("anonymous", 1, false), ("allow", 1, true)];
     for (policy, hits, introduced) in cases {
-        let street = Street::open(Plan::site(&format!("snapshot = \"{policy}\"\n{ROUTES}"))).await;
+        let street =
+            TestGateway::open(TestConfig::site(&format!("snapshot = \"{policy}\"\n{ROUTES}")))
+                .await;
         street.fault(r#"{"at":"authorize","snapshot":true}"#).await;
         let mut visitor = Visitor::wechat(street.gateway);
         let (_, page) = visitor.open("/orders").await;
@@ -262,7 +264,7 @@ async fn snapshot_visitors_never_get_a_normal_session() {
 
 #[tokio::test]
 async fn who_am_i_and_logout() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let mut visitor = Visitor::wechat(street.gateway);
     let stranger = visitor.script().get("/_wx/session").await;
     assert_eq!(stranger.status, 401);
@@ -315,7 +317,7 @@ async fn who_am_i_and_logout() {
 
 #[tokio::test]
 async fn the_domain_proof_is_there_for_anybody_on_any_host() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     for host in ["h5.example.com", "other.example.org"] {
         let request = format!(
             "GET /MP_verify_AbCd1234.txt HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"

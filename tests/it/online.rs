@@ -7,7 +7,7 @@ use tokio::process::Command;
 
 use crate::{
     h2_site,
-    harness::{Plan, Street},
+    harness::{TestConfig, TestGateway},
     redis::Redis,
 };
 
@@ -53,8 +53,8 @@ fn nobody() -> SocketAddr {
 
 #[tokio::test]
 async fn everybody_answers() {
-    let (street, redis) = (Street::usual().await, Redis::start().await);
-    let mut plan = Plan { session: Plan::default().session, ..Plan::default() };
+    let (street, redis) = (TestGateway::usual().await, Redis::start().await);
+    let mut plan = TestConfig { session: TestConfig::default().session, ..TestConfig::default() };
     plan.more = format!("[store]\nkind = \"redis\"\nurl = \"{}\"", redis.url());
     let text = local(&plan.text(street.wechat, &format!("\"http://{}\"", street.site.addr)));
     let said = check(&text, &[]).await;
@@ -81,8 +81,9 @@ async fn everybody_answers() {
 
 #[tokio::test]
 async fn nobody_answers() {
-    let (street, away) = (Street::usual().await, nobody());
-    let mut plan = Plan { account: format!("kind = \"official\"\n# {away}"), ..Plan::default() };
+    let (street, away) = (TestGateway::usual().await, nobody());
+    let mut plan =
+        TestConfig { account: format!("kind = \"official\"\n# {away}"), ..TestConfig::default() };
     plan.more = format!("[store]\nkind = \"redis\"\nurl = \"redis://{away}\"");
     let text = plan.text(away, &format!("\"http://{away}\", \"unix:/nobody/here.sock\""));
     let text = text.replace("h5.example.com", "h5.wxgate.invalid");
@@ -104,9 +105,9 @@ async fn nobody_answers() {
 /// What WeChat can answer to the question, and what the operator reads then.
 #[tokio::test]
 async fn what_wechat_says_of_an_account() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let upstream = format!("\"http://{}\"", street.site.addr);
-    let text = local(&Plan::default().text(street.wechat, &upstream));
+    let text = local(&TestConfig::default().text(street.wechat, &upstream));
     let cases = [
         ("40125", 78, "bad   account   main: ", "app_secret is not this account's"),
         ("40013", 78, "bad   account   main: ", "app_id is not one WeChat knows"),
@@ -130,9 +131,9 @@ async fn what_wechat_says_of_an_account() {
 
 #[tokio::test]
 async fn scripts_read_json() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let away = nobody();
-    let text = local(&Plan::default().text(street.wechat, &format!("\"http://{away}\"")));
+    let text = local(&TestConfig::default().text(street.wechat, &format!("\"http://{away}\"")));
     let said = check(&text, &["--json"]).await;
     let json: Value = serde_json::from_str(&said.text).unwrap();
     assert_eq!((said.code, &json["good"]), (78, &Value::Bool(false)));
@@ -145,13 +146,13 @@ async fn scripts_read_json() {
 
 #[tokio::test]
 async fn servers_are_asked_in_what_they_are_to_speak() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let site = h2_site::Site::new(|asked| h2_site::say("here", asked)).await;
     for (upstream, code, says) in [
         (site.addr, 0, "answers HEAD / with 200 OK over HTTP/2"),
         (street.site.addr, 78, "it does not speak HTTP/2"),
     ] {
-        let plan = Plan::site("upstream_http = \"2\"");
+        let plan = TestConfig::site("upstream_http = \"2\"");
         let text = local(&plan.text(street.wechat, &format!("\"http://{upstream}\"")));
         let said = check(&text, &[]).await;
         assert_eq!(said.code, code, "{}", said.text);

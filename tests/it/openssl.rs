@@ -10,7 +10,7 @@ use std::{
 use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 
 use crate::{
-    harness::Street,
+    harness::TestGateway,
     tls::{Certified, certified},
 };
 
@@ -21,7 +21,7 @@ struct OpenSsl {
 }
 
 impl OpenSsl {
-    fn new(street: &Street, certified: &Certified) -> Self {
+    fn new(street: &TestGateway, certified: &Certified) -> Self {
         Self { addr: street.tls.unwrap(), folder: certified.folder.path().to_owned() }
     }
 
@@ -59,7 +59,7 @@ const SERVED: &str = "HTTP/1.1 200 OK";
 #[tokio::test]
 async fn versions_protocols_and_suites() {
     let certified = certified(&["h5.example.com"]);
-    let street = Street::open(certified.plan.clone()).await;
+    let street = TestGateway::open(certified.plan.clone()).await;
     let openssl = OpenSsl::new(&street, &certified);
     // SECLEVEL=0 lets the client offer what it would be ashamed of.
     let cases = [
@@ -94,7 +94,7 @@ async fn versions_protocols_and_suites() {
 async fn nobody_shakes_hands_twice_on_a_connection() {
     let mut certified = certified(&["h5.example.com"]);
     certified.plan.server += "\n[server.limits]\nheader_time = \"1s\"";
-    let street = Street::open(certified.plan.clone()).await;
+    let street = TestGateway::open(certified.plan.clone()).await;
     // The client's command for a new handshake. It waits in vain, until the time of a head is over.
     let output = OpenSsl::new(&street, &certified).says("-tls1_2", "R\n").await;
     let (before, after) = output.split_once("RENEGOTIATING").unwrap();
@@ -107,7 +107,7 @@ async fn nobody_shakes_hands_twice_on_a_connection() {
 #[tokio::test]
 async fn sessions_are_resumed() {
     let certified = certified(&["h5.example.com"]);
-    let street = Street::open(certified.plan.clone()).await;
+    let street = TestGateway::open(certified.plan.clone()).await;
     let openssl = OpenSsl::new(&street, &certified);
     let ways = [
         ("TLSv1.3", "-tls1_3"),
@@ -128,7 +128,7 @@ async fn sessions_are_resumed() {
 #[tokio::test]
 async fn the_name_chooses_the_certificate() {
     let certified = certified(&["h5.example.com", "*.example.org"]);
-    let street = Street::open(certified.plan.clone()).await;
+    let street = TestGateway::open(certified.plan.clone()).await;
     let openssl = OpenSsl::new(&street, &certified);
     let (first, other) = ("h5.example.com", "*.example.org");
     let cases = [

@@ -8,7 +8,7 @@ use tokio::process::{Child, Command};
 
 use crate::{
     echo::Echo,
-    harness::{Plan, ROUTES, Street},
+    harness::{ROUTES, TestConfig, TestGateway},
 };
 
 /// What the probe said, and how it ended.
@@ -64,7 +64,7 @@ impl Nginx {
     }
 
     /// What an operator copies, with another port and without certificates.
-    async fn recipe(street: &Street) -> Self {
+    async fn recipe(street: &TestGateway) -> Self {
         let (folder, addr) = (tempfile::tempdir().unwrap(), free());
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/nginx/wxgate.conf");
         let text = std::fs::read_to_string(file).unwrap();
@@ -123,7 +123,7 @@ fn configuration(folder: &Path, http: &str) -> String {
 
 #[tokio::test]
 async fn nothing_gets_through_a_gateway() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let said = probe(street.gateway, &["--echo", "/static/echo"]).await;
     assert_eq!((said.code, said.with("through")), (0, vec![]), "{:#}", said.json);
     assert_eq!(said.with("unseen"), [], "{:#}", said.json);
@@ -135,9 +135,11 @@ async fn nothing_gets_through_a_gateway() {
 
 #[tokio::test]
 async fn nothing_gets_through_nginx_in_front_of_it() {
-    let plan =
-        Plan { server: "trusted_proxies = [\"127.0.0.1\"]".to_owned(), ..Plan::site(ROUTES) };
-    let street = Street::open(plan).await;
+    let plan = TestConfig {
+        server: "trusted_proxies = [\"127.0.0.1\"]".to_owned(),
+        ..TestConfig::site(ROUTES)
+    };
+    let street = TestGateway::open(plan).await;
     let nginx = Nginx::recipe(&street).await;
     let said = probe(nginx.addr, &["--echo", "/static/echo"]).await;
     assert_eq!((said.code, said.with("through")), (0, vec![]), "{:#}", said.json);
@@ -145,7 +147,7 @@ async fn nothing_gets_through_nginx_in_front_of_it() {
 
 #[tokio::test]
 async fn a_page_that_is_served_past_the_gateway() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let server = format!(
         "ignore_invalid_headers off; underscores_in_headers on; location /static/ {{ proxy_pass http://{}; }}\nlocation / {{ proxy_pass http://{}; }}",
         street.site.addr, street.gateway
@@ -174,7 +176,7 @@ async fn a_page_that_is_served_past_the_gateway() {
 /// nginx judges the path it has cleaned and passes on another: the oldest trick of all.
 #[tokio::test]
 async fn a_proxy_that_judges_one_path_and_passes_another() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let server = format!(
         "location / {{ proxy_pass http://{}; }}\nlocation ~ \\.css$ {{ proxy_pass http://{}; }}\nlocation ~* /static/.*orders {{ proxy_pass http://{}; }}",
         street.gateway, street.site.addr, street.site.addr
@@ -186,9 +188,11 @@ async fn a_proxy_that_judges_one_path_and_passes_another() {
 
 #[tokio::test]
 async fn a_proxy_that_believes_whoever_speaks() {
-    let plan =
-        Plan { server: "trusted_proxies = [\"127.0.0.1\"]".to_owned(), ..Plan::site(ROUTES) };
-    let street = Street::open(plan).await;
+    let plan = TestConfig {
+        server: "trusted_proxies = [\"127.0.0.1\"]".to_owned(),
+        ..TestConfig::site(ROUTES)
+    };
+    let street = TestGateway::open(plan).await;
     let server = format!("location / {{ proxy_pass http://{}; }}", street.gateway);
     let said = probe(Nginx::start("", &server).await.addr, &["--echo", "/static/echo"]).await;
     assert_eq!((said.code, said.kinds_through()), (1, vec!["forwarded"]), "{:#}", said.json);
@@ -202,7 +206,7 @@ async fn a_proxy_that_believes_whoever_speaks() {
 /// The cookie of one stranger's login goes to the next.
 #[tokio::test]
 async fn a_cache_before_the_gateway() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let cache = "proxy_cache_path cache keys_zone=c:1m;";
     let server = format!(
         "location / {{ proxy_cache c; proxy_cache_valid any 1m; proxy_ignore_headers Cache-Control Set-Cookie Vary; proxy_cache_key $uri$http_accept; proxy_pass http://{}; }}",
@@ -214,7 +218,7 @@ async fn a_cache_before_the_gateway() {
 
 #[tokio::test]
 async fn doors_that_stand_open() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let admin = street.admin().await;
     let server = format!(
         "location / {{ proxy_pass http://{}; }}\nlocation /metrics {{ proxy_pass http://{admin}; }}",
@@ -247,7 +251,7 @@ async fn a_page_that_is_open_anyway() {
 
 #[tokio::test]
 async fn words_for_people_and_for_scripts() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let run = |more: Vec<String>| async move {
         let output = Command::new(env!("CARGO_BIN_EXE_wxgate"))
             .arg("probe")

@@ -13,8 +13,8 @@ use tokio::process::{Child, Command};
 use wxgate::clock::{self, Timestamp};
 
 use crate::{
-    harness::{Plan, ROUTES, Street},
-    twenty::{CHECKS, Scene},
+    harness::{ROUTES, TestConfig, TestGateway},
+    proxy_checks::{CHECKS, Scene},
     visitor::{Answer, Visitor, raw},
 };
 
@@ -27,7 +27,7 @@ pub struct Program {
     pub refuses_forgeries: bool,
     /// What a visitor gets when wxgate is not there.
     pub alone: u16,
-    command: fn(&Street, &Path, SocketAddr) -> Command,
+    command: fn(&TestGateway, &Path, SocketAddr) -> Command,
 }
 
 const NGINX: Program =
@@ -42,7 +42,7 @@ const APACHE: Program =
 /// A proxy by our recipe, in front of a street.
 pub struct Proxy {
     pub program: &'static Program,
-    pub street: Street,
+    pub street: TestGateway,
     pub addr: SocketAddr,
     child: Child,
     _folder: tempfile::TempDir,
@@ -66,7 +66,7 @@ fn adapted(text: &str, changes: &[(&str, &str)]) -> String {
     })
 }
 
-fn nginx(street: &Street, folder: &Path, addr: SocketAddr) -> Command {
+fn nginx(street: &TestGateway, folder: &Path, addr: SocketAddr) -> Command {
     let certificates: String = recipe("nginx.conf")
         .lines()
         .filter(|line| !line.trim_start().starts_with("ssl_"))
@@ -92,7 +92,7 @@ fn nginx(street: &Street, folder: &Path, addr: SocketAddr) -> Command {
     command
 }
 
-fn caddy(street: &Street, folder: &Path, addr: SocketAddr) -> Command {
+fn caddy(street: &TestGateway, folder: &Path, addr: SocketAddr) -> Command {
     let site = adapted(
         &recipe("Caddyfile"),
         &[
@@ -112,7 +112,7 @@ fn caddy(street: &Street, folder: &Path, addr: SocketAddr) -> Command {
     command
 }
 
-fn haproxy(street: &Street, folder: &Path, addr: SocketAddr) -> Command {
+fn haproxy(street: &TestGateway, folder: &Path, addr: SocketAddr) -> Command {
     let gateway = street.gateway.to_string();
     let lua = adapted(&recipe("wxgate.lua"), &[("127.0.0.1:8080", &gateway)]);
     std::fs::write(folder.join("wxgate.lua"), lua).unwrap();
@@ -134,7 +134,7 @@ fn haproxy(street: &Street, folder: &Path, addr: SocketAddr) -> Command {
     command
 }
 
-fn apache(street: &Street, folder: &Path, addr: SocketAddr) -> Command {
+fn apache(street: &TestGateway, folder: &Path, addr: SocketAddr) -> Command {
     let recipe = recipe("apache.conf");
     let plain = recipe.lines().filter(|line| !line.trim_start().starts_with("SSL"));
     let host = adapted(
@@ -159,15 +159,15 @@ fn apache(street: &Street, folder: &Path, addr: SocketAddr) -> Command {
     command
 }
 
-fn plan(clock: clock::Clock) -> Plan {
+fn plan(clock: clock::Clock) -> TestConfig {
     let server = "trusted_proxies = [\"127.0.0.1/32\"]".to_owned();
     let site = format!("[site.headers]\nassertion = true\n{ROUTES}");
-    Plan { server, clock, ..Plan::site(&site) }
+    TestConfig { server, clock, ..TestConfig::site(&site) }
 }
 
 impl Proxy {
     async fn start(program: &'static Program, clock: clock::Clock) -> Self {
-        let street = Street::open(plan(clock)).await;
+        let street = TestGateway::open(plan(clock)).await;
         let (folder, addr) = (tempfile::tempdir().unwrap(), free());
         let mut command = (program.command)(&street, folder.path(), addr);
         let log = std::fs::File::create(folder.path().join("log")).unwrap();

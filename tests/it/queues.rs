@@ -9,8 +9,8 @@ use tokio::{
 };
 
 use crate::{
-    farm::Server,
-    harness::{Plan, Street},
+    harness::{TestConfig, TestGateway},
+    upstream_server::Server,
     visitor::raw,
 };
 
@@ -21,9 +21,9 @@ const WEBSOCKET: &str = "GET / HTTP/1.1\r\nhost: h5.example.com\r\nconnection: u
                          sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 /// Four threads, so that what is counted is counted for all of them.
-fn plan(upstream: &str, lines: &str) -> Plan {
-    let site = Plan::site(&format!("{lines}\n{OPEN}"));
-    Plan { workers: 4, upstream: Some(upstream.to_owned()), ..site }
+fn plan(upstream: &str, lines: &str) -> TestConfig {
+    let site = TestConfig::site(&format!("{lines}\n{OPEN}"));
+    TestConfig { workers: 4, upstream: Some(upstream.to_owned()), ..site }
 }
 
 /// A server that answers when it is told to.
@@ -63,7 +63,7 @@ impl Reached {
 }
 
 /// A visitor who asks for something, and will read the answer.
-async fn visitor(street: &Street, request: &str) -> TcpStream {
+async fn visitor(street: &TestGateway, request: &str) -> TcpStream {
     let mut stream = TcpStream::connect(street.gateway).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     stream
@@ -82,7 +82,7 @@ async fn answer(stream: &mut TcpStream) -> String {
 }
 
 /// Waits until so many requests wait for a server.
-async fn waiting(street: &Street, count: usize) {
+async fn waiting(street: &TestGateway, count: usize) {
     let admin = street.admin().await;
     let line = format!("wxgate_upstream_waiting{{site=\"h5.example.com\"}} {count}\n");
     let begun = Instant::now();
@@ -101,7 +101,7 @@ async fn waiting(street: &Street, count: usize) {
 async fn no_more_than_allowed_are_under_way_and_the_others_wait_their_turn() {
     let (slow, url) = Slow::start().await;
     let lines = "upstream_connections = 2\nupstream_queue_time = \"60s\"";
-    let street = Street::open(plan(&url, lines)).await;
+    let street = TestGateway::open(plan(&url, lines)).await;
     let mut visitors = Vec::new();
     let mut reached = Vec::new();
     for _ in 0..2 {
@@ -135,7 +135,7 @@ async fn no_more_than_allowed_are_under_way_and_the_others_wait_their_turn() {
 async fn who_waits_too_long_or_finds_too_many_waiting_is_told_to_come_again() {
     let (slow, url) = Slow::start().await;
     let lines = "upstream_connections = 1\nupstream_queue = 1\nupstream_queue_time = \"300ms\"";
-    let street = Street::open(plan(&url, lines)).await;
+    let street = TestGateway::open(plan(&url, lines)).await;
     let mut first = visitor(&street, GET).await;
     let reached = slow.reached().await;
     let mut second = visitor(&street, GET).await;
@@ -173,7 +173,7 @@ async fn who_waits_too_long_or_finds_too_many_waiting_is_told_to_come_again() {
 async fn a_visitor_who_leaves_gives_their_place_to_the_next() {
     let (slow, url) = Slow::start().await;
     let lines = "upstream_connections = 1\nupstream_queue_time = \"60s\"";
-    let street = Street::open(plan(&url, lines)).await;
+    let street = TestGateway::open(plan(&url, lines)).await;
     let first = visitor(&street, GET).await;
     let reached = slow.reached().await;
     let second = visitor(&street, GET).await;
@@ -200,7 +200,7 @@ async fn a_visitor_who_leaves_gives_their_place_to_the_next() {
 async fn a_websocket_takes_a_place_until_it_ends() {
     let (slow, url) = Slow::start().await;
     let lines = "upstream_connections = 1\nupstream_queue_time = \"60s\"";
-    let street = Street::open(plan(&url, lines)).await;
+    let street = TestGateway::open(plan(&url, lines)).await;
     let mut tunnel = visitor(&street, WEBSOCKET).await;
     let mut site = slow.reached().await;
     let switch = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\
@@ -224,7 +224,7 @@ async fn a_websocket_takes_a_place_until_it_ends() {
 async fn whoever_waits_takes_the_first_server_with_room() {
     let ((a, a_url), (b, b_url)) = (Slow::start().await, Slow::start().await);
     let lines = "upstream_connections = 1\nupstream_queue_time = \"60s\"";
-    let street = Street::open(plan(&format!("{a_url}, {b_url}"), lines)).await;
+    let street = TestGateway::open(plan(&format!("{a_url}, {b_url}"), lines)).await;
     // The first of each thread would be for the first server, and it has room for one.
     let mut first = visitor(&street, GET).await;
     let at_a = a.reached().await;
@@ -255,7 +255,7 @@ async fn whoever_waits_takes_the_first_server_with_room() {
 async fn a_reload_changes_how_many() {
     let (slow, url) = Slow::start().await;
     let lines = |count| format!("upstream_connections = {count}\nupstream_queue_time = \"60s\"");
-    let street = Street::open(plan(&url, &lines(1))).await;
+    let street = TestGateway::open(plan(&url, &lines(1))).await;
     let mut visitors = vec![visitor(&street, GET).await];
     let mut reached = vec![slow.reached().await];
     for count in 1..=3 {
@@ -290,8 +290,8 @@ async fn a_reload_changes_how_many() {
 async fn what_idles_is_bounded_in_all() {
     let (slow, url) = Slow::start().await;
     let limits = "[server.limits]\nupstream_idle = 3\n";
-    let plan = Plan { workers: 1, server: limits.to_owned(), ..plan(&url, "") };
-    let street = Street::open(plan).await;
+    let plan = TestConfig { workers: 1, server: limits.to_owned(), ..plan(&url, "") };
+    let street = TestGateway::open(plan).await;
     let mut visitors = Vec::new();
     let mut connections = Vec::new();
     for _ in 0..10 {
@@ -328,7 +328,7 @@ async fn what_idles_is_bounded_in_all() {
 async fn a_crowd_is_served_to_the_last_and_nobody_is_overrun() {
     let (mut a, b) = (Server::start().await, Server::start().await);
     let lines = "upstream_connections = 4\nupstream_queue_time = \"60s\"\nslow_start = \"0s\"";
-    let street = Street::open(plan(&format!("{}, {}", a.url(), b.url()), lines)).await;
+    let street = TestGateway::open(plan(&format!("{}, {}", a.url(), b.url()), lines)).await;
     let gateway = street.gateway;
     let request = "GET /work HTTP/1.1\r\nhost: h5.example.com\r\n";
     let requests = format!("{request}\r\n").repeat(3) + request + "connection: close\r\n\r\n";

@@ -13,7 +13,7 @@ use tokio_rustls::client::TlsStream;
 use crate::{
     echo::Echo,
     fleet::Process,
-    harness::{KEY, Plan, ROUTES, Street},
+    harness::{KEY, ROUTES, TestConfig, TestGateway},
     load::{Load, Talker, Wrk},
     redis::free_port,
     tls::connect,
@@ -22,23 +22,24 @@ use crate::{
 
 #[tokio::test]
 async fn routes_change_between_two_requests() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let mut visitor = Visitor::desktop(street.gateway);
     assert_eq!(visitor.get("/orders").await.status, 403);
-    street.reload(&Plan::site("[[site.route]]\npath = \"/*\"\nauth = \"none\""));
+    street.reload(&TestConfig::site("[[site.route]]\npath = \"/*\"\nauth = \"none\""));
     assert_eq!(visitor.get("/orders").await.status, 200);
-    street.reload(&Plan::site(ROUTES));
+    street.reload(&TestConfig::site(ROUTES));
     assert_eq!(visitor.get("/orders").await.status, 403);
     street.close().await;
 }
 
 #[tokio::test]
 async fn keys_rotate_without_logging_anybody_out() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let mut visitor = Visitor::wechat(street.gateway);
     let _ = visitor.open("/").await;
     let new = "fedcba9876543210fedcba9876543210";
-    let ring = |keys: &str| Plan { session: format!("keys = [{keys}]"), ..Plan::site(ROUTES) };
+    let ring =
+        |keys: &str| TestConfig { session: format!("keys = [{keys}]"), ..TestConfig::site(ROUTES) };
     let (old, next) = (
         format!("{{ id = \"k1\", secret = \"{KEY}\" }}"),
         format!("{{ id = \"k2\", secret = \"{new}\" }}"),
@@ -57,14 +58,14 @@ async fn keys_rotate_without_logging_anybody_out() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn settings_change_thirty_times_and_no_request_fails() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let mut inside = Visitor::wechat(street.gateway);
     let _ = inside.open("/orders").await;
     let load = Load::start(street.gateway);
     for round in 0..30 {
         load.goes_on(20).await;
         let more = format!("{ROUTES}\n[[site.route]]\npath = \"/round/{round}\"\nauth = \"none\"");
-        street.reload(&Plan::site(&more));
+        street.reload(&TestConfig::site(&more));
         assert_eq!(inside.get("/orders").await.status, 200, "round {round}");
         let public = Visitor::desktop(street.gateway).get(&format!("/round/{round}")).await;
         assert_eq!(public.status, 200, "the new rules are in force");
@@ -75,7 +76,7 @@ async fn settings_change_thirty_times_and_no_request_fails() {
 
 /// A gateway as a process, whose file is written anew again and again.
 struct Rewritten {
-    street: Street,
+    street: TestGateway,
     sites: [Echo; 2],
     folder: tempfile::TempDir,
     plain: SocketAddr,
@@ -90,7 +91,7 @@ impl Rewritten {
             free.push(SocketAddr::from(([127, 0, 0, 1], free_port().await)));
         }
         Self {
-            street: Street::usual().await,
+            street: TestGateway::usual().await,
             sites: [Echo::start().await, Echo::start().await],
             folder: tempfile::tempdir().unwrap(),
             plain: free[0],
@@ -133,7 +134,12 @@ impl Rewritten {
         let site =
             format!("{ROUTES}\n[[site.route]]\npath = \"/round/{round}\"\nauth = \"none\"\n");
         let more = format!("[admin]\nlisten = \"{}\"\n{end}", self.admin);
-        let plan = Plan { server, session: format!("keys = [{keys}]"), more, ..Plan::site(&site) };
+        let plan = TestConfig {
+            server,
+            session: format!("keys = [{keys}]"),
+            more,
+            ..TestConfig::site(&site)
+        };
         let text = plan.text(self.street.wechat, &upstreams);
         let text = text.replace("[\"127.0.0.1:0\"]", &format!("[\"{}\"]", self.plain));
         std::fs::write(self.path("config.toml"), text).unwrap();

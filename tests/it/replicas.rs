@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use crate::{
     fleet::{Fleet, sid},
-    harness::{Plan, ROUTES, Street},
+    harness::{ROUTES, TestConfig, TestGateway},
     redis::Redis,
     visitor::Visitor,
 };
@@ -208,7 +208,7 @@ async fn the_command_reaches_every_replica() {
     let mut fleet = Fleet::at(&redis.url(), 2).await;
     let street = &fleet.streets[0];
     let more = format!("[store]\nkind = \"redis\"\nurl = \"{}\"", redis.url());
-    let plan = Plan { more, ..Plan::site(ROUTES) };
+    let plan = TestConfig { more, ..TestConfig::site(ROUTES) };
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.toml");
     let text = plan.text(street.wechat, &format!("\"http://{}\"", street.site.addr));
@@ -231,13 +231,14 @@ async fn the_command_reaches_every_replica() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_command_asks_a_gateway_that_is_alone() {
-    let alone = Street::usual().await;
+    let alone = TestGateway::usual().await;
     let admin = alone.admin().await;
     let mut visitor = Visitor::wechat(alone.gateway);
     let _ = visitor.open("/").await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.toml");
-    let text = Plan::site(ROUTES).text(alone.wechat, &format!("\"http://{}\"", alone.site.addr));
+    let text =
+        TestConfig::site(ROUTES).text(alone.wechat, &format!("\"http://{}\"", alone.site.addr));
     std::fs::write(&file, format!("{text}\n[admin]\nlisten = \"{admin}\"")).unwrap();
     assert_eq!(run(&file, "--all").await.0, Some(0));
     assert_eq!(visitor.get("/").await.status, 302);

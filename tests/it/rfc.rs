@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use crate::{
-    harness::{Plan, ROUTES, Street},
+    harness::{ROUTES, TestConfig, TestGateway},
     visitor::raw,
 };
 
@@ -38,7 +38,9 @@ async fn site(answer: &'static str) -> (String, tokio::sync::oneshot::Receiver<S
 /// One exchange: what the visitor got, and what the site received.
 async fn exchange(request: &str, answer: &'static str) -> (String, String) {
     let (upstream, told) = site(answer).await;
-    let street = Street::open(Plan { upstream: Some(upstream), ..Plan::site(ROUTES) }).await;
+    let street =
+        TestGateway::open(TestConfig { upstream: Some(upstream), ..TestConfig::site(ROUTES) })
+            .await;
     let got = raw(street.gateway, request).await;
     street.close().await;
     (got, told.await.unwrap_or_default())
@@ -285,7 +287,7 @@ async fn what_the_site_receives() {
 
 #[tokio::test]
 async fn rfc9112_9_6_a_half_closed_visitor_still_gets_the_answer() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let mut stream = TcpStream::connect(street.gateway).await.unwrap();
     let request = "GET /static/a HTTP/1.1\r\nhost: h5.example.com\r\n\r\n";
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -300,7 +302,9 @@ async fn rfc9112_9_6_a_half_closed_visitor_still_gets_the_answer() {
 async fn rfc9112_7_5_an_answer_before_the_request_has_ended_is_passed_on() {
     let (upstream, _told) =
         site("HTTP/1.1 413 Too Large\r\ncontent-length: 4\r\nconnection: close\r\n\r\nlong").await;
-    let street = Street::open(Plan { upstream: Some(upstream), ..Plan::site(ROUTES) }).await;
+    let street =
+        TestGateway::open(TestConfig { upstream: Some(upstream), ..TestConfig::site(ROUTES) })
+            .await;
     let mut stream = TcpStream::connect(street.gateway).await.unwrap();
     stream
         .write_all(
@@ -325,7 +329,9 @@ async fn rfc9112_7_5_an_answer_before_the_request_has_ended_is_passed_on() {
 async fn rfc8297_early_hints_come_before_the_answer_is_there() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let upstream = format!("\"http://{}\"", listener.local_addr().unwrap());
-    let street = Street::open(Plan { upstream: Some(upstream), ..Plan::site(ROUTES) }).await;
+    let street =
+        TestGateway::open(TestConfig { upstream: Some(upstream), ..TestConfig::site(ROUTES) })
+            .await;
     let mut visitor = TcpStream::connect(street.gateway).await.unwrap();
     let request = "GET /static/a HTTP/1.1\r\nhost: h5.example.com\r\n\r\n";
     let mut site = None;

@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     fleet::Process,
-    harness::{Plan, ROUTES, Street, until_ready},
+    harness::{ROUTES, TestConfig, TestGateway, until_ready},
     load::{Load, Talker, Wrk},
     redis::free_port,
 };
@@ -48,8 +48,8 @@ struct Files {
 }
 
 impl Files {
-    fn of(street: &Street, server: &str) -> Self {
-        let plan = Plan { server: server.to_owned(), ..Plan::site(ROUTES) };
+    fn of(street: &TestGateway, server: &str) -> Self {
+        let plan = TestConfig { server: server.to_owned(), ..TestConfig::site(ROUTES) };
         let text = plan.text(street.wechat, &format!("\"http://{}\"", street.site.addr));
         Self { folder: tempfile::tempdir().unwrap(), text, written: 0 }
     }
@@ -77,7 +77,7 @@ async fn retire(mut old: Child, talkers: Vec<Talker>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_process_takes_over_from_another_and_no_request_fails() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let mut files = Files::of(&street, "");
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     socket.set_nonblocking(true).unwrap();
@@ -111,7 +111,7 @@ async fn one_process_takes_over_from_another_and_no_request_fails() {
 /// wrong answer, and next to none may get none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_process_follows_another_at_an_address_that_both_share() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let gateway = SocketAddr::from(([127, 0, 0, 1], free_port().await));
     let mut files = Files::of(&street, "reuse_port = true");
     files.text = files.text.replace("127.0.0.1:0", &gateway.to_string());

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    harness::Street,
+    harness::TestGateway,
     visitor::{Answer, Visitor, raw},
 };
 
@@ -70,7 +70,7 @@ fn wrong(good: &str) -> String {
 
 #[tokio::test]
 async fn e3_whatever_a_callback_carries_it_ends_in_a_redirect_or_a_page() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let mut known = Visitor::wechat(street.gateway);
     let _ = known.open("/").await;
     let session = known.cookie("wxgate");
@@ -139,7 +139,7 @@ const FAULTS: &str = r#"[
 async fn thousands_of_logins_with_every_fault_end_inside_or_on_a_page_with_a_button() {
     let logins: usize =
         std::env::var_os("SOAK").map_or(1_000, |it| it.to_str().unwrap().parse().unwrap());
-    let street = Arc::new(Street::usual().await);
+    let street = Arc::new(TestGateway::usual().await);
     street.fault(FAULTS).await;
     let next = Arc::new(AtomicUsize::new(0));
     let crowd =
@@ -158,7 +158,7 @@ async fn thousands_of_logins_with_every_fault_end_inside_or_on_a_page_with_a_but
 
 /// One visitor after the other, each with a fresh browser: how many came in, and how many were
 /// left on a page with a button.
-async fn log_in(street: Arc<Street>, next: Arc<AtomicUsize>, logins: usize) -> (usize, usize) {
+async fn log_in(street: Arc<TestGateway>, next: Arc<AtomicUsize>, logins: usize) -> (usize, usize) {
     let (mut inside, mut waiting) = (0, 0);
     while next.fetch_add(1, Ordering::Relaxed) < logins {
         let mut visitor = Visitor::wechat(street.gateway);
@@ -176,7 +176,7 @@ async fn log_in(street: Arc<Street>, next: Arc<AtomicUsize>, logins: usize) -> (
 }
 
 /// Of the calls the emulator remembers, no two exchanges carried the same code.
-async fn no_code_was_sent_twice(street: &Street) {
+async fn no_code_was_sent_twice(street: &TestGateway) {
     let request = format!(
         "GET /_emulator/requests HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n",
         street.wechat

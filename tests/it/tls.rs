@@ -10,10 +10,10 @@ use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::harness::{Plan, ROUTES, Street};
+use crate::harness::{ROUTES, TestConfig, TestGateway};
 
 pub struct Certified {
-    pub plan: Plan,
+    pub plan: TestConfig,
     pub roots: RootCertStore,
     pub folder: tempfile::TempDir,
 }
@@ -30,7 +30,7 @@ pub fn certified(names: &[&str]) -> Certified {
     }
     let server =
         format!("[server.tls]\nlisten = [\"127.0.0.1:0\"]\ncertificates = [{}]", files.join(", "));
-    Certified { plan: Plan { server, ..Plan::site(ROUTES) }, roots, folder }
+    Certified { plan: TestConfig { server, ..TestConfig::site(ROUTES) }, roots, folder }
 }
 
 fn write(folder: &Path, name: &str, cert: &str, key: &str) -> String {
@@ -56,7 +56,7 @@ pub async fn connect(
 }
 
 /// A visitor who speaks HTTP/2.
-async fn http2(street: &Street, certified: &Certified) -> SendRequest<Empty<Bytes>> {
+async fn http2(street: &TestGateway, certified: &Certified) -> SendRequest<Empty<Bytes>> {
     let stream =
         connect(street.tls.unwrap(), &certified.roots, "h5.example.com", b"h2").await.unwrap();
     let (sender, connection) =
@@ -68,7 +68,7 @@ async fn http2(street: &Street, certified: &Certified) -> SendRequest<Empty<Byte
 #[tokio::test]
 async fn http2_visitors_are_served_and_judged_alike() {
     let certified = certified(&["h5.example.com", "www.example.com"]);
-    let street = Street::open(certified.plan.clone()).await;
+    let street = TestGateway::open(certified.plan.clone()).await;
     let mut sender = http2(&street, &certified).await;
     let cases = [
         ("https://h5.example.com/static/a", "h5.example.com", 200),
@@ -107,7 +107,7 @@ async fn http2_visitors_are_served_and_judged_alike() {
 #[tokio::test]
 async fn b5_lengths_in_http2_are_one_number() {
     let certified = certified(&["h5.example.com"]);
-    let street = Street::open(certified.plan.clone()).await;
+    let street = TestGateway::open(certified.plan.clone()).await;
     let mut sender = http2(&street, &certified).await;
     for lengths in [&["0", "0"][..], &[""]] {
         let mut request = http::Request::post("https://h5.example.com/static/a");
@@ -126,7 +126,7 @@ async fn b5_lengths_in_http2_are_one_number() {
 #[tokio::test]
 async fn b7_headers_are_counted_over_http2_too() {
     let certified = certified(&["h5.example.com"]);
-    let street = Street::open(certified.plan.clone()).await;
+    let street = TestGateway::open(certified.plan.clone()).await;
     let mut sender = http2(&street, &certified).await;
     for (name, count, status) in
         [("x-a", 100, 200), ("x-a", 101, 431), ("x-a", 300, 431), ("cookie", 300, 200)]
@@ -147,7 +147,7 @@ async fn b7_headers_are_counted_over_http2_too() {
 #[tokio::test]
 async fn each_name_gets_its_certificate() {
     let certified = certified(&["h5.example.com", "*.example.org"]);
-    let street = Street::open(certified.plan.clone()).await;
+    let street = TestGateway::open(certified.plan.clone()).await;
     let tls = street.tls.unwrap();
     for (name, good) in
         [("h5.example.com", true), ("shop.example.org", true), ("other.example.net", false)]

@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     broker::{self, BROKER},
-    harness::{Plan, ROUTES, Street, until_ready},
+    harness::{ROUTES, TestConfig, TestGateway, until_ready},
     login,
     redis::Redis,
     visitor::Visitor,
@@ -112,19 +112,19 @@ fn belongs(inner: &Span, outer: &Span) -> bool {
 }
 
 /// A street that keeps everything in this Redis and tells a collector everything.
-async fn watched(redis: &Redis) -> (Street, Kept) {
+async fn watched(redis: &Redis) -> (TestGateway, Kept) {
     let (url, kept) = collector().await;
     let store = redis.url();
     let more = format!(
         "[store]\nkind = \"redis\"\nurl = \"{store}\"\n[trace]\notlp = \"{url}\"\n{BROKER}"
     );
-    let street = Street::open(Plan { more, ..Plan::site(ROUTES) }).await;
+    let street = TestGateway::open(TestConfig { more, ..TestConfig::site(ROUTES) }).await;
     until_ready(street.admin().await.port()).await;
     (street, kept)
 }
 
 /// What a call to WeChat says where it went.
-fn names_wechat(call: &Span, street: &Street) {
+fn names_wechat(call: &Span, street: &TestGateway) {
     assert_eq!(call.kind, i32::from(SpanKind::Client));
     assert_eq!(word(call, "server.address"), "127.0.0.1");
     assert_eq!(word(call, "server.port"), street.wechat.port().to_string());
@@ -207,7 +207,7 @@ async fn g4_nothing_that_is_traced_is_secret_or_a_persons() {
 
 #[tokio::test]
 async fn a_traceparent_counts_from_trusted_proxies_only_and_is_passed_on() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let told = async |headers: &[(&str, &str)]| {
         let mut visitor = Visitor::wechat(street.gateway);
         let answer = visitor.send("GET", "/static/a", headers, "").await;
@@ -224,7 +224,7 @@ async fn a_traceparent_counts_from_trusted_proxies_only_and_is_passed_on() {
     assert_ne!(fresh, forged, "each request begins a trace of its own");
 
     let server = "trusted_proxies = [\"127.0.0.1\"]".to_owned();
-    let street = Street::open(Plan { server, ..Plan::site(ROUTES) }).await;
+    let street = TestGateway::open(TestConfig { server, ..TestConfig::site(ROUTES) }).await;
     let mut visitor = Visitor::wechat(street.gateway);
     let headers = [("traceparent", THEIRS), ("tracestate", "a=b")];
     let answer = visitor.send("GET", "/static/a", &headers, "").await;
@@ -241,7 +241,7 @@ async fn a_collector_gets_the_request_and_the_call_to_the_site() {
     let (url, kept) = collector().await;
     let server = "trusted_proxies = [\"127.0.0.1\"]".to_owned();
     let more = format!("[trace]\notlp = \"{url}\"\nsample = \"0%\"\n");
-    let street = Street::open(Plan { server, more, ..Plan::site(ROUTES) }).await;
+    let street = TestGateway::open(TestConfig { server, more, ..TestConfig::site(ROUTES) }).await;
     let mut visitor = Visitor::wechat(street.gateway);
     visitor.send("GET", "/static/unsampled?code=secret", &[], "").await;
     let headers = [("traceparent", THEIRS)];

@@ -18,7 +18,7 @@ use tokio::{
 use crate::{
     h2::{DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, block, frame},
     h2_site::{self, Asked, ByHand, Site, echo, say},
-    harness::{Plan, ROUTES, Street},
+    harness::{ROUTES, TestConfig, TestGateway},
     tls::{Certified, certified, connect},
     visitor::{Visitor, raw},
 };
@@ -26,20 +26,20 @@ use crate::{
 const H: &str = "host: h5.example.com\r\nconnection: close\r\n";
 
 /// The usual routes before a site that is spoken to over HTTP/2.
-pub fn plan(upstream: String) -> Plan {
+pub fn plan(upstream: String) -> TestConfig {
     let site = format!("upstream_http = \"2\"\n{ROUTES}");
-    Plan { upstream: Some(upstream), ..Plan::site(&site) }
+    TestConfig { upstream: Some(upstream), ..TestConfig::site(&site) }
 }
 
 /// A street before it, with one worker, so that connections can be counted.
-pub async fn alone(upstream: String, lines: &str) -> Street {
+pub async fn alone(upstream: String, lines: &str) -> TestGateway {
     let mut plan = plan(upstream);
     plan.site = format!("{lines}\n{}", plan.site);
     plan.workers = 1;
-    Street::open(plan).await
+    TestGateway::open(plan).await
 }
 
-pub async fn get(street: &Street, path: &str) -> String {
+pub async fn get(street: &TestGateway, path: &str) -> String {
     raw(street.gateway, &format!("GET {path} HTTP/1.1\r\n{H}\r\n")).await
 }
 
@@ -171,7 +171,7 @@ async fn an_answer_may_come_before_the_request_has_ended() {
 type Body = BoxBody<Bytes, std::convert::Infallible>;
 
 pub async fn visitor(
-    street: &Street,
+    street: &TestGateway,
     certified: &Certified,
 ) -> hyper::client::conn::http2::SendRequest<Body> {
     let stream =
@@ -188,7 +188,8 @@ async fn b6_trailers_pass_both_ways_without_what_may_not_come_there() {
     let site = Site::new(echo).await;
     let certified = certified(&["h5.example.com"]);
     let own = plan(site.upstream());
-    let street = Street::open(Plan { server: certified.plan.server.clone(), ..own }).await;
+    let street =
+        TestGateway::open(TestConfig { server: certified.plan.server.clone(), ..own }).await;
     let mut visitor = visitor(&street, &certified).await;
 
     let mut trailers = HeaderMap::new();
@@ -315,7 +316,7 @@ async fn a_site_that_chooses_http1_is_spoken_to_so() {
         });
         let mut plan = plan(format!("\"https://localhost:{port}\""));
         plan.site = format!("{}\n[site.upstream_tls]\nca = \"{}\"", plan.site, ca.display());
-        let street = Street::open(plan).await;
+        let street = TestGateway::open(plan).await;
         for _ in 0..4 {
             let answer = get(&street, "/static/a").await;
             assert!(answer.starts_with("HTTP/1.1 200"), "{version}: {answer}");
@@ -345,7 +346,7 @@ async fn health_checks_ask_in_the_same() {
     let site = Site::new(|asked| say("well", asked)).await;
     let mut plan = plan(site.upstream());
     plan.more = "[site.health]\npath = \"/health\"\ninterval = \"1s\"".to_owned();
-    let street = Street::open(plan).await;
+    let street = TestGateway::open(plan).await;
     let begun = tokio::time::Instant::now();
     let asked = loop {
         if let Some(head) = site.seen().pop() {
@@ -363,9 +364,9 @@ async fn rfc9110_15_2_interim_answers_pass_to_those_who_can_be_told() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let upstream = format!("\"http://{}\"", listener.local_addr().unwrap());
     let certified = certified(&["h5.example.com"]);
-    let mut own = Plan { server: certified.plan.server.clone(), ..plan(upstream) };
+    let mut own = TestConfig { server: certified.plan.server.clone(), ..plan(upstream) };
     own.workers = 1;
-    let street = Street::open(own).await;
+    let street = TestGateway::open(own).await;
     tokio::spawn(async move {
         let mut site = ByHand::accept(&listener, &[]).await;
         loop {

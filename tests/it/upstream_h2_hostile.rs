@@ -14,7 +14,7 @@ use tokio::{
 use crate::{
     h2::{CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, block, frame},
     h2_site::{Asked, ByHand, Site, say},
-    harness::{Plan, Street},
+    harness::{TestConfig, TestGateway},
     upstream_h2::{alone, get, plan},
     visitor::raw,
 };
@@ -22,13 +22,13 @@ use crate::{
 const REFUSED: u32 = 7;
 
 /// A site by hand, and a street before it.
-async fn by_hand(lines: &str) -> (TcpListener, Street) {
+async fn by_hand(lines: &str) -> (TcpListener, TestGateway) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let upstream = format!("\"http://{}\"", listener.local_addr().unwrap());
     (listener, alone(upstream, lines).await)
 }
 
-fn post(street: &Street, body: &str) -> impl Future<Output = String> + use<> {
+fn post(street: &TestGateway, body: &str) -> impl Future<Output = String> + use<> {
     let length = body.len();
     let request = format!(
         "POST /static/a HTTP/1.1\r\nhost: h5.example.com\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
@@ -218,7 +218,7 @@ async fn a_body_that_is_no_good_never_ends_well_for_the_site() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut plan = plan(format!("\"http://{}\"", listener.local_addr().unwrap()));
         plan.server = "[server.limits]\nbody_size = \"1KiB\"\nbody_time = \"1s\"".to_owned();
-        let street = Street::open(plan).await;
+        let street = TestGateway::open(plan).await;
         let mut visitor = TcpStream::connect(street.gateway).await.unwrap();
         visitor.write_all(head.as_bytes()).await.unwrap();
         let mut site = ByHand::accept(&listener, &[]).await;
@@ -298,7 +298,7 @@ async fn a_server_that_does_not_speak_it_is_passed_over() {
     street.close().await;
 
     let only = format!("\"http://{}\"", old.addr);
-    let street = Street::open(Plan { ..plan(only) }).await;
+    let street = TestGateway::open(TestConfig { ..plan(only) }).await;
     let answer = get(&street, "/static/a").await;
     assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
     street.close().await;

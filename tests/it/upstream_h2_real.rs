@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
 
 use crate::{
     h2_site::{self, say},
-    harness::{Plan, Street},
+    harness::{TestConfig, TestGateway},
     tls::certified,
     upstream_h2::{get, plan},
     visitor::{Visitor, raw},
@@ -81,7 +81,7 @@ async fn nginx_caddy_and_haproxy_are_spoken_to() {
     for program in ["nginx", "caddy", "haproxy"] {
         let folder = tempfile::tempdir().unwrap();
         let (_child, addr) = start(program, folder.path()).await;
-        let street = Street::open(plan(format!("\"http://{addr}\""))).await;
+        let street = TestGateway::open(plan(format!("\"http://{addr}\""))).await;
         for _ in 0..20 {
             let answer = get(&street, "/static/a").await;
             assert!(answer.starts_with("HTTP/1.1 200"), "{program}: {answer}");
@@ -125,7 +125,7 @@ async fn websockets_have_a_connection_of_their_own() {
     let upstream = format!("\"http://{}\"", both(echo.addr).await);
     let mut plan = plan(upstream);
     plan.workers = 1;
-    let street = Street::open(plan).await;
+    let street = TestGateway::open(plan).await;
     let mut visitor = Visitor::wechat(street.gateway);
     let (_, page) = visitor.open("/").await;
     assert_eq!(page.text, "over two");
@@ -167,7 +167,8 @@ async fn grpc_passes_with_every_kind_of_call() {
     let certified = certified(&["h5.example.com"]);
     let mut own = plan(format!("\"http://127.0.0.1:{port}\""));
     own.site = format!("{}{ROUTE}", own.site);
-    let street = Street::open(Plan { server: certified.plan.server.clone(), ..own }).await;
+    let street =
+        TestGateway::open(TestConfig { server: certified.plan.server.clone(), ..own }).await;
     let client = Command::new(&python)
         .arg(&peer)
         .args(["call", &street.tls.unwrap().to_string()])

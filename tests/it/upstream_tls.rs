@@ -12,7 +12,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    harness::{Plan, Street},
+    harness::{TestConfig, TestGateway},
     online,
     visitor::raw,
 };
@@ -95,19 +95,22 @@ async fn answer(acceptor: TlsAcceptor, stream: TcpStream) {
     }
 }
 
-fn plan(addr: SocketAddr, tls: &str) -> Plan {
+fn plan(addr: SocketAddr, tls: &str) -> TestConfig {
     let site =
         format!("[[site.route]]\npath = \"/*\"\nauth = \"none\"\n[site.upstream_tls]\n{tls}\n");
-    Plan { upstream: Some(format!("\"https://localhost:{}\"", addr.port())), ..Plan::site(&site) }
+    TestConfig {
+        upstream: Some(format!("\"https://localhost:{}\"", addr.port())),
+        ..TestConfig::site(&site)
+    }
 }
 
-async fn get(street: &Street) -> String {
+async fn get(street: &TestGateway) -> String {
     let request = "GET / HTTP/1.1\r\nhost: h5.example.com\r\nconnection: close\r\n\r\n";
     raw(street.gateway, request).await
 }
 
 /// Waits until the status page says what was wrong with the server.
-async fn says(street: &Street, why: &str) {
+async fn says(street: &TestGateway, why: &str) {
     let request = "GET /status.json HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n";
     let (admin, begun) = (street.admin().await, Instant::now());
     loop {
@@ -124,13 +127,13 @@ async fn says(street: &Street, why: &str) {
 async fn its_own_authority_is_believed_and_no_other() {
     let ours = Authority::new();
     let addr = ours.serve("localhost", false).await;
-    let street = Street::open(plan(addr, &format!("ca = \"{}\"", ours.path("ca.pem")))).await;
+    let street = TestGateway::open(plan(addr, &format!("ca = \"{}\"", ours.path("ca.pem")))).await;
     let answer = get(&street).await;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("alone"), "{answer}");
     street.close().await;
 
     let other = Authority::new();
-    let street = Street::open(plan(addr, &format!("ca = \"{}\"", other.path("ca.pem")))).await;
+    let street = TestGateway::open(plan(addr, &format!("ca = \"{}\"", other.path("ca.pem")))).await;
     let answer = get(&street).await;
     assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
     says(&street, "invalid peer certificate").await;
@@ -145,7 +148,7 @@ async fn the_certificate_is_for_the_name_that_was_written() {
     for (tls, status) in
         [(ca.clone(), 502), (format!("{ca}\nserver_name = \"site.internal\""), 200)]
     {
-        let street = Street::open(plan(addr, &tls)).await;
+        let street = TestGateway::open(plan(addr, &tls)).await;
         let answer = get(&street).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{tls}: {answer}");
         street.close().await;
@@ -161,7 +164,7 @@ async fn a_site_that_asks_for_a_certificate_is_shown_one() {
     let (cert, key) = (ours.path("gateway.pem"), ours.path("gateway.key"));
     let shown = format!("{ca}\ncert = \"{cert}\"\nkey = \"{key}\"");
 
-    let street = Street::open(plan(addr, &ca)).await;
+    let street = TestGateway::open(plan(addr, &ca)).await;
     let answer = get(&street).await;
     assert!(answer.starts_with("HTTP/1.1 502"), "without one: {answer}");
     // A reload brings it, and what was open without it is not gone on with.
@@ -190,7 +193,7 @@ async fn sites_that_share_a_server_share_no_credentials() {
         "[[site]]\nhosts = [\"other.example.com\"]\npublic_url = \"http://other.example.com\"\n\
          account = \"main\"\nupstream = {upstream}\n[[site.route]]\npath = \"/*\"\nauth = \"none\"\n"
     );
-    let street = Street::open(plan).await;
+    let street = TestGateway::open(plan).await;
     for _ in 0..4 {
         assert!(get(&street).await.starts_with("HTTP/1.1 200"));
         // This one believes the system's authorities, whatever connections lie idle beside it.
@@ -214,7 +217,7 @@ async fn a_health_check_shows_the_same_certificate() {
         authority.path("gateway.key")
     );
     // No visitor comes: what is known is what the checks found.
-    let street = Street::open(plan(addr, &format!("{ca}{checked}"))).await;
+    let street = TestGateway::open(plan(addr, &format!("{ca}{checked}"))).await;
     says(&street, "GET /: ").await;
     street.reload(&plan(addr, &format!("{ca}{shown}{checked}")));
     says(&street, "\"well\":true").await;
@@ -227,7 +230,7 @@ async fn check_online_asks_a_site_as_the_gateway_would() {
     let addr = ours.serve("site.internal", true).await;
     ours.issue("client");
     theirs.issue("stranger");
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let (ca, name) =
         (format!("ca = \"{}\"", ours.path("ca.pem")), "server_name = \"site.internal\"");
     let shows = |it: &Authority, name: &str| {
@@ -246,7 +249,8 @@ async fn check_online_asks_a_site_as_the_gateway_would() {
     ];
     for (tls, state, words) in cases {
         let upstream = format!("\"https://localhost:{}\"", addr.port());
-        let plan = Plan { site: format!("[site.upstream_tls]\n{tls}"), ..Plan::default() };
+        let plan =
+            TestConfig { site: format!("[site.upstream_tls]\n{tls}"), ..TestConfig::default() };
         let said = online::check(&online::local(&plan.text(street.wechat, &upstream)), &[]).await;
         assert!(said.line(&start(state)).contains(words), "{tls}: {}", said.text);
         assert_eq!(said.code == 0, state == "ok", "{}", said.text);

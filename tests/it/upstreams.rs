@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    harness::{Plan, Street},
+    harness::{TestConfig, TestGateway},
     visitor::Visitor,
 };
 
@@ -48,8 +48,9 @@ async fn start(program: &str, arguments: &[&str]) -> (Program, SocketAddr) {
 async fn reads_who_it_is(program: &str, arguments: &[&str]) {
     let (_program, addr) = start(program, arguments).await;
     let routes = "[[site.route]]\npath = \"/*\"\nscope = \"snsapi_userinfo\"\nprompt = \"direct\"";
-    let plan = Plan { upstream: Some(format!("\"http://{addr}\"")), ..Plan::site(routes) };
-    let street = Street::open(plan).await;
+    let plan =
+        TestConfig { upstream: Some(format!("\"http://{addr}\"")), ..TestConfig::site(routes) };
+    let street = TestGateway::open(plan).await;
     let mut visitor = Visitor::wechat(street.gateway);
     let page = crate::login::consent(&mut visitor, "/whoami").await;
     assert_eq!(page.status, 200, "{}", page.text);

@@ -1,14 +1,14 @@
 //! `/_wx/verify`: what each kind of proxy is told about each kind of request.
 
 use crate::{
-    harness::{Plan, ROUTES, Street},
+    harness::{ROUTES, TestConfig, TestGateway},
     visitor::{Answer, Visitor},
 };
 
 const TRUSTED: &str = "trusted_proxies = [\"127.0.0.0/8\"]";
 
-fn plan(lines: &str) -> Plan {
-    Plan { server: TRUSTED.to_owned(), ..Plan::site(&format!("{lines}\n{ROUTES}")) }
+fn plan(lines: &str) -> TestConfig {
+    TestConfig { server: TRUSTED.to_owned(), ..TestConfig::site(&format!("{lines}\n{ROUTES}")) }
 }
 
 /// Asks as nginx does, and again as Traefik, Caddy and Envoy do: they get one answer.
@@ -37,7 +37,7 @@ async fn ask(visitor: &Visitor, method: &str, uri: &str) -> Answer {
 
 #[tokio::test]
 async fn each_visitor_gets_the_decision_of_the_gateway() {
-    let street = Street::open(plan("")).await;
+    let street = TestGateway::open(plan("")).await;
     let (phone, desk) = (Visitor::wechat(street.gateway), Visitor::desktop(street.gateway));
     let mut known = phone.clone();
     let (_, page) = known.open("/").await;
@@ -95,7 +95,7 @@ async fn each_visitor_gets_the_decision_of_the_gateway() {
 async fn c5_every_identity_name_is_in_the_answer_empty_when_unknown() {
     let more = "[[account]]\nname = \"Pay\"\napp_id = \"wx2\"\napp_secret = \"secret-of-wx2\"\nauthorize_url = \"WECHAT\"\napi_urls = [\"WECHAT\"]\n";
     let lines = "also = [\"Pay\"]\n[site.headers]\naliases = [\"X-WX-OPENID\"]\nextra = { \"Remote-User\" = \"openid\" }";
-    let street = Street::open(Plan { more: more.to_owned(), ..plan(lines) }).await;
+    let street = TestGateway::open(TestConfig { more: more.to_owned(), ..plan(lines) }).await;
     let mut known = Visitor::wechat(street.gateway);
     let (_, page) = known.open("/").await;
     let names = [
@@ -136,7 +136,7 @@ async fn c5_every_identity_name_is_in_the_answer_empty_when_unknown() {
 
 #[tokio::test]
 async fn a1_a4_b3_what_is_not_exactly_one_thing_is_refused() {
-    let street = Street::open(plan(
+    let street = TestGateway::open(plan(
         "underscores = \"refuse\"\n[site.headers]\nextra = { \"Remote-User\" = \"openid\" }",
     ))
     .await;
@@ -165,7 +165,7 @@ async fn a1_a4_b3_what_is_not_exactly_one_thing_is_refused() {
     street.close().await;
 
     // From a peer that is no proxy of ours, nothing of it is believed.
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     for uri in ["/static/a", "/orders"] {
         assert_eq!(ask(&Visitor::wechat(street.gateway), "GET", uri).await.status, 403);
     }
@@ -176,7 +176,7 @@ async fn a1_a4_b3_what_is_not_exactly_one_thing_is_refused() {
 async fn b2_b3_words_that_disagree_and_names_of_ours_are_refused() {
     let lines =
         "underscores = \"refuse\"\n[site.headers]\nextra = { \"Remote-User\" = \"openid\" }";
-    let street = Street::open(plan(lines)).await;
+    let street = TestGateway::open(plan(lines)).await;
     let mut known = Visitor::wechat(street.gateway);
     let _ = known.open("/").await;
     let (method, uri) = (("x-original-method", "GET"), ("x-original-uri", "/orders"));
@@ -217,7 +217,7 @@ async fn b2_b3_words_that_disagree_and_names_of_ours_are_refused() {
 
 #[tokio::test]
 async fn the_login_shows_what_the_proxy_could_not() {
-    let street = Street::open(plan("fragment = \"keep\"")).await;
+    let street = TestGateway::open(plan("fragment = \"keep\"")).await;
     let (mut phone, mut desk) = (Visitor::wechat(street.gateway), Visitor::desktop(street.gateway));
     // The rule of WeChat's: consent is asked after an act of the visitor's.
     let login = ask(&phone, "GET", "/club/1?a=b").await;
@@ -245,7 +245,7 @@ async fn the_login_shows_what_the_proxy_could_not() {
 #[tokio::test]
 async fn snapshot_visitors_do_not_go_round_in_circles() {
     for (choice, status) in [("page", 401), ("anonymous", 204), ("allow", 204)] {
-        let street = Street::open(plan(&format!("snapshot = \"{choice}\""))).await;
+        let street = TestGateway::open(plan(&format!("snapshot = \"{choice}\""))).await;
         street.fault(r#"{"at":"authorize","snapshot":true}"#).await;
         let mut phone = Visitor::wechat(street.gateway);
         let _ = phone.open("/orders").await;
@@ -265,7 +265,7 @@ async fn snapshot_visitors_do_not_go_round_in_circles() {
 
 #[tokio::test]
 async fn a_logout_and_a_planted_cookie_are_seen_here_too() {
-    let street = Street::open(plan("")).await;
+    let street = TestGateway::open(plan("")).await;
     let mut known = Visitor::wechat(street.gateway);
     let _ = known.open("/").await;
     let mut other = Visitor::wechat(street.gateway);

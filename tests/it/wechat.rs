@@ -1,7 +1,7 @@
 //! WeChat as it really behaves: each story is one thing that was seen in the field.
 
 use crate::{
-    harness::{Plan, ROUTES, Street},
+    harness::{ROUTES, TestConfig, TestGateway},
     visitor::{Answer, Visitor, raw},
 };
 
@@ -13,7 +13,7 @@ async fn back_from_wechat(visitor: &mut Visitor, path: &str) -> Answer {
 
 #[tokio::test]
 async fn two_codes_for_one_state_end_in_one_session() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     street.fault(r#"{"at":"authorize","two_codes":true,"times":1}"#).await;
     let mut visitor = Visitor::wechat(street.gateway);
     let page = back_from_wechat(&mut visitor, "/orders?a=1").await;
@@ -32,7 +32,7 @@ async fn two_codes_for_one_state_end_in_one_session() {
 
 #[tokio::test]
 async fn a_bot_that_fetches_the_callback_again_disturbs_nobody() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let mut visitor = Visitor::wechat(street.gateway);
     let back = back_from_wechat(&mut visitor, "/orders").await;
     let _ = visitor.follow(&back, "/").await;
@@ -51,7 +51,7 @@ async fn a_bot_that_fetches_the_callback_again_disturbs_nobody() {
 
 #[tokio::test]
 async fn a_shared_link_that_carries_a_code_logs_in_whoever_opens_it() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let mut visitor = Visitor::wechat(street.gateway);
     let back = back_from_wechat(&mut visitor, "/orders").await;
     let _ = visitor.follow(&back, "/").await;
@@ -71,7 +71,7 @@ async fn a_shared_link_that_carries_a_code_logs_in_whoever_opens_it() {
 
 #[tokio::test]
 async fn back_and_refresh_on_the_callback_lead_to_the_page() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let mut visitor = Visitor::wechat(street.gateway);
     let back = back_from_wechat(&mut visitor, "/orders?x=1").await;
     let _ = visitor.follow(&back, "/").await;
@@ -85,7 +85,7 @@ async fn back_and_refresh_on_the_callback_lead_to_the_page() {
 
 #[tokio::test]
 async fn a_lost_flow_cookie_still_ends_at_the_page_asked_for() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let mut visitor = Visitor::wechat(street.gateway);
     let back = back_from_wechat(&mut visitor, "/orders?page=2&q=%E4%B8%AD").await;
     visitor.cookies.remove("h5.example.com");
@@ -99,7 +99,7 @@ async fn a_lost_flow_cookie_still_ends_at_the_page_asked_for() {
 
 #[tokio::test]
 async fn a_browser_that_keeps_no_cookies_is_told_so() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let mut answer = Visitor::wechat(street.gateway).get("/orders").await;
     let mut trips = 0;
     while answer.status == 302 {
@@ -117,7 +117,7 @@ async fn a_browser_that_keeps_no_cookies_is_told_so() {
 
 #[tokio::test]
 async fn a_declined_consent_is_a_page_with_a_button_and_no_loop() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     street.fault(r#"{"at":"authorize","decline":true}"#).await;
     let mut visitor = Visitor::wechat(street.gateway);
     let (_, page) = visitor.open("/member/").await;
@@ -129,7 +129,7 @@ async fn a_declined_consent_is_a_page_with_a_button_and_no_loop() {
 
 #[tokio::test]
 async fn a_scope_smaller_than_asked_asks_once_and_does_not_loop() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     street.fault(r#"{"at":"userinfo","errcode":48001}"#).await;
     let mut visitor = Visitor::wechat(street.gateway);
     let page = crate::login::consent(&mut visitor, "/member/").await;
@@ -139,7 +139,8 @@ async fn a_scope_smaller_than_asked_asks_once_and_does_not_loop() {
 
 #[tokio::test]
 async fn the_fragment_of_an_app_survives_the_login() {
-    let street = Street::open(Plan::site(&format!("fragment = \"keep\"\n{ROUTES}"))).await;
+    let street =
+        TestGateway::open(TestConfig::site(&format!("fragment = \"keep\"\n{ROUTES}"))).await;
     let mut visitor = Visitor::wechat(street.gateway);
     let page = visitor.get("/app?x=1").await;
     assert_eq!((page.status, street.site.hits()), (200, 0));
@@ -154,7 +155,7 @@ async fn the_fragment_of_an_app_survives_the_login() {
 #[tokio::test]
 async fn scripts_of_configured_origins_can_read_the_refusal() {
     let cors = "[site.cors]\norigins = [\"https://app.example.com\"]\n";
-    let street = Street::open(Plan::site(&format!("{cors}{ROUTES}"))).await;
+    let street = TestGateway::open(TestConfig::site(&format!("{cors}{ROUTES}"))).await;
     let cases = [
         ("https://app.example.com", true),
         ("https://evil.example.com", false),
@@ -184,8 +185,11 @@ async fn scripts_of_configured_origins_can_read_the_refusal() {
 
 #[tokio::test]
 async fn the_script_that_turns_a_401_into_a_login_is_there() {
-    let street =
-        Street::open(Plan { server: "prefix = \"/gate\"".to_owned(), ..Plan::site(ROUTES) }).await;
+    let street = TestGateway::open(TestConfig {
+        server: "prefix = \"/gate\"".to_owned(),
+        ..TestConfig::site(ROUTES)
+    })
+    .await;
     let script = Visitor::desktop(street.gateway).get("/gate/client.js").await;
     assert_eq!(
         (script.status, script.header("content-type")),
@@ -196,7 +200,7 @@ async fn the_script_that_turns_a_401_into_a_login_is_there() {
 }
 
 /// Two sites of other domains, and the one host their account has authorised.
-fn one_domain() -> Plan {
+fn one_domain() -> TestConfig {
     let more = r#"
 [[site]]
 hosts = ["shop.example.org"]
@@ -204,16 +208,16 @@ public_url = "http://shop.example.org"
 account = "main"
 upstream = ["http://127.0.0.1:1"]
 "#;
-    Plan {
+    TestConfig {
         account: "callback_host = \"auth.example.net\"".to_owned(),
         more: more.to_owned(),
-        ..Plan::site(ROUTES)
+        ..TestConfig::site(ROUTES)
     }
 }
 
 #[tokio::test]
 async fn many_sites_share_the_one_domain_of_their_account() {
-    let street = Street::open(one_domain()).await;
+    let street = TestGateway::open(one_domain()).await;
     let mut visitor = Visitor::wechat(street.gateway);
     let away = visitor.get("/orders?x=1").await;
     assert!(
@@ -269,7 +273,7 @@ async fn a_ticket_lasts_a_minute() {
     fn clock() -> Timestamp {
         Timestamp(system().0 + AHEAD.load(Ordering::Relaxed))
     }
-    let street = Street::open(Plan { clock, ..one_domain() }).await;
+    let street = TestGateway::open(TestConfig { clock, ..one_domain() }).await;
     let mut visitor = Visitor::wechat(street.gateway);
     let back = back_from_wechat(&mut visitor, "/orders").await;
     let handed = visitor.follow(&back, "/").await.1;
@@ -281,7 +285,7 @@ async fn a_ticket_lasts_a_minute() {
 
 #[tokio::test]
 async fn the_callback_host_is_nothing_else() {
-    let street = Street::open(one_domain()).await;
+    let street = TestGateway::open(one_domain()).await;
     for (target, status) in [
         ("/", 421),
         ("/_wx/login", 421),
@@ -298,7 +302,7 @@ async fn the_callback_host_is_nothing_else() {
 }
 
 /// A site that wants a second openid.
-fn with_pay() -> Plan {
+fn with_pay() -> TestConfig {
     let pay = r#"
 [[account]]
 name = "pay"
@@ -307,12 +311,12 @@ app_secret = "secret-of-wx2"
 authorize_url = "WECHAT"
 api_urls = ["WECHAT"]
 "#;
-    Plan { more: pay.to_owned(), ..Plan::site(&format!("also = [\"pay\"]\n{ROUTES}")) }
+    TestConfig { more: pay.to_owned(), ..TestConfig::site(&format!("also = [\"pay\"]\n{ROUTES}")) }
 }
 
 #[tokio::test]
 async fn a_second_account_is_asked_silently_in_the_same_trip() {
-    let street = Street::open(with_pay()).await;
+    let street = TestGateway::open(with_pay()).await;
     let mut visitor = Visitor::wechat(street.gateway);
     let (at, page) = visitor.open("/orders?x=1").await;
     assert_eq!((at.as_str(), page.status), ("/orders?x=1", 200));
@@ -327,7 +331,7 @@ async fn a_second_account_is_asked_silently_in_the_same_trip() {
 
 #[tokio::test]
 async fn a_second_account_that_fails_keeps_nobody_out() {
-    let street = Street::open(with_pay()).await;
+    let street = TestGateway::open(with_pay()).await;
     let mut visitor = Visitor::wechat(street.gateway);
     let away = visitor.get("/orders").await;
     let back = visitor.follow(&away, "/").await.1;
@@ -358,11 +362,11 @@ app_secret = "secret-of-wxweb"
 authorize_url = "WECHAT"
 api_urls = ["WECHAT"]
 "#;
-    let plan = Plan {
+    let plan = TestConfig {
         more: web.to_owned(),
-        ..Plan::site(&format!("outside_wechat = \"login:web\"\n{ROUTES}"))
+        ..TestConfig::site(&format!("outside_wechat = \"login:web\"\n{ROUTES}"))
     };
-    let street = Street::open(plan).await;
+    let street = TestGateway::open(plan).await;
     let mut desk = Visitor::desktop(street.gateway);
     let away = desk.get("/orders").await;
     assert!(
@@ -387,9 +391,9 @@ api_urls = ["WECHAT"]
 
 #[tokio::test]
 async fn a_connection_that_fails_leads_to_the_next_host_and_an_answer_never_does() {
-    let street = Street::open(Plan {
+    let street = TestGateway::open(TestConfig {
         api_first: Some("http://127.0.0.1:1".to_owned()),
-        ..Plan::site(ROUTES)
+        ..TestConfig::site(ROUTES)
     })
     .await;
     let mut visitor = Visitor::wechat(street.gateway);
@@ -410,7 +414,7 @@ async fn a_connection_that_fails_leads_to_the_next_host_and_an_answer_never_does
 
 #[tokio::test]
 async fn a_dead_api_stops_holding_visitors() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     street.fault(r#"{"at":"access_token","http_status":500}"#).await;
     for _ in 0..5 {
         let mut visitor = Visitor::wechat(street.gateway);
@@ -426,7 +430,7 @@ async fn a_dead_api_stops_holding_visitors() {
 
 #[tokio::test]
 async fn nicknames_with_anything_in_them_come_through() {
-    let street = Street::usual().await;
+    let street = TestGateway::usual().await;
     let mut visitor = Visitor::wechat(street.gateway);
     visitor
         .cookies
@@ -446,9 +450,11 @@ async fn a_profile_that_has_grown_old_is_renewed_behind_the_visitors_back() {
     fn clock() -> Timestamp {
         Timestamp(system().0 + AHEAD.load(Ordering::Relaxed))
     }
-    let street =
-        Street::open(Plan { clock, ..Plan::site(&format!("profile_refresh = \"1h\"\n{ROUTES}")) })
-            .await;
+    let street = TestGateway::open(TestConfig {
+        clock,
+        ..TestConfig::site(&format!("profile_refresh = \"1h\"\n{ROUTES}"))
+    })
+    .await;
     let mut visitor = Visitor::wechat(street.gateway);
     let page = crate::login::consent(&mut visitor, "/member/").await;
     assert_eq!(page.status, 200);

@@ -1,31 +1,31 @@
 //! What is wrong, in words: from counters and states to causes and remedies. Pure.
 
-mod around;
-mod house;
-mod visitors;
+mod dependencies;
+mod config_and_certificates;
+mod logins;
 mod wechat;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::Serialize;
 
-use super::board::{Certificate, File};
+use super::runtime_status::{CertificateView, ConfigFileStatus};
 use crate::{
     clock::Timestamp,
-    metrics::{Vital, Word},
-    site::Staleness,
+    metrics::{ComponentHealth, Label},
+    site::RevocationPolicy,
 };
 
 /// The same in Chinese and in English.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Text {
+pub struct Bilingual {
     /// Chinese.
     pub zh: String,
     /// English.
     pub en: String,
 }
 
-impl Text {
+impl Bilingual {
     /// Both.
     pub fn new(zh: impl Into<String>, en: impl Into<String>) -> Self {
         Self { zh: zh.into(), en: en.into() }
@@ -40,7 +40,7 @@ impl Text {
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Severity {
+pub enum FindingSeverity {
     /// Visitors are turned away.
     Critical,
     /// Some are, or will be.
@@ -49,7 +49,7 @@ pub enum Severity {
     Notice,
 }
 
-impl Severity {
+impl FindingSeverity {
     /// The label of the metric.
     pub fn word(self) -> &'static str {
         match self {
@@ -66,33 +66,33 @@ pub struct Finding {
     /// The word for it in metrics and documents.
     pub cause: &'static str,
     /// How bad it is.
-    pub severity: Severity,
+    pub severity: FindingSeverity,
     /// In a few words.
-    pub title: Text,
+    pub title: Bilingual,
     /// What is known of it.
-    pub detail: Text,
+    pub detail: Bilingual,
     /// What to do.
-    pub remedy: Text,
+    pub remedy: Bilingual,
 }
 
-pub use house::ends_soon;
+pub use config_and_certificates::ends_soon;
 
 /// Counts of the last minute by two words.
-pub type Counts = BTreeMap<[Word; 2], u64>;
+pub type Counts = BTreeMap<[Label; 2], u64>;
 
 /// Everything a judgement depends on.
 #[derive(Debug)]
-pub struct Facts<'a> {
+pub struct DiagnosisInput<'a> {
     /// When.
     pub now: Timestamp,
     /// Each site: its name, its servers, and how long it does without news of ended sessions.
-    pub sites: &'a [SiteFacts],
+    pub sites: &'a [SiteInput],
     /// API hosts of WeChat's.
-    pub wechat: &'a BTreeMap<String, Vital>,
+    pub wechat: &'a BTreeMap<String, ComponentHealth>,
     /// Accounts.
-    pub accounts: &'a BTreeMap<String, Vital>,
+    pub accounts: &'a BTreeMap<String, ComponentHealth>,
     /// The store; nothing when there is none to reach.
-    pub store: Option<&'a Vital>,
+    pub store: Option<&'a ComponentHealth>,
     /// How old the news of ended sessions is.
     pub news: Option<Duration>,
     /// Calls of the last minute.
@@ -106,69 +106,70 @@ pub struct Facts<'a> {
     /// Requests of the last minute that a site did not answer.
     pub upstream_errors: &'a Counts,
     /// The configuration.
-    pub file: &'a File,
+    pub file: &'a ConfigFileStatus,
     /// Orders of certificates, by name.
-    pub orders: &'a BTreeMap<String, Vital>,
+    pub orders: &'a BTreeMap<String, ComponentHealth>,
     /// Certificates.
-    pub certificates: &'a [Certificate],
+    pub certificates: &'a [CertificateView],
     /// Whether new visitors may be sent here.
     pub ready: bool,
 }
 
 /// What matters of a site.
 #[derive(Clone, Debug)]
-pub struct SiteFacts {
+pub struct SiteInput {
     /// How logs call it.
     pub name: String,
     /// Its servers.
     pub servers: Vec<String>,
     /// How those are that have been asked.
-    pub vitals: BTreeMap<String, Vital>,
+    pub vitals: BTreeMap<String, ComponentHealth>,
     /// How long it does without news.
-    pub staleness: Staleness,
+    pub staleness: RevocationPolicy,
 }
 
 /// What is more than a stray browser or two.
-const MANY: u64 = 3;
+const MIN_REFUSALS: u64 = 3;
 
 /// Everything that is wrong, the worst first.
-pub fn diagnose(facts: &Facts<'_>) -> Vec<Finding> {
+pub fn diagnose(facts: &DiagnosisInput<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
     found.extend(wechat::is_away(facts));
     found.extend(wechat::accounts_are_refused(facts));
     found.extend(wechat::is_busy(facts));
-    around::upstreams_are_down(facts, &mut found);
-    around::upstreams_fail(facts, &mut found);
-    found.extend(around::store_is_away(facts));
-    visitors::sessions_are_refused(facts, &mut found);
-    visitors::logins_are_lost(facts, &mut found);
-    house::the_file(facts, &mut found);
-    house::certificates_end(facts, &mut found);
-    house::orders_fail(facts, &mut found);
-    found.extend(house::not_ready(facts));
+    dependencies::upstreams_are_down(facts, &mut found);
+    dependencies::upstreams_fail(facts, &mut found);
+    found.extend(dependencies::store_is_away(facts));
+    logins::sessions_are_refused(facts, &mut found);
+    logins::logins_are_lost(facts, &mut found);
+    config_and_certificates::the_file(facts, &mut found);
+    config_and_certificates::certificates_end(facts, &mut found);
+    config_and_certificates::orders_fail(facts, &mut found);
+    found.extend(config_and_certificates::not_ready(facts));
     found.sort_by_key(|finding| finding.severity);
     found
 }
 
 fn finding(
     cause: &'static str,
-    severity: Severity,
+    severity: FindingSeverity,
     title: [&str; 2],
-    detail: Text,
+    detail: Bilingual,
     remedy: [&str; 2],
 ) -> Finding {
-    Finding { cause, severity, title: Text::of(title), detail, remedy: Text::of(remedy) }
+    Finding { cause, severity, title: Bilingual::of(title), detail, remedy: Bilingual::of(remedy) }
 }
 
 fn count(counts: &Counts, first: &str, second: &str) -> u64 {
-    let fits =
-        |[a, b]: &[Word; 2]| (first.is_empty() || a == first) && (second.is_empty() || b == second);
+    let fits = |[a, b]: &[Label; 2]| {
+        (first.is_empty() || a == first) && (second.is_empty() || b == second)
+    };
     counts.iter().filter(|(words, _)| fits(words)).map(|(_, count)| count).sum()
 }
 
 /// `a: why; b: why` of those that are ill.
-fn list<'a>(vitals: impl Iterator<Item = (&'a String, &'a Vital)>) -> String {
-    let ill = vitals.filter(|(_, vital)| !vital.well);
+fn list<'a>(vitals: impl Iterator<Item = (&'a String, &'a ComponentHealth)>) -> String {
+    let ill = vitals.filter(|(_, vital)| !vital.healthy);
     ill.map(|(name, vital)| format!("{name}: {}", vital.why)).collect::<Vec<_>>().join("; ")
 }
 

@@ -4,27 +4,27 @@ use super::*;
 
 /// Everything there is to judge by, so that a case can change one thing of it.
 struct World {
-    sites: Vec<SiteFacts>,
-    wechat: BTreeMap<String, Vital>,
-    accounts: BTreeMap<String, Vital>,
-    store: Option<Vital>,
+    sites: Vec<SiteInput>,
+    wechat: BTreeMap<String, ComponentHealth>,
+    accounts: BTreeMap<String, ComponentHealth>,
+    store: Option<ComponentHealth>,
     news: Option<Duration>,
     calls: Counts,
     logins: Counts,
     all_logins: Counts,
     sessions: Counts,
     errors: Counts,
-    file: File,
-    orders: BTreeMap<String, Vital>,
-    certificates: Vec<Certificate>,
+    file: ConfigFileStatus,
+    orders: BTreeMap<String, ComponentHealth>,
+    certificates: Vec<CertificateView>,
     ready: bool,
 }
 
 const NOW: Timestamp = Timestamp(1_800_000_000);
 
-fn vital(why: &str) -> Vital {
+fn vital(why: &str) -> ComponentHealth {
     let failures = u64::from(!why.is_empty());
-    Vital { well: why.is_empty(), since: NOW, why: why.to_owned(), failures }
+    ComponentHealth { healthy: why.is_empty(), since: NOW, why: why.to_owned(), failures }
 }
 
 fn one(first: &'static str, second: &'static str, times: u64) -> Counts {
@@ -35,11 +35,11 @@ impl World {
     fn well() -> Self {
         let all_well =
             |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), vital(""))).collect();
-        let site = SiteFacts {
+        let site = SiteInput {
             name: "h5.example.com".to_owned(),
             servers: vec!["http://a".to_owned(), "http://b".to_owned()],
             vitals: all_well(&["http://a", "http://b"]),
-            staleness: Staleness::Bounded(Duration::from_secs(30)),
+            staleness: RevocationPolicy::Bounded(Duration::from_secs(30)),
         };
         Self {
             sites: vec![site],
@@ -52,19 +52,19 @@ impl World {
             all_logins: one("returned", "", 10),
             sessions: one("refused", "expired", 100),
             errors: Counts::new(),
-            file: File::default(),
+            file: ConfigFileStatus::default(),
             orders: all_well(&["h5.example.com"]),
             certificates: Vec::new(),
             ready: true,
         }
     }
 
-    fn servers(&mut self) -> &mut BTreeMap<String, Vital> {
+    fn servers(&mut self) -> &mut BTreeMap<String, ComponentHealth> {
         &mut self.sites[0].vitals
     }
 
     fn judged(&self) -> Vec<Finding> {
-        diagnose(&Facts {
+        diagnose(&DiagnosisInput {
             now: NOW,
             sites: &self.sites,
             wechat: &self.wechat,
@@ -85,15 +85,15 @@ impl World {
 }
 
 /// What is wrong with a world, the words of it and how bad it is.
-type Case = (fn(&mut World), &'static [(&'static str, Severity)], &'static str);
+type Case = (fn(&mut World), &'static [(&'static str, FindingSeverity)], &'static str);
 
 #[test]
 fn each_trouble_has_its_name() {
-    use Severity::{Critical, Notice, Warning};
-    fn ends_in(days: u64) -> Vec<Certificate> {
+    use FindingSeverity::{Critical, Notice, Warning};
+    fn ends_in(days: u64) -> Vec<CertificateView> {
         let expires = NOW.plus(Duration::from_hours(24 * days));
         let begins = Timestamp(expires.0 - 90 * 86_400);
-        vec![Certificate { names: vec!["h5.example.com".to_owned()], begins, expires }]
+        vec![CertificateView { names: vec!["h5.example.com".to_owned()], begins, expires }]
     }
     let cases: [Case; 28] = [
         (|_| (), &[], ""),

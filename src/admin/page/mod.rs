@@ -6,7 +6,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 
-use super::Body;
+use super::AdminBody;
 
 const STYLE: &str = include_str!("status.css");
 const SCRIPT: &str = include_str!("status.js");
@@ -29,8 +29,8 @@ static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
 });
 
 /// The page.
-pub fn page() -> Response<Body> {
-    let mut response = Response::new(Body::whole(PAGE.as_str()));
+pub fn page() -> Response<AdminBody> {
+    let mut response = Response::new(AdminBody::whole(PAGE.as_str()));
     let html = HeaderValue::from_static("text/html; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, html);
     guard(response.headers_mut());

@@ -68,7 +68,7 @@ fn places(client: &Client) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::explain::NoSecrets;
+    use crate::cli::explain::PlaceholderEnvironment;
 
     const CONFIG: &str = r#"
 [session]
@@ -90,7 +90,7 @@ jssdk = true
 
     #[test]
     fn a_broker_is_summed_up_and_needs_no_site() {
-        let config = Config::parse("config.toml", CONFIG, &NoSecrets).unwrap();
+        let config = Config::parse("config.toml", CONFIG, &PlaceholderEnvironment).unwrap();
         assert!(config.warnings.is_empty(), "{}", config.warnings);
         let broker = config.gateway.broker.as_ref().unwrap();
         let expected = "

@@ -7,42 +7,43 @@ use tokio::{
     time::timeout,
 };
 
-use super::{callback_domains, clocks, console, finding::Finding};
+use super::{callback_domains, clocks, console, result::CheckResult};
 use crate::{
-    acme, causes,
+    acme,
     clock::{self, Timestamp},
     config::Config,
+    error_chain,
     metrics::Metrics,
     site::{Account, Endpoint, Protocol, Site},
-    store::{self, Away, Mark, Store},
-    upstream::{self, Question},
-    wechat::{self, WeChat, Word},
+    store::{self, LogPosition, Store, StoreUnavailable},
+    upstream::{self, HealthCheckRequest},
+    wechat::{self, CredentialCheck, WeChatClient},
 };
 
 /// What one question may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the value that tries the store lives, should we die in between.
-const TRIAL: Duration = Duration::from_secs(10);
+const TEST_VALUE_TTL: Duration = Duration::from_secs(10);
 
 /// What came of the questions of one kind, and every clock that was seen on the way: whose it is,
 /// what it said, and when we heard it.
 #[derive(Default)]
-struct Heard {
+struct OnlineResults {
     place: usize,
-    findings: Vec<Finding>,
+    findings: Vec<CheckResult>,
     clocks: Vec<(String, String, Timestamp)>,
 }
 
 /// Asks everybody at once; the answers come in the order of the file.
-pub fn ask(config: &Config) -> Vec<Finding> {
+pub fn ask(config: &Config) -> Vec<CheckResult> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime {
         Ok(runtime) => LocalSet::new().block_on(&runtime, everybody(config)),
-        Err(error) => vec![Finding::bad("system", "this machine", error.to_string())],
+        Err(error) => vec![CheckResult::error("system", "this machine", error.to_string())],
     }
 }
 
-async fn everybody(config: &Config) -> Vec<Finding> {
+async fn everybody(config: &Config) -> Vec<CheckResult> {
     let tls = upstream::tls::client();
     let mut questions = JoinSet::new();
     let mut place = 0..;
@@ -58,7 +59,7 @@ async fn everybody(config: &Config) -> Vec<Finding> {
             questions.spawn_local(ask_upstream(next(), site, endpoint, Arc::clone(&tls)));
         }
     }
-    if let Some(settings) = super::orders::settings(config) {
+    if let Some(settings) = super::certificates::settings(config) {
         questions.spawn_local(ask_authority(next(), settings.clone(), Arc::clone(&tls)));
     }
     for host in public_hosts(config) {
@@ -82,64 +83,70 @@ async fn ask_wechat(
     place: usize,
     (account, signs): (Arc<Account>, bool),
     tls: Arc<rustls::ClientConfig>,
-) -> Heard {
-    let mut heard = Heard { place, ..Heard::default() };
-    let wechat = match WeChat::new(&tls, Arc::new(Metrics::default())) {
+) -> OnlineResults {
+    let mut heard = OnlineResults { place, ..OnlineResults::default() };
+    let wechat = match WeChatClient::new(&tls, Arc::new(Metrics::default())) {
         Ok(wechat) => wechat,
         Err(error) => {
-            heard.findings.push(Finding::bad("account", &account.name, causes::line(&error)));
+            heard.findings.push(CheckResult::error(
+                "account",
+                &account.name,
+                error_chain::line(&error),
+            ));
             return heard;
         }
     };
     for (number, api) in account.api_urls.iter().enumerate() {
-        let word = wechat.vouch(&account, api).await;
+        let word = wechat.check_credentials(&account, api).await;
         let host = api.split_once("://").map_or(api.as_str(), |(_, host)| host);
         if let Some(date) = &word.date {
             heard.clocks.push((host.to_owned(), date.clone(), clock::system()));
         }
         heard.findings.push(about_wechat(&account, host, &word, number == 0));
         if signs && word.not_whitelisted {
-            let says = format!("{host} gives this machine no ticket for the JS-SDK");
-            let finding = Finding::bad("account", &account.name, says);
+            let says = format!("{host} gives this machine cannot get jsapi_ticket");
+            let finding = CheckResult::error("account", &account.name, says);
             heard.findings.push(finding.remedy("enter its address in the IP白名单 of the console"));
         }
     }
     heard
 }
 
-fn about_wechat(account: &Account, host: &str, word: &Word, first: bool) -> Finding {
-    let bad = |says: String| Finding::bad("account", &account.name, says);
+fn about_wechat(account: &Account, host: &str, word: &CredentialCheck, first: bool) -> CheckResult {
+    let bad = |says: String| CheckResult::error("account", &account.name, says);
     match &word.answer {
-        Ok(()) if word.not_whitelisted => Finding::note(
+        Ok(()) if word.not_whitelisted => CheckResult::notice(
             "account",
             &account.name,
             format!("{host} knows app_id and app_secret, but its IP whitelist lacks this machine"),
         )
         .remedy("logins need no whitelist; add the address if something else here asks for the global token"),
         Ok(()) => {
-            Finding::good("account", &account.name, format!("{host} takes app_id and app_secret"))
+            CheckResult::ok("account", &account.name, format!("{host} takes app_id and app_secret"))
         }
-        Err(wechat::Error::Refused(refusal)) => bad(format!("{host}: {refusal}"))
+        Err(wechat::Error::Api(refusal)) => bad(format!("{host}: {refusal}"))
             .remedy(refusal.remedy().unwrap_or("see docs/troubleshooting.md for this errcode")),
         Err(error) => {
-            let says = format!("{host}: {}", causes::line(error));
+            let says = format!("{host}: {}", error_chain::line(error));
             let curl = format!("see where it ends: curl -v https://{host}/ on this machine (DNS, firewall, clock)");
-            if first { bad(says) } else { Finding::note("account", &account.name, says) }.remedy(curl)
+            if first { bad(says) } else { CheckResult::notice("account", &account.name, says) }.remedy(curl)
         }
     }
 }
 
 /// Tries what the gateway does with it. A file belongs to the gateway that runs.
-async fn try_store(place: usize, settings: store::Settings) -> Heard {
+async fn try_store(place: usize, settings: store::Settings) -> OnlineResults {
     let name = settings.to_string();
     let finding = match &settings {
         store::Settings::Memory | store::Settings::File(_) => {
-            Finding::good("store", name, "there is nobody to ask")
+            CheckResult::ok("store", name, "there is nobody to ask")
         }
-        store::Settings::Redis(_) => match timeout(PATIENCE, use_store(&settings)).await {
-            Ok(Ok(())) => {
-                Finding::good("store", name, "reads, writes and follows the log of ended sessions")
-            }
+        store::Settings::Redis(_) => match timeout(CHECK_TIMEOUT, use_store(&settings)).await {
+            Ok(Ok(())) => CheckResult::ok(
+                "store",
+                name,
+                "reads, writes and follows the log of ended sessions",
+            ),
             Ok(Err(why)) => {
                 let remedy = if why.contains("NOPERM") {
                     "give its user the rights that config.toml names at `username`"
@@ -148,21 +155,21 @@ async fn try_store(place: usize, settings: store::Settings) -> Heard {
                 } else {
                     "start it, or let this machine through to it; Redis 6.2 or newer"
                 };
-                Finding::bad("store", name, why).remedy(remedy)
+                CheckResult::error("store", name, why).remedy(remedy)
             }
-            Err(_) => Finding::bad("store", name, format!("no answer in {PATIENCE:?}"))
+            Err(_) => CheckResult::error("store", name, format!("no answer in {CHECK_TIMEOUT:?}"))
                 .remedy("let this machine through to it"),
         },
     };
-    Heard { place, findings: vec![finding], ..Heard::default() }
+    OnlineResults { place, findings: vec![finding], ..OnlineResults::default() }
 }
 
 async fn use_store(settings: &store::Settings) -> Result<(), String> {
-    let told = |Away(why): Away| why;
-    let store = Store::new(settings).map_err(|error| causes::line(&error))?;
-    store.follow(&Mark::default()).await.map_err(told)?;
+    let told = |StoreUnavailable(why): StoreUnavailable| why;
+    let store = Store::new(settings).map_err(|error| error_chain::line(&error))?;
+    store.read_log(&LogPosition::default()).await.map_err(told)?;
     let key = format!("check:{:032x}", rand::random::<u128>());
-    store.put_new(&key, b"1".to_vec(), TRIAL).await.map_err(told)?;
+    store.put_new(&key, b"1".to_vec(), TEST_VALUE_TTL).await.map_err(told)?;
     match store.take(&key).await.map_err(told)? {
         Some(_) => Ok(()),
         None => Err("what was written could not be read back".to_owned()),
@@ -174,15 +181,16 @@ async fn ask_upstream(
     site: Arc<Site>,
     endpoint: Endpoint,
     tls: Arc<rustls::ClientConfig>,
-) -> Heard {
-    let mut heard = Heard { place, ..Heard::default() };
-    let patience = site.upstream.connect_timeout + site.upstream.response_timeout.min(PATIENCE);
+) -> OnlineResults {
+    let mut heard = OnlineResults { place, ..OnlineResults::default() };
+    let patience =
+        site.upstream.connect_timeout + site.upstream.response_timeout.min(CHECK_TIMEOUT);
     let (wanted, manner) = (site.upstream.protocol, (site.upstream.tls.as_ref(), &tls));
-    let question = Question::of(&site);
-    let asked = timeout(patience, upstream::knock(&endpoint, &question, manner));
+    let question = HealthCheckRequest::of(&site);
+    let asked = timeout(patience, upstream::probe(&endpoint, &question, manner));
     let of = format!("{} of {}", endpoint, site.name);
     let finding = match asked.await {
-        Ok(Ok(upstream::Heard { status, date, protocol })) => {
+        Ok(Ok(upstream::HealthCheckResponse { status, date, protocol })) => {
             if let Some(date) = date {
                 heard.clocks.push((endpoint.to_string(), date, clock::system()));
             }
@@ -193,21 +201,20 @@ async fn ask_upstream(
             let says = format!("answers {} {} with {status}{over}", question.method, question.path);
             let checkup = site.upstream.checkup.as_ref();
             match checkup.map(|checkup| checkup.expects(status.as_u16())) {
-                Some(false) => Finding::bad("upstream", of, says).remedy(
+                Some(false) => CheckResult::error("upstream", of, says).remedy(
                     "its health check fails: mend that page, or `expect` this answer in [site.health]",
                 ),
                 None if status.is_server_error() => {
-                    Finding::note("upstream", of, says).remedy("look into the site's own log")
+                    CheckResult::notice("upstream", of, says).remedy("look into the site's own log")
                 }
-                Some(true) | None if protocol != wanted => Finding::note("upstream", of, says)
+                Some(true) | None if protocol != wanted => CheckResult::notice("upstream", of, says)
                     .remedy("let it offer h2 in the TLS handshake, or remove `upstream_http`"),
-                Some(true) | None => Finding::good("upstream", of, says),
+                Some(true) | None => CheckResult::ok("upstream", of, says),
             }
         }
-        Ok(Err(error)) => {
-            Finding::bad("upstream", of, causes::line(&error)).remedy(upstream_remedy(&error))
-        }
-        Err(_) => Finding::bad("upstream", of, format!("no answer in {patience:?}"))
+        Ok(Err(error)) => CheckResult::error("upstream", of, error_chain::line(&error))
+            .remedy(upstream_remedy(&error)),
+        Err(_) => CheckResult::error("upstream", of, format!("no answer in {patience:?}"))
             .remedy("let this machine through to it, or see why it is slow"),
     };
     heard.findings.push(finding);
@@ -218,14 +225,14 @@ async fn ask_authority(
     place: usize,
     settings: acme::Settings,
     tls: Arc<rustls::ClientConfig>,
-) -> Heard {
-    let (finding, clock) = super::orders::ask(&settings, &tls).await;
+) -> OnlineResults {
+    let (finding, clock) = super::certificates::ask(&settings, &tls).await;
     let clocks = clock.map(|(host, date)| (host, date, clock::system())).into_iter().collect();
-    Heard { place, findings: vec![finding], clocks }
+    OnlineResults { place, findings: vec![finding], clocks }
 }
 
 fn upstream_remedy(error: &io::Error) -> &'static str {
-    let why = causes::line(error);
+    let why = error_chain::line(error);
     if error.kind() == io::ErrorKind::ConnectionRefused {
         "start the site, or correct `upstream`: nobody listens there"
     } else if error.kind() == io::ErrorKind::PermissionDenied {
@@ -262,12 +269,12 @@ fn public_hosts(config: &Config) -> Vec<String> {
     hosts
 }
 
-async fn ask_dns(place: usize, host: String) -> Heard {
-    let found = timeout(PATIENCE, tokio::net::lookup_host((host.as_str(), 443))).await;
+async fn ask_dns(place: usize, host: String) -> OnlineResults {
+    let found = timeout(CHECK_TIMEOUT, tokio::net::lookup_host((host.as_str(), 443))).await;
     let addresses = match found {
         Ok(Ok(found)) => Ok(found.map(|address| address.ip()).collect::<Vec<_>>()),
         Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no answer in {PATIENCE:?}")),
+        Err(_) => Err(format!("no answer in {CHECK_TIMEOUT:?}")),
     };
     let finding = match addresses {
         Ok(addresses) => {
@@ -277,16 +284,16 @@ async fn ask_dns(place: usize, host: String) -> Heard {
             words.dedup();
             let says = words.join(", ");
             if near {
-                Finding::note("dns", &host, format!("{says}, as seen from here"))
+                CheckResult::notice("dns", &host, format!("{says}, as seen from here"))
                     .remedy("phones and WeChat come from outside: they need a public address")
             } else {
-                Finding::good("dns", &host, says)
+                CheckResult::ok("dns", &host, says)
             }
         }
-        Err(why) => Finding::bad("dns", &host, why)
+        Err(why) => CheckResult::error("dns", &host, why)
             .remedy("enter an A or AAAA record for it, or correct public_url"),
     };
-    Heard { place, findings: vec![finding], ..Heard::default() }
+    OnlineResults { place, findings: vec![finding], ..OnlineResults::default() }
 }
 
 /// Whether only machines nearby can reach it.

@@ -2,18 +2,18 @@
 
 use http::Method;
 
-use super::{Answer, Target, proof};
+use super::{Explanation, UrlParts, proof};
 use crate::{
     config::Config,
+    httputil::{HttpUrl, url},
     site::{
-        Broker, Outside,
+        Broker, OutsideWeChat,
         broker::{Client, Delivery},
     },
-    wire::{Link, link},
 };
 
 /// The answer, where the URL is the broker's: below its prefix, or on its host where no site is.
-pub fn answer(config: &Config, target: &Target) -> Option<Answer> {
+pub fn answer(config: &Config, target: &UrlParts) -> Option<Explanation> {
     let broker = config.gateway.broker.as_ref()?;
     let here = *broker.public_url.host() == target.host;
     let rest = target.path.strip_prefix(broker.prefix.as_str());
@@ -29,7 +29,7 @@ pub fn answer(config: &Config, target: &Target) -> Option<Answer> {
     if rest.is_none() && relays {
         return None;
     }
-    let mut answer = Answer::new(target);
+    let mut answer = Explanation::new(target);
     answer.says("broker", &broker.base);
     match proof(config, target) {
         Some(proof) => answer.says("answer", &proof),
@@ -38,7 +38,7 @@ pub fn answer(config: &Config, target: &Target) -> Option<Answer> {
     Some(answer)
 }
 
-fn tell(answer: &mut Answer, broker: &Broker, target: &Target, rest: &str) {
+fn tell(answer: &mut Explanation, broker: &Broker, target: &UrlParts, rest: &str) {
     let Some((method, what)) = describe(broker, rest) else {
         answer.says("answer", "404, the broker has no such path");
         return;
@@ -70,7 +70,7 @@ fn describe(broker: &Broker, rest: &str) -> Option<(Method, &'static str)> {
 }
 
 /// The client that the `url` in the question belongs to; without one, what there are.
-fn for_whom(answer: &mut Answer, broker: &Broker, target: &Target, rest: &str) {
+fn for_whom(answer: &mut Explanation, broker: &Broker, target: &UrlParts, rest: &str) {
     let Some(url) = target.field("url") else {
         for client in &broker.clients {
             let places = client.return_to.iter().map(|it| format!("{}{}", it.origin, it.path));
@@ -85,7 +85,7 @@ fn for_whom(answer: &mut Answer, broker: &Broker, target: &Target, rest: &str) {
         );
         return;
     };
-    let link = Link::parse(&url);
+    let link = HttpUrl::parse(&url);
     let client = link.as_ref().and_then(|link| match rest {
         "/jssdk" => broker.signer_of(link),
         _ => broker.client_at(link),
@@ -98,7 +98,7 @@ fn for_whom(answer: &mut Answer, broker: &Broker, target: &Target, rest: &str) {
     }
 }
 
-fn of(answer: &mut Answer, client: &Client, rest: &str) {
+fn of(answer: &mut Explanation, client: &Client, rest: &str) {
     answer.says("client", &client.name);
     answer.says("account", &client.account.name);
     answer.says("app_id", &client.account.app_id);
@@ -115,21 +115,23 @@ fn of(answer: &mut Answer, client: &Client, rest: &str) {
         },
     );
     let outside = match &client.outside_wechat {
-        Outside::Page | Outside::Anonymous => "a page with a QR code to open in WeChat".to_owned(),
-        Outside::Deny => "403".to_owned(),
-        Outside::Login(account) => format!("a login over the account {}", account.name),
+        OutsideWeChat::Page | OutsideWeChat::Anonymous => {
+            "a page with a QR code to open in WeChat".to_owned()
+        }
+        OutsideWeChat::Deny => "403".to_owned(),
+        OutsideWeChat::Login(account) => format!("a login over the account {}", account.name),
     };
     answer.says("outside", &outside);
 }
 
-fn why_not(url: &str, link: Option<&Link>, broker: &Broker) -> String {
+fn why_not(url: &str, link: Option<&HttpUrl>, broker: &Broker) -> String {
     let Some(link) = link else {
         return format!("\"{url}\" is no http or https address in full, as a browser writes it.");
     };
     let places = broker.clients.iter().flat_map(|client| &client.return_to);
     let same = places.filter(|place| link.is_at(&place.origin));
     let paths: Vec<&str> = same.map(|place| place.path.as_str()).collect();
-    if paths.iter().any(|path| link::below(link.path(), path)) {
+    if paths.iter().any(|path| url::path_below(link.path(), path)) {
         return "A server could take its path for one that lies elsewhere.".to_owned();
     }
     if paths.is_empty() {

@@ -45,8 +45,8 @@ snapshot = "allow"
 "#;
 
 fn said(method: &str, url: &str) -> String {
-    let config = Config::parse("config.toml", CONFIG, &NoSecrets).unwrap();
-    match answer(&config, Question { method, url }) {
+    let config = Config::parse("config.toml", CONFIG, &PlaceholderEnvironment).unwrap();
+    match answer(&config, ExplainRequest { method, url }) {
         Ok(answer) => answer.to_string(),
         Err(error) => error,
     }
@@ -69,7 +69,7 @@ jssdk = true
 #[test]
 fn what_the_broker_answers() {
     let text = format!("{CONFIG}{BROKER}");
-    let config = Config::parse("config.toml", &text, &NoSecrets).unwrap();
+    let config = Config::parse("config.toml", &text, &PlaceholderEnvironment).unwrap();
     let base = "https://auth.example.com/api/wechat";
     let cases: [Case; 12] = [
         (
@@ -103,7 +103,7 @@ fn what_the_broker_answers() {
     ];
     for (method, path, expected) in cases {
         let url = format!("{base}{path}");
-        let said = answer(&config, Question { method, url: &url }).unwrap().to_string();
+        let said = answer(&config, ExplainRequest { method, url: &url }).unwrap().to_string();
         for part in expected {
             assert!(said.contains(part), "{method} {path} lacks {part:?}:\n{said}");
         }
@@ -113,12 +113,13 @@ fn what_the_broker_answers() {
 #[test]
 fn the_broker_answers_on_its_own_host_and_below_its_prefix() {
     let text = format!("{CONFIG}{BROKER}");
-    let config = Config::parse("config.toml", &text, &NoSecrets).unwrap();
-    let proof = Question { method: "GET", url: "https://auth.example.com/MP_verify_AbCd1234.txt" };
+    let config = Config::parse("config.toml", &text, &PlaceholderEnvironment).unwrap();
+    let proof =
+        ExplainRequest { method: "GET", url: "https://auth.example.com/MP_verify_AbCd1234.txt" };
     assert!(answer(&config, proof).unwrap().to_string().contains("to anybody"));
-    let elsewhere = Question { method: "GET", url: "https://auth.example.com/" };
+    let elsewhere = ExplainRequest { method: "GET", url: "https://auth.example.com/" };
     assert!(answer(&config, elsewhere).unwrap().to_string().contains("404"));
-    let site = Question { method: "GET", url: "https://h5.example.com/api/wechat/auth" };
+    let site = ExplainRequest { method: "GET", url: "https://h5.example.com/api/wechat/auth" };
     assert!(answer(&config, site).unwrap().to_string().contains("site     https://h5"));
 }
 
@@ -193,9 +194,9 @@ fn a_proof_is_named_where_the_site_gets_one() {
 
 #[test]
 fn scripts_get_the_same() {
-    let config = Config::parse("config.toml", CONFIG, &NoSecrets).unwrap();
+    let config = Config::parse("config.toml", CONFIG, &PlaceholderEnvironment).unwrap();
     let url = "https://h5.example.com/member/orders";
-    let json = answer(&config, Question { method: "GET", url }).unwrap().to_json();
+    let json = answer(&config, ExplainRequest { method: "GET", url }).unwrap().to_json();
     assert_eq!(json["request"], "GET https://h5.example.com/member/orders");
     assert_eq!(json["site"], "https://h5.example.com");
     assert_eq!(json["headers"]["introduced"][0]["name"], "X-WeChat-OpenId");

@@ -2,13 +2,15 @@
 
 use http::Method;
 
-use crate::site::{Access, Ambiguous, Fragment, Outside, Prompt, Scope, Site, Snapshot};
+use crate::site::{
+    Access, AmbiguousPathPolicy, FragmentPolicy, OutsideWeChat, Prompt, Scope, Site, SnapshotPolicy,
+};
 
 /// Who comes, and what happens.
-pub type Row = (String, String);
+pub type VisitorOutcome = (String, String);
 
 /// The rows for a request that falls on a route.
-pub fn on_route(site: &Site, access: Access, method: &Method) -> Vec<Row> {
+pub fn on_route(site: &Site, access: Access, method: &Method) -> Vec<VisitorOutcome> {
     let row = |who: &str, what: &str| (who.to_owned(), what.to_owned());
     match access {
         Access::None => vec![row("everybody", "passed on; nobody is introduced")],
@@ -21,12 +23,12 @@ pub fn on_route(site: &Site, access: Access, method: &Method) -> Vec<Row> {
 }
 
 /// The rows for a path that could be read in two ways.
-pub fn on_ambiguous(site: &Site, method: &Method) -> Vec<Row> {
+pub fn on_ambiguous(site: &Site, method: &Method) -> Vec<VisitorOutcome> {
     match site.ambiguous_paths {
-        Ambiguous::Refuse => {
+        AmbiguousPathPolicy::Refuse => {
             vec![("everybody".to_owned(), "400, the site sees nothing".to_owned())]
         }
-        Ambiguous::Protect => match site.routes.otherwise().access {
+        AmbiguousPathPolicy::Protect => match site.routes.default_access().access {
             Access::Required(scope, prompt) => required(site, (scope, prompt), method),
             Access::None | Access::Optional => {
                 required(site, (Scope::Base, Prompt::Direct), method)
@@ -35,21 +37,21 @@ pub fn on_ambiguous(site: &Site, method: &Method) -> Vec<Row> {
     }
 }
 
-fn required(site: &Site, (scope, prompt): (Scope, Prompt), method: &Method) -> Vec<Row> {
+fn required(site: &Site, (scope, prompt): (Scope, Prompt), method: &Method) -> Vec<VisitorOutcome> {
     let login = way_in(site, scope, prompt);
     let script = "401, {\"error\":\"login_required\"} with the URL of the login".to_owned();
     let outside = match &site.outside_wechat {
-        Outside::Page => "our page with this URL as a QR code for WeChat".to_owned(),
-        Outside::Anonymous => "passed on, without an identity".to_owned(),
-        Outside::Deny => "403".to_owned(),
-        Outside::Login(account) => {
+        OutsideWeChat::Page => "our page with this URL as a QR code for WeChat".to_owned(),
+        OutsideWeChat::Anonymous => "passed on, without an identity".to_owned(),
+        OutsideWeChat::Deny => "403".to_owned(),
+        OutsideWeChat::Login(account) => {
             format!("{login}, over the account {}", account.name)
         }
     };
     let snapshot = match site.snapshot {
-        Snapshot::Page => "our page, which asks to press 使用完整服务",
-        Snapshot::Anonymous => "passed on, without an identity",
-        Snapshot::Allow => "passed on, with a virtual openid and X-WeChat-Snapshot: 1",
+        SnapshotPolicy::Page => "our page, which asks to press 使用完整服务",
+        SnapshotPolicy::Anonymous => "passed on, without an identity",
+        SnapshotPolicy::Allow => "passed on, with a virtual openid and X-WeChat-Snapshot: 1",
     };
     let mut rows = vec![(
         format!("with a session of {}{}", scope.as_str(), or_more(scope)),
@@ -62,10 +64,10 @@ fn required(site: &Site, (scope, prompt): (Scope, Prompt), method: &Method) -> V
     let opens_pages = matches!(*method, Method::GET | Method::HEAD);
     // Passing unnamed is the one thing that does not ask whether a page is being opened.
     let (others, scripts) = match (&site.outside_wechat, opens_pages) {
-        (Outside::Anonymous, true) => {
+        (OutsideWeChat::Anonymous, true) => {
             ("another browser or WeCom", "a script or an image in WeChat")
         }
-        (Outside::Anonymous, false) => ("another browser or WeCom", "in WeChat"),
+        (OutsideWeChat::Anonymous, false) => ("another browser or WeCom", "in WeChat"),
         (_, true) => ("another browser or WeCom, opening a page", "a script or an image"),
         (_, false) => ("", "everybody else"),
     };
@@ -76,7 +78,7 @@ fn required(site: &Site, (scope, prompt): (Scope, Prompt), method: &Method) -> V
         rows.push((others.to_owned(), outside));
     }
     rows.push((scripts.to_owned(), script));
-    if opens_pages || site.snapshot != Snapshot::Page {
+    if opens_pages || site.snapshot != SnapshotPolicy::Page {
         rows.push(("from a snapshot page (快照页)".to_owned(), snapshot.to_owned()));
     }
     rows
@@ -85,7 +87,7 @@ fn required(site: &Site, (scope, prompt): (Scope, Prompt), method: &Method) -> V
 /// What a stranger in WeChat meets who opens a page.
 fn way_in(site: &Site, scope: Scope, prompt: Prompt) -> String {
     match prompt {
-        Prompt::Direct if site.fragment == Fragment::Keep => {
+        Prompt::Direct if site.fragment == FragmentPolicy::Keep => {
             format!(
                 "a small page that keeps the #/route, then WeChat's login for {}",
                 scope.as_str()

@@ -2,7 +2,7 @@
 
 /// What is attacked.
 #[derive(Clone, Debug)]
-pub struct Aim {
+pub struct ProbeTarget {
     pub https: bool,
     pub host: String,
     pub port: u16,
@@ -24,7 +24,7 @@ pub struct Aim {
 
 /// What kind of trick it is, which says what helps against it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum AttackKind {
     Identity,
     Forwarded,
     Path,
@@ -38,7 +38,7 @@ pub enum Kind {
 
 /// Where an attempt goes instead of the public address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Elsewhere {
+pub enum AlternateAddress {
     /// The same host without TLS.
     Plain,
     /// The site, past the gateway.
@@ -47,7 +47,7 @@ pub enum Elsewhere {
 
 /// What shows that it worked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sign {
+pub enum Evidence {
     /// Content, where a stranger is refused.
     Opened,
     /// A mark of ours in the answer, and what carried it.
@@ -61,30 +61,30 @@ pub enum Sign {
 /// One request.
 #[derive(Clone, Debug)]
 pub struct Attempt {
-    pub kind: Kind,
+    pub kind: AttackKind,
     /// In words.
     pub what: String,
     pub request: Vec<u8>,
-    pub signs: Vec<Sign>,
+    pub signs: Vec<Evidence>,
     /// Whether it goes to the page that prints its headers, so that a mark would be seen.
     pub at_echo: bool,
-    pub elsewhere: Option<Elsewhere>,
+    pub elsewhere: Option<AlternateAddress>,
 }
 
 impl Attempt {
-    pub fn new(kind: Kind, what: impl Into<String>, request: Vec<u8>) -> Self {
+    pub fn new(kind: AttackKind, what: impl Into<String>, request: Vec<u8>) -> Self {
         let (signs, what) = (Vec::new(), what.into());
         Self { kind, what, request, signs, at_echo: false, elsewhere: None }
     }
 
     #[must_use]
-    pub fn shown_by(mut self, sign: Sign) -> Self {
+    pub fn with_evidence(mut self, sign: Evidence) -> Self {
         self.signs.push(sign);
         self
     }
 }
 
-impl Kind {
+impl AttackKind {
     pub fn word(self) -> &'static str {
         match self {
             Self::Identity => "identity",

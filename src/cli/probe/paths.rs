@@ -1,9 +1,9 @@
 //! Ways to write a path that two programs may read as two. Pure.
 
-use super::attempt::Aim;
+use super::attempt::ProbeTarget;
 
 /// Each trick, in words, and the target it makes of the page that needs a login.
-pub fn tricks(aim: &Aim) -> Vec<(String, String)> {
+pub fn path_attacks(aim: &ProbeTarget) -> Vec<(String, String)> {
     let (page, public) = (aim.path.as_str(), aim.public.as_str());
     let inner = page.trim_start_matches('/');
     let out = [
@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn every_trick_is_another_target_and_no_line_break() {
         for path in ["/", "/orders", "/member/orders"] {
-            let tricks = tricks(&aim(path));
+            let tricks = path_attacks(&aim(path));
             assert!(tricks.len() >= 20, "{path}: {}", tricks.len());
             for (what, target) in &tricks {
                 assert_ne!(target, path, "{what}");
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn the_way_out_ends_at_the_page() {
-        let tricks = tricks(&aim("/member/orders"));
+        let tricks = path_attacks(&aim("/member/orders"));
         let target = |what: &str| &tricks.iter().find(|(it, _)| it == what).unwrap().1;
         assert_eq!(target(".. out of /static/"), "/static/../member/orders");
         assert_eq!(target("..%2f out of /static/"), "/static/..%2fmember/orders");

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use super::{
-    attempt::{Aim, Attempt, Elsewhere, Kind, Sign},
+    attempt::{AlternateAddress, AttackKind, Attempt, Evidence, ProbeTarget},
     paths,
 };
 
@@ -47,10 +47,10 @@ const FORWARDED: [&str; 9] = [
 ];
 
 /// How a name is changed, and what that is called.
-type Spelling = (&'static str, fn(&str) -> String);
+type HeaderVariant = (&'static str, fn(&str) -> String);
 
 /// Ways to write a name that PHP, WSGI, CGI or a proxy may take for the plain one.
-const SPELLINGS: [Spelling; 9] = [
+const SPELLINGS: [HeaderVariant; 9] = [
     ("as written", str::to_owned),
     ("in small letters", str::to_ascii_lowercase),
     ("in capitals", str::to_ascii_uppercase),
@@ -63,12 +63,12 @@ const SPELLINGS: [Spelling; 9] = [
 ];
 
 /// A polite request by a script: whoever needs a login is told so in JSON.
-pub fn as_script(aim: &Aim, path: &str) -> Vec<u8> {
+pub fn as_script(aim: &ProbeTarget, path: &str) -> Vec<u8> {
     request("GET", path, &aim.authority, "")
 }
 
 /// A polite request for a page.
-pub fn as_page(aim: &Aim) -> Vec<u8> {
+pub fn as_page(aim: &ProbeTarget) -> Vec<u8> {
     format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: {AGENT}\r\nAccept: text/html\r\nAccept-Encoding: identity\r\nConnection: close\r\n\r\n",
         aim.path, aim.authority
@@ -77,28 +77,28 @@ pub fn as_page(aim: &Aim) -> Vec<u8> {
 }
 
 /// A harmless header with a mark, which a page that prints its headers shows.
-pub fn control(aim: &Aim, path: &str) -> Vec<u8> {
-    let line = format!("X-Wxgate-Probe: {}\r\n", control_mark(aim));
+pub fn control(aim: &ProbeTarget, path: &str) -> Vec<u8> {
+    let line = format!("X-Wxgate-Probe: {}\r\n", control_marker(aim));
     request("GET", path, &aim.authority, &line)
 }
 
 /// The mark of [`control`].
-pub fn control_mark(aim: &Aim) -> String {
+pub fn control_marker(aim: &ProbeTarget) -> String {
     format!("{}control", aim.tag)
 }
 
 /// All of it.
-pub fn all(aim: &Aim) -> Vec<Attempt> {
+pub fn all(aim: &ProbeTarget) -> Vec<Attempt> {
     let mut attempts = Vec::new();
     let echo = aim.echo.iter().map(|path| (path, true));
     for (path, at_echo) in [(&aim.path, false)].into_iter().chain(echo) {
-        let at = Page { aim, path };
+        let at = ForgedRequest { aim, path };
         let there = [identity(at), forwarded(at), cookies(at)].into_iter();
         attempts.extend(there.flatten().map(|attempt| Attempt { at_echo, ..attempt }));
     }
-    attempts.extend(paths::tricks(aim).into_iter().map(|(what, target)| {
-        let attempt = Attempt::new(Kind::Path, what, as_script(aim, &target));
-        attempt.shown_by(Sign::Opened)
+    attempts.extend(paths::path_attacks(aim).into_iter().map(|(what, target)| {
+        let attempt = Attempt::new(AttackKind::Path, what, as_script(aim, &target));
+        attempt.with_evidence(Evidence::Opened)
     }));
     attempts.extend(methods(aim));
     attempts.extend(hosts(aim));
@@ -107,30 +107,35 @@ pub fn all(aim: &Aim) -> Vec<Attempt> {
     attempts
 }
 
-fn identity(at: Page<'_>) -> Vec<Attempt> {
+fn identity(at: ForgedRequest<'_>) -> Vec<Attempt> {
     let names: Vec<&str> =
         IDENTITY.into_iter().chain(at.aim.headers.iter().map(String::as_str)).collect();
     let spelt = SPELLINGS.iter().enumerate().map(|(row, (what, spell))| {
         let what = format!("{} and {} more, {what}", IDENTITY[0], names.len() - 1);
-        at.forged(Kind::Identity, what, row, names.iter().map(|name| spell(name)))
+        at.forged(AttackKind::Identity, what, row, names.iter().map(|name| spell(name)))
     });
     let mut attempts: Vec<Attempt> = spelt.collect();
     // Headers that a hop is told to drop are dropped before ours are set, not after.
     let mark = format!("{}named", at.aim.tag);
     let line = format!("Connection: close, X-WeChat-OpenId\r\nX-WeChat-OpenId: {mark}\r\n");
-    attempts.push(at.marked(Kind::Identity, "X-WeChat-OpenId, named in Connection", &line, &mark));
+    attempts.push(at.marked(
+        AttackKind::Identity,
+        "X-WeChat-OpenId, named in Connection",
+        &line,
+        &mark,
+    ));
     let mark = format!("{}trailer", at.aim.tag);
     let line = "Transfer-Encoding: chunked\r\nTrailer: X-WeChat-OpenId\r\n";
-    let mut trailer = at.marked(Kind::Identity, "X-WeChat-OpenId, as a trailer", line, &mark);
+    let mut trailer = at.marked(AttackKind::Identity, "X-WeChat-OpenId, as a trailer", line, &mark);
     trailer.request.extend_from_slice(format!("0\r\nX-WeChat-OpenId: {mark}\r\n\r\n").as_bytes());
     attempts.push(trailer);
     attempts
 }
 
-fn forwarded(at: Page<'_>) -> Vec<Attempt> {
+fn forwarded(at: ForgedRequest<'_>) -> Vec<Attempt> {
     let spelt = SPELLINGS.iter().take(4).enumerate().map(|(row, (what, spell))| {
         let what = format!("{} and {} more, {what}", FORWARDED[0], FORWARDED.len() - 1);
-        at.forged(Kind::Forwarded, what, 20 + row, FORWARDED.iter().map(|name| spell(name)))
+        at.forged(AttackKind::Forwarded, what, 20 + row, FORWARDED.iter().map(|name| spell(name)))
     });
     let mut attempts: Vec<Attempt> = spelt.collect();
     // Values that a proxy would believe, where a mark is none.
@@ -142,13 +147,13 @@ fn forwarded(at: Page<'_>) -> Vec<Attempt> {
     ];
     for (name, value, mark) in lies {
         let line = format!("{name}: {value}\r\n");
-        attempts.push(at.marked(Kind::Forwarded, &format!("{name}: {value}"), &line, &mark));
+        attempts.push(at.marked(AttackKind::Forwarded, &format!("{name}: {value}"), &line, &mark));
     }
     attempts
 }
 
 /// Cookies of our name that we did not sign.
-fn cookies(at: Page<'_>) -> Vec<Attempt> {
+fn cookies(at: ForgedRequest<'_>) -> Vec<Attempt> {
     let mark = format!("{}cookie", at.aim.tag);
     let part = |json: String| URL_SAFE_NO_PAD.encode(json);
     let claims = part(format!(
@@ -171,17 +176,17 @@ fn cookies(at: Page<'_>) -> Vec<Attempt> {
     // A page that prints its headers shows the cookie as it came; one that believes it, the openid.
     let attempts = rows.into_iter().map(|(what, cookie, whole)| {
         let (what, line) = (format!("the session cookie, {what}"), format!("Cookie: {cookie}\r\n"));
-        let attempt = at.marked(Kind::Cookie, &what, &line, whole);
+        let attempt = at.marked(AttackKind::Cookie, &what, &line, whole);
         if whole == &mark {
             return attempt;
         }
-        let believed = Sign::Mark { mark: mark.clone(), carrier: "its openid".to_owned() };
-        attempt.shown_by(believed)
+        let believed = Evidence::Mark { mark: mark.clone(), carrier: "its openid".to_owned() };
+        attempt.with_evidence(believed)
     });
     attempts.collect()
 }
 
-fn methods(aim: &Aim) -> Vec<Attempt> {
+fn methods(aim: &ProbeTarget) -> Vec<Attempt> {
     let mark = format!("{}trace", aim.tag);
     let line = format!("X-Wxgate-Probe: {mark}\r\n");
     let plain = [("HEAD", ""), ("get", ""), ("GE", ""), ("WXGATE", "")];
@@ -193,24 +198,31 @@ fn methods(aim: &Aim) -> Vec<Attempt> {
     let plain = plain.into_iter().chain(over.into_iter().map(|line| ("OPTIONS", line)));
     let plain = plain.map(|(method, line)| {
         let what = format!("{method} {}", line.trim_end()).trim_end().to_owned();
-        let attempt =
-            Attempt::new(Kind::Method, what, request(method, &aim.path, &aim.authority, line));
+        let attempt = Attempt::new(
+            AttackKind::Method,
+            what,
+            request(method, &aim.path, &aim.authority, line),
+        );
         // OPTIONS may well be answered: it says nothing of the page.
         if method == "OPTIONS" {
-            attempt.shown_by(Sign::Words("<html"))
+            attempt.with_evidence(Evidence::Words("<html"))
         } else {
-            attempt.shown_by(Sign::Opened)
+            attempt.with_evidence(Evidence::Opened)
         }
     });
-    let trace =
-        Attempt::new(Kind::Method, "TRACE", request("TRACE", &aim.path, &aim.authority, &line));
-    let trace = trace.shown_by(Sign::Mark { mark, carrier: "TRACE".to_owned() });
+    let trace = Attempt::new(
+        AttackKind::Method,
+        "TRACE",
+        request("TRACE", &aim.path, &aim.authority, &line),
+    );
+    let trace = trace.with_evidence(Evidence::Mark { mark, carrier: "TRACE".to_owned() });
     let connect = request("CONNECT", &format!("{}:{}", aim.host, aim.port), &aim.authority, "");
-    let connect = Attempt::new(Kind::Method, "CONNECT", connect).shown_by(Sign::Opened);
+    let connect =
+        Attempt::new(AttackKind::Method, "CONNECT", connect).with_evidence(Evidence::Opened);
     plain.chain([trace, connect]).collect()
 }
 
-fn hosts(aim: &Aim) -> Vec<Attempt> {
+fn hosts(aim: &ProbeTarget) -> Vec<Attempt> {
     let mark = format!("{}host", aim.tag);
     let (evil, host) = (format!("{mark}.invalid"), &aim.authority);
     let two = format!("Host: {evil}\r\n");
@@ -221,25 +233,25 @@ fn hosts(aim: &Aim) -> Vec<Attempt> {
         ("another host in the target", request("GET", &absolute, host, "")),
         ("credentials in Host", request("GET", &aim.path, &format!("{host}@{evil}"), "")),
     ];
-    let sign = Sign::Mark { mark, carrier: "the host".to_owned() };
-    let attempts = rows
-        .into_iter()
-        .map(|(what, bytes)| Attempt::new(Kind::Host, what, bytes).shown_by(sign.clone()));
+    let sign = Evidence::Mark { mark, carrier: "the host".to_owned() };
+    let attempts = rows.into_iter().map(|(what, bytes)| {
+        Attempt::new(AttackKind::Host, what, bytes).with_evidence(sign.clone())
+    });
     attempts.collect()
 }
 
 /// Doors that are for the operator.
-fn doors(aim: &Aim) -> Vec<Attempt> {
+fn doors(aim: &ProbeTarget) -> Vec<Attempt> {
     let door = |path: &str, words| {
-        let attempt = Attempt::new(Kind::Door, format!("GET {path}"), as_script(aim, path));
-        attempt.shown_by(Sign::Words(words))
+        let attempt = Attempt::new(AttackKind::Door, format!("GET {path}"), as_script(aim, path));
+        attempt.with_evidence(Evidence::Words(words))
     };
     let mark = format!("{}verify", aim.tag);
     let line = format!("X-Original-URI: {}/\r\nX-WeChat-OpenId: {mark}\r\n", aim.public);
     let ask = |path: &str| {
-        let at = Page { aim, path };
+        let at = ForgedRequest { aim, path };
         let what = format!("GET {path} with a forged identity");
-        at.marked(Kind::Door, &what, &line, &mark)
+        at.marked(AttackKind::Door, &what, &line, &mark)
     };
     vec![
         door("/metrics", "wxgate_"),
@@ -250,58 +262,64 @@ fn doors(aim: &Aim) -> Vec<Attempt> {
     ]
 }
 
-fn elsewhere(aim: &Aim) -> Vec<Attempt> {
+fn elsewhere(aim: &ProbeTarget) -> Vec<Attempt> {
     let mut attempts = Vec::new();
     if aim.https {
         let plain =
-            Attempt::new(Kind::Plain, "the same page without TLS", as_script(aim, &aim.path));
-        attempts
-            .push(Attempt { elsewhere: Some(Elsewhere::Plain), ..plain.shown_by(Sign::Answered) });
+            Attempt::new(AttackKind::Plain, "the same page without TLS", as_script(aim, &aim.path));
+        attempts.push(Attempt {
+            elsewhere: Some(AlternateAddress::Plain),
+            ..plain.with_evidence(Evidence::Answered)
+        });
     }
-    let at = Page { aim, path: &aim.path };
+    let at = ForgedRequest { aim, path: &aim.path };
     for place in &aim.upstreams {
         let mark = format!("{}direct", aim.tag);
         let line = format!("X-WeChat-OpenId: {mark}\r\n");
         let what = format!("{place}, past the gateway");
-        let direct = at.marked(Kind::Upstream, &what, &line, &mark).shown_by(Sign::Answered);
-        attempts.push(Attempt { elsewhere: Some(Elsewhere::Upstream(place.clone())), ..direct });
+        let direct =
+            at.marked(AttackKind::Upstream, &what, &line, &mark).with_evidence(Evidence::Answered);
+        attempts
+            .push(Attempt { elsewhere: Some(AlternateAddress::Upstream(place.clone())), ..direct });
     }
     attempts
 }
 
 /// A page that is asked for with something forged.
 #[derive(Clone, Copy)]
-struct Page<'a> {
-    aim: &'a Aim,
+struct ForgedRequest<'a> {
+    aim: &'a ProbeTarget,
     path: &'a str,
 }
 
-impl Page<'_> {
+impl ForgedRequest<'_> {
     /// One request with every one of these names, each with a mark of its own.
     fn forged(
         self,
-        kind: Kind,
+        kind: AttackKind,
         what: String,
         row: usize,
         names: impl Iterator<Item = String>,
     ) -> Attempt {
-        let (mut lines, mut signs) = (String::new(), vec![Sign::Opened]);
+        let (mut lines, mut signs) = (String::new(), vec![Evidence::Opened]);
         for (column, name) in names.enumerate() {
             let mark = format!("{}r{row}c{column}x", self.aim.tag);
             let _ = write!(lines, "{name}: {mark}\r\n");
             let carrier = name.rsplit('\n').next().unwrap_or_default().trim().to_owned();
-            signs.push(Sign::Mark { mark, carrier });
+            signs.push(Evidence::Mark { mark, carrier });
         }
         let bytes = request("GET", self.path, &self.aim.authority, &lines);
         Attempt { signs, ..Attempt::new(kind, what, bytes) }
     }
 
     /// One request with these lines, which hold one mark.
-    fn marked(self, kind: Kind, what: &str, line: &str, mark: &str) -> Attempt {
+    fn marked(self, kind: AttackKind, what: &str, line: &str, mark: &str) -> Attempt {
         let carrier = what.split([',', ':']).next().unwrap_or_default().to_owned();
         let attempt =
             Attempt::new(kind, what, request("GET", self.path, &self.aim.authority, line));
-        attempt.shown_by(Sign::Opened).shown_by(Sign::Mark { mark: mark.to_owned(), carrier })
+        attempt
+            .with_evidence(Evidence::Opened)
+            .with_evidence(Evidence::Mark { mark: mark.to_owned(), carrier })
     }
 }
 
@@ -317,8 +335,8 @@ fn request(method: &str, target: &str, host: &str, lines: &str) -> Vec<u8> {
 pub mod tests {
     use super::*;
 
-    pub fn aim(path: &str) -> Aim {
-        Aim {
+    pub fn aim(path: &str) -> ProbeTarget {
+        ProbeTarget {
             https: true,
             host: "h5.example.com".to_owned(),
             port: 443,
@@ -357,8 +375,8 @@ pub mod tests {
     fn no_mark_is_part_of_another_and_no_target_holds_one() {
         for attempt in all(&aim("/member/orders")) {
             let marks = attempt.signs.iter().filter_map(|sign| match sign {
-                Sign::Mark { mark, .. } => Some(mark),
-                Sign::Opened | Sign::Words(_) | Sign::Answered => None,
+                Evidence::Mark { mark, .. } => Some(mark),
+                Evidence::Opened | Evidence::Words(_) | Evidence::Answered => None,
             });
             let marks: Vec<&String> = marks.collect();
             let text = String::from_utf8_lossy(&attempt.request).into_owned();
@@ -367,8 +385,11 @@ pub mod tests {
                 let among = marks.iter().filter(|it| it.contains(mark.as_str())).count();
                 assert_eq!(among, 1, "{}: {mark}", attempt.what);
                 // A page may well say which path it has; the host trick is the one exception.
-                assert!(!target.contains(mark.as_str()) || attempt.kind == Kind::Host, "{target}");
-                let sent = text.contains(mark.as_str()) || attempt.kind == Kind::Cookie;
+                assert!(
+                    !target.contains(mark.as_str()) || attempt.kind == AttackKind::Host,
+                    "{target}"
+                );
+                let sent = text.contains(mark.as_str()) || attempt.kind == AttackKind::Cookie;
                 assert!(sent, "{}: {mark} is not sent", attempt.what);
             }
         }

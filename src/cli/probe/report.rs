@@ -5,8 +5,8 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::{
-    attempt::{Aim, Attempt},
-    judge::{Baseline, Verdict},
+    attempt::{Attempt, ProbeTarget},
+    verdict::{Baseline, Verdict},
 };
 
 /// Everything that was tried.
@@ -14,10 +14,10 @@ pub struct Report {
     url: String,
     echo: Option<String>,
     notes: Vec<String>,
-    rows: Vec<Row>,
+    rows: Vec<ReportRow>,
 }
 
-struct Row {
+struct ReportRow {
     kind: &'static str,
     what: String,
     verdict: Verdict,
@@ -28,7 +28,7 @@ const NO_CACHE: &str = "no cache may stand before wxgate, and Cache-Control must
 
 impl Report {
     /// Nothing tried yet.
-    pub fn new(aim: &Aim, baseline: &Baseline) -> Self {
+    pub fn new(aim: &ProbeTarget, baseline: &Baseline) -> Self {
         let scheme = if aim.https { "https" } else { "http" };
         let mut notes = Vec::new();
         if !baseline.refuses() {
@@ -58,13 +58,13 @@ impl Report {
             Some(_) | None => String::new(),
         };
         let (kind, what) = (attempt.kind.word(), format!("{}{at}", attempt.what));
-        self.rows.push(Row { kind, what, verdict, remedy: attempt.kind.remedy() });
+        self.rows.push(ReportRow { kind, what, verdict, remedy: attempt.kind.remedy() });
     }
 
     /// The way to the login.
     pub fn login(&mut self, verdict: Verdict) {
         let what = "the start of a login, asked for twice".to_owned();
-        self.rows.push(Row { kind: "login", what, verdict, remedy: NO_CACHE });
+        self.rows.push(ReportRow { kind: "login", what, verdict, remedy: NO_CACHE });
     }
 
     /// Whether the site answers at the end as it did at the start.
@@ -79,18 +79,18 @@ impl Report {
 
     /// How many tricks worked.
     pub fn through(&self) -> usize {
-        self.rows.iter().filter(|row| matches!(row.verdict, Verdict::Through(_))).count()
+        self.rows.iter().filter(|row| matches!(row.verdict, Verdict::Succeeded(_))).count()
     }
 
     /// For scripts.
     pub fn to_json(&self) -> Value {
-        let row = |row: &Row| {
+        let row = |row: &ReportRow| {
             let (verdict, why) = match &row.verdict {
-                Verdict::Held => ("held", None),
-                Verdict::Through(why) => ("through", Some(why)),
-                Verdict::Unseen(why) => ("unseen", Some(why)),
+                Verdict::Blocked => ("held", None),
+                Verdict::Succeeded(why) => ("through", Some(why)),
+                Verdict::Inconclusive(why) => ("unseen", Some(why)),
             };
-            let remedy = matches!(row.verdict, Verdict::Through(_)).then_some(row.remedy);
+            let remedy = matches!(row.verdict, Verdict::Succeeded(_)).then_some(row.remedy);
             json!({ "kind": row.kind, "what": row.what, "verdict": verdict, "why": why, "remedy": remedy })
         };
         let tricks: Vec<Value> = self.rows.iter().map(row).collect();
@@ -114,12 +114,12 @@ impl fmt::Display for Report {
         writeln!(f, "{}: {} tricks\n", self.url, self.rows.len())?;
         for kind in self.kinds() {
             let rows = || self.rows.iter().filter(move |row| row.kind == kind);
-            let held = rows().filter(|row| row.verdict == Verdict::Held).count();
+            let held = rows().filter(|row| row.verdict == Verdict::Blocked).count();
             if held > 0 {
                 writeln!(f, "held     {kind:<10} {held} of {}", rows().count())?;
             }
             for row in rows() {
-                if let Verdict::Through(why) = &row.verdict {
+                if let Verdict::Succeeded(why) = &row.verdict {
                     writeln!(
                         f,
                         "THROUGH  {kind:<10} {}: {} → {}",
@@ -129,8 +129,9 @@ impl fmt::Display for Report {
                     )?;
                 }
             }
-            let unseen = |row: &&Row| matches!(row.verdict, Verdict::Unseen(_));
-            if let Some(Row { verdict: Verdict::Unseen(why), .. }) = rows().find(unseen) {
+            let unseen = |row: &&ReportRow| matches!(row.verdict, Verdict::Inconclusive(_));
+            if let Some(ReportRow { verdict: Verdict::Inconclusive(why), .. }) = rows().find(unseen)
+            {
                 let count = rows().filter(unseen).count();
                 writeln!(f, "unseen   {kind:<10} {count} of {}: {why}", rows().count())?;
             }
@@ -149,7 +150,7 @@ impl fmt::Display for Report {
 
 /// A line stays a line.
 fn brief(text: &str) -> String {
-    const LONGEST: usize = 160;
-    let short: String = text.chars().take(LONGEST).collect();
+    const MAX_LINE_LEN: usize = 160;
+    let short: String = text.chars().take(MAX_LINE_LEN).collect();
     if short.len() < text.len() { format!("{short}…") } else { short }
 }

@@ -5,43 +5,43 @@ use std::{collections::HashMap, sync::Arc};
 use super::{address, secret::secret};
 use crate::{
     config::{
-        complaint::Complaint,
-        raw,
-        reader::{Desk, Table, Word},
+        diagnostic::Diagnostic,
+        reader::{LoadContext, StrValue, TableReader},
+        schema,
     },
-    site::{Account, Callback, Kind},
-    wire::{Host, Origin},
+    httputil::{Host, Origin},
+    site::{Account, AccountKind, CallbackHost},
 };
 
 /// An account as the file has it. One that is wrong keeps its name, so that sites may speak of it.
-pub struct Listed<'a> {
+pub struct DeclaredAccount<'a> {
     /// What the operator calls it.
-    pub name: Word<'a>,
+    pub name: StrValue<'a>,
     /// Whether visitors log in at WeChat itself, which turns other browsers away.
     pub at_wechat: bool,
     /// Where its visitors log in.
-    pub kind: Kind,
+    pub kind: AccountKind,
     /// What it became.
     pub account: Option<Arc<Account>>,
 }
 
 /// Reads every account.
-pub fn accounts<'a>(file: &Table<'a>) -> Vec<Listed<'a>> {
-    let tables = file.tables("account", &raw::ACCOUNT);
+pub fn accounts<'a>(file: &TableReader<'a>) -> Vec<DeclaredAccount<'a>> {
+    let tables = file.tables("account", &schema::ACCOUNT);
     if file.value("account").is_none() {
         let help = "add an [[account]] with `name`, `app_id` and `app_secret`";
         file.desk.error(None, "there is no [[account]]: nobody can log in", help);
     }
-    let mut listed: Vec<Listed<'a>> = Vec::new();
+    let mut listed: Vec<DeclaredAccount<'a>> = Vec::new();
     let mut proofs = Vec::new();
     for table in &tables {
         let Some(account) = account(table, &mut proofs) else { continue };
         if let Some(first) = listed.iter().find(|other| other.name.text == account.name.text) {
             let message = format!("two accounts are called {}", account.name.text);
-            let complaint = Complaint::error(account.name.at.clone(), message)
+            let complaint = Diagnostic::error(account.name.at.clone(), message)
                 .help("give each account a name of its own")
                 .related(first.name.at.clone(), "the first");
-            table.desk.complain(complaint);
+            table.desk.report(complaint);
         }
         listed.push(account);
     }
@@ -49,13 +49,13 @@ pub fn accounts<'a>(file: &Table<'a>) -> Vec<Listed<'a>> {
 }
 
 /// Warns of accounts that no site logs in with.
-pub fn unused(desk: &Desk<'_>, accounts: &[Listed<'_>], used: &[&str]) {
+pub fn unused(desk: &LoadContext<'_>, accounts: &[DeclaredAccount<'_>], used: &[&str]) {
     // A site whose account is misspelt is complained about already.
     let known = |name: &&str| accounts.iter().any(|listed| listed.name.text == *name);
     if !used.iter().all(known) {
         return;
     }
-    for Listed { name, .. } in accounts {
+    for DeclaredAccount { name, .. } in accounts {
         if !used.contains(&name.text) {
             let help = format!("write `account = \"{}\"` in a [[site]]", name.text);
             desk.warn(name.at.clone(), format!("no site uses the account {}", name.text), help);
@@ -63,7 +63,10 @@ pub fn unused(desk: &Desk<'_>, accounts: &[Listed<'_>], used: &[&str]) {
     }
 }
 
-fn account<'a>(table: &Table<'a>, proofs: &mut Vec<(Word<'a>, &'a str)>) -> Option<Listed<'a>> {
+fn account<'a>(
+    table: &TableReader<'a>,
+    proofs: &mut Vec<(StrValue<'a>, &'a str)>,
+) -> Option<DeclaredAccount<'a>> {
     let name = table.required("name");
     if let Some(name) = &name {
         check_name(table, name);
@@ -92,10 +95,10 @@ fn account<'a>(table: &Table<'a>, proofs: &mut Vec<(Word<'a>, &'a str)>) -> Opti
             verify_files,
         }))
     };
-    Some(Listed { account: account(), kind, name, at_wechat })
+    Some(DeclaredAccount { account: account(), kind, name, at_wechat })
 }
 
-fn check_name(table: &Table<'_>, name: &Word<'_>) {
+fn check_name(table: &TableReader<'_>, name: &StrValue<'_>) {
     let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     if !(1..=64).contains(&name.text.len()) || !name.text.bytes().all(good) {
         let message = format!("\"{}\" cannot be the name of an account", name.text);
@@ -104,22 +107,22 @@ fn check_name(table: &Table<'_>, name: &Word<'_>) {
     }
 }
 
-fn kind(table: &Table<'_>) -> Kind {
-    let Some(kind) = table.word("kind") else { return Kind::Official };
+fn kind(table: &TableReader<'_>) -> AccountKind {
+    let Some(kind) = table.word("kind") else { return AccountKind::Official };
     match kind.text {
         "official" => (),
-        "website" => return Kind::Website,
+        "website" => return AccountKind::Website,
         "wecom" => {
             let help = "write `kind = \"official\"` (公众号) or `kind = \"website\"` (网站应用)";
             table.unsupported(kind.at, "an account of kind \"wecom\"", help);
         }
         _ => table.not_one_of("kind", &kind, &["official", "website"]),
     }
-    Kind::Official
+    AccountKind::Official
 }
 
 /// One authorised host for sites of many domains. A port is for the emulated WeChat only.
-fn callback_host(table: &Table<'_>, at_wechat: bool) -> Option<Callback> {
+fn callback_host(table: &TableReader<'_>, at_wechat: bool) -> Option<CallbackHost> {
     let word = table.word("callback_host")?;
     let authority = word.text.to_ascii_lowercase();
     let Some(host) = Host::parse(&authority) else {
@@ -138,10 +141,10 @@ fn callback_host(table: &Table<'_>, at_wechat: bool) -> Option<Callback> {
         let message = "WeChat sends nobody back to a port";
         table.desk.warn(word.at, message, format!("write \"{host}\""));
     }
-    Some(Callback { host, authority })
+    Some(CallbackHost { host, authority })
 }
 
-fn check_app_id(table: &Table<'_>, id: &Word<'_>, at_wechat: bool) {
+fn check_app_id(table: &TableReader<'_>, id: &StrValue<'_>, at_wechat: bool) {
     let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
     if id.text.is_empty() || !id.text.bytes().all(good) {
         let message = format!("\"{}\" cannot be an app id", id.text);
@@ -162,7 +165,7 @@ fn check_app_id(table: &Table<'_>, id: &Word<'_>, at_wechat: bool) {
 const WHERE_APP_ID: &str =
     "the console of the 公众号 shows it as 开发者ID(AppID): \"wx\" and 16 digits or letters a to f";
 
-fn authorize_url(table: &Table<'_>) -> Option<Origin> {
+fn authorize_url(table: &TableReader<'_>) -> Option<Origin> {
     match table.word("authorize_url") {
         Some(word) => origin(table, "authorize_url", &word),
         None if table.value("authorize_url").is_some() => None,
@@ -175,7 +178,7 @@ fn is_wechat(origin: &Origin) -> bool {
     host == "weixin.qq.com" || host.ends_with(".weixin.qq.com")
 }
 
-fn api_urls(table: &Table<'_>) -> Vec<String> {
+fn api_urls(table: &TableReader<'_>) -> Vec<String> {
     let Some(words) = table.words("api_urls") else {
         return ["https://api.weixin.qq.com", "https://api2.weixin.qq.com"]
             .map(str::to_owned)
@@ -196,7 +199,7 @@ fn api_urls(table: &Table<'_>) -> Vec<String> {
     urls
 }
 
-fn origin(table: &Table<'_>, key: &str, word: &Word<'_>) -> Option<Origin> {
+fn origin(table: &TableReader<'_>, key: &str, word: &StrValue<'_>) -> Option<Origin> {
     let origin = Origin::parse(word.text);
     if origin.is_none() {
         let message = format!("`{key}` must be a scheme and a host, not \"{}\"", word.text);
@@ -210,8 +213,8 @@ fn origin(table: &Table<'_>, key: &str, word: &Word<'_>) -> Option<Origin> {
 }
 
 fn verify_files<'a>(
-    table: &Table<'a>,
-    proofs: &mut Vec<(Word<'a>, &'a str)>,
+    table: &TableReader<'a>,
+    proofs: &mut Vec<(StrValue<'a>, &'a str)>,
 ) -> HashMap<String, String> {
     let mut files = HashMap::new();
     for (name, content) in table.pairs("verify_files") {
@@ -229,10 +232,10 @@ fn verify_files<'a>(
             && *text != content.text
         {
             let message = format!("{} has another text in another account", name.text);
-            let complaint = Complaint::error(content.at.clone(), message)
+            let complaint = Diagnostic::error(content.at.clone(), message)
                 .help("every host answers WeChat with the same file: keep the right one")
                 .related(first.at.clone(), "the first");
-            table.desk.complain(complaint);
+            table.desk.report(complaint);
         }
         files.insert(name.text.to_owned(), content.text.to_owned());
         proofs.push((name, content.text));

@@ -4,15 +4,15 @@ use std::{net::IpAddr, ops::Range, path::PathBuf};
 
 use url::Url;
 
-use super::{address, place, secret};
+use super::{address, paths, secret};
 use crate::{
-    acme::{self, Customer, Settings},
+    acme::{self, ExternalAccountBinding, Settings},
     config::{
-        raw,
-        reader::{Desk, Table, Word},
+        reader::{LoadContext, StrValue, TableReader},
+        schema,
     },
-    site::Credentials,
-    wire::Host,
+    httputil::Host,
+    site::UpstreamTls,
 };
 
 /// The authority that almost everybody means.
@@ -21,7 +21,7 @@ const DIRECTORY: &str = "https://acme-v02.api.letsencrypt.org/directory";
 const STORAGE: &str = "/var/lib/wxgate/acme";
 
 /// Where the file speaks of it.
-pub struct Place {
+pub struct AcmeLocation {
     /// The table.
     pub at: Range<usize>,
     /// Whether it names domains.
@@ -29,8 +29,8 @@ pub struct Place {
 }
 
 /// Reads `[server.acme]`. Without `domains` there are none yet: [`fill`].
-pub fn settings(server: &Table<'_>) -> Option<(Settings, Place)> {
-    let table = server.table("acme", &raw::ACME);
+pub fn settings(server: &TableReader<'_>) -> Option<(Settings, AcmeLocation)> {
+    let table = server.table("acme", &schema::ACME);
     let at = table.at.clone()?;
     if server.value("tls").is_none() {
         let help = "add `[server.tls]` with `listen = [\"[::]:443\"]`: there they are shown";
@@ -55,15 +55,15 @@ pub fn settings(server: &Table<'_>) -> Option<(Settings, Place)> {
         ring: Vec::new(),
     };
     let named = table.value("domains").is_some();
-    Some((settings, Place { at, named }))
+    Some((settings, AcmeLocation { at, named }))
 }
 
 /// Where the file names no domains, they are all the hosts where visitors arrive.
 pub fn fill<'a>(
     settings: &mut Settings,
-    place: &Place,
+    place: &AcmeLocation,
     hosts: impl Iterator<Item = &'a Host>,
-    desk: &Desk<'_>,
+    desk: &LoadContext<'_>,
 ) {
     if place.named {
         return;
@@ -80,7 +80,7 @@ pub fn fill<'a>(
     }
 }
 
-fn directory(table: &Table<'_>) -> String {
+fn directory(table: &TableReader<'_>) -> String {
     let Some(word) = table.word("directory") else { return DIRECTORY.to_owned() };
     let url = Url::parse(word.text).ok();
     let good = url
@@ -93,7 +93,7 @@ fn directory(table: &Table<'_>) -> String {
     word.text.to_owned()
 }
 
-fn domains(table: &Table<'_>) -> Vec<String> {
+fn domains(table: &TableReader<'_>) -> Vec<String> {
     if let Some(at) = table.empty_array("domains") {
         let help = "remove it: then they are the hosts of the sites";
         table.desk.error(at, "there is no name to order a certificate for", help);
@@ -127,8 +127,8 @@ fn no_certificate(host: &str) -> Option<&'static str> {
     host.split('.').any(odd).then_some("names have letters, digits and hyphens inside")
 }
 
-fn contact(table: &Table<'_>) -> Vec<String> {
-    let read = |word: Word<'_>| {
+fn contact(table: &TableReader<'_>) -> Vec<String> {
+    let read = |word: StrValue<'_>| {
         let address = word.text.strip_prefix("mailto:");
         let plain = |c: char| c.is_ascii_graphic() && !matches!(c, ',' | '?' | '<' | '>');
         let good = |address: &str| {
@@ -152,7 +152,7 @@ fn contact(table: &Table<'_>) -> Vec<String> {
 }
 
 /// By what the authority knows us: both keys, or none.
-fn customer(table: &Table<'_>) -> Option<Customer> {
+fn customer(table: &TableReader<'_>) -> Option<ExternalAccountBinding> {
     let (kid, key) = ("eab_kid", "eab_hmac_key");
     if table.value(kid).is_none() && table.value(key).is_none() {
         return None;
@@ -163,18 +163,18 @@ fn customer(table: &Table<'_>) -> Option<Customer> {
         let help = "it is the text that the authority shows beside the kid, 22 letters or more";
         table.desk.error(found.at, format!("`{key}` is no base64"), help);
     }
-    Some(Customer { kid: kid?.text.to_owned(), key: found.secret })
+    Some(ExternalAccountBinding { kid: kid?.text.to_owned(), key: found.secret })
 }
 
 /// Whom we believe to be the authority.
-fn authority(table: &Table<'_>) -> Credentials {
-    let mut believes = Credentials::new(None);
+fn authority(table: &TableReader<'_>) -> UpstreamTls {
+    let mut believes = UpstreamTls::new(None);
     if let Some(word) = table.word("ca") {
-        let path = place::file(table, &word, false);
+        let path = paths::file(table, &word, false);
         let file = table.desk.sources.file(&path).ok();
         let content = file.map(|file| file.content).filter(|content| !content.is_empty());
         if let Some(content) = content
-            && let Err(why) = believes.believe(&content)
+            && let Err(why) = believes.add_root(&content)
         {
             let help = "it begins with -----BEGIN CERTIFICATE-----";
             table.desk.error(word.at, format!("{} {why}", word.text), help);

@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use url::Url;
 
 use crate::{
-    config::reader::{Table, Word},
+    config::reader::{StrValue, TableReader},
+    httputil::{Host, Origin},
     site::Endpoint,
-    wire::{Host, Origin},
 };
 
 /// Scheme and host of a URL that says more than that, as advice.
@@ -29,7 +29,7 @@ pub fn is_loopback(host: &Host) -> bool {
 }
 
 /// What keeps WeChat from accepting an origin as the way back; nothing for a good one.
-pub fn never_authorised(url: &Origin) -> Option<&'static str> {
+pub fn callback_problem(url: &Origin) -> Option<&'static str> {
     let name = url.host().as_str();
     if name.starts_with('[') || name.parse::<IpAddr>().is_ok() {
         return Some("an IP address");
@@ -42,7 +42,7 @@ pub fn never_authorised(url: &Origin) -> Option<&'static str> {
 }
 
 /// A host name of `hosts`: no scheme, no port, no path.
-pub fn host(table: &Table<'_>, word: &Word<'_>) -> Option<Host> {
+pub fn host(table: &TableReader<'_>, word: &StrValue<'_>) -> Option<Host> {
     let text = word.text;
     let has_port = !text.ends_with(']') && text.contains(':');
     let host = Host::parse(text).filter(|_| !has_port);
@@ -66,7 +66,7 @@ fn host_part((_, authority): (&str, &str)) -> Option<String> {
 }
 
 /// A server behind a site: `http://host:port`, `https://host:port` or `unix:/path`.
-pub fn endpoint(table: &Table<'_>, word: &Word<'_>) -> Option<Endpoint> {
+pub fn endpoint(table: &TableReader<'_>, word: &StrValue<'_>) -> Option<Endpoint> {
     if let Some(path) = word.text.strip_prefix("unix:") {
         if path.starts_with('/') && path.len() > 1 {
             return Some(Endpoint::Unix(path.into()));
@@ -114,9 +114,9 @@ fn endpoint_help(text: &str) -> String {
 }
 
 /// Complains when a site's server is the gateway itself: requests would go in circles.
-pub fn not_ourselves(
-    table: &Table<'_>,
-    word: &Word<'_>,
+pub fn reject_own_address(
+    table: &TableReader<'_>,
+    word: &StrValue<'_>,
     endpoint: &Endpoint,
     listeners: &[SocketAddr],
 ) {

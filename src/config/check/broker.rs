@@ -4,19 +4,19 @@ use std::{ops::Range, sync::Arc};
 
 use percent_encoding::{CONTROLS, utf8_percent_encode};
 
-use super::{address, secret, site, site::Plan};
+use super::{address, secret, site, site::SiteContext};
 use crate::{
     config::{
-        complaint::Complaint,
-        raw,
-        reader::{Table, Word},
+        diagnostic::Diagnostic,
+        reader::{StrValue, TableReader},
+        schema,
     },
+    httputil::{HttpUrl, Origin, Path, cookie::CookieNames, url},
     secret::Secret,
     site::{
-        Broker, Outside,
-        broker::{Client, ClientSecret, Delivery, Place},
+        Broker, OutsideWeChat,
+        broker::{AllowedReturn, Client, ClientSecret, Delivery},
     },
-    wire::{Link, Origin, Path, cookie::Names, link},
 };
 
 /// Bytes of a client's secret, at least.
@@ -24,26 +24,29 @@ const SECRET_BYTES: usize = 32;
 
 /// What the clients before have taken.
 #[derive(Default)]
-struct Taken<'a> {
-    names: Vec<Word<'a>>,
-    places: Vec<(Place, Range<usize>)>,
+struct SeenClients<'a> {
+    names: Vec<StrValue<'a>>,
+    places: Vec<(AllowedReturn, Range<usize>)>,
     secrets: Vec<(Secret, Range<usize>)>,
 }
 
 /// Reads the broker, if there is one, and which accounts its clients name.
-pub fn broker<'a>(file: &Table<'a>, plan: &Plan<'_>) -> (Option<Broker>, Vec<&'a str>) {
-    let table = file.table("broker", &raw::BROKER);
+pub fn broker<'a>(
+    file: &TableReader<'a>,
+    plan: &SiteContext<'_>,
+) -> (Option<Broker>, Vec<&'a str>) {
+    let table = file.table("broker", &schema::BROKER);
     if table.at.is_none() {
         return (None, Vec::new());
     }
     let public_url = public_url(&table);
     let prefix = prefix(&table, plan);
-    let tables = table.tables("client", &raw::CLIENT);
+    let tables = table.tables("client", &schema::CLIENT);
     if tables.is_empty() && table.place("client").is_none() {
         let help = "add a [[broker.client]] with `name`, `account` and `return_to`";
         table.desk.error(table.at.clone(), "the broker has no client", help);
     }
-    let mut taken = Taken::default();
+    let mut taken = SeenClients::default();
     let read = |table| client(table, plan, &mut taken).map(Arc::new);
     let clients = tables.iter().filter_map(read).collect();
     let named: Vec<&str> = tables.iter().flat_map(site::named).collect();
@@ -53,7 +56,7 @@ pub fn broker<'a>(file: &Table<'a>, plan: &Plan<'_>) -> (Option<Broker>, Vec<&'a
     let broker = public_url.map(|public_url| Broker {
         base: format!("{public_url}{prefix}"),
         audience: format!("broker at {public_url}{prefix}"),
-        cookies: Names::new(plan.cookie, public_url.is_secure()),
+        cookies: CookieNames::new(plan.cookie, public_url.is_secure()),
         public_url,
         prefix,
         clients,
@@ -62,7 +65,7 @@ pub fn broker<'a>(file: &Table<'a>, plan: &Plan<'_>) -> (Option<Broker>, Vec<&'a
 }
 
 /// `https://` and the host, unless the file says otherwise.
-fn public_url(table: &Table<'_>) -> Option<Origin> {
+fn public_url(table: &TableReader<'_>) -> Option<Origin> {
     let host = table.required("host").and_then(|word| address::host(table, &word));
     let Some(word) = table.word("public_url") else {
         return Origin::parse(&format!("https://{}", host?));
@@ -93,9 +96,14 @@ fn public_url(table: &Table<'_>) -> Option<Origin> {
 }
 
 /// Warns of an address that WeChat cannot send visitors back to.
-fn unreachable_for_wechat(table: &Table<'_>, url: &Origin, named: &[&str], plan: &Plan<'_>) {
+fn unreachable_for_wechat(
+    table: &TableReader<'_>,
+    url: &Origin,
+    named: &[&str],
+    plan: &SiteContext<'_>,
+) {
     let mut used = plan.accounts.iter().filter(|listed| named.contains(&listed.name.text));
-    let Some(why) = address::never_authorised(url).filter(|_| used.any(|listed| listed.at_wechat))
+    let Some(why) = address::callback_problem(url).filter(|_| used.any(|listed| listed.at_wechat))
     else {
         return;
     };
@@ -106,7 +114,7 @@ fn unreachable_for_wechat(table: &Table<'_>, url: &Origin, named: &[&str], plan:
 }
 
 /// Nothing for `/`: then the broker has its few paths, and leaves all others alone.
-fn prefix(table: &Table<'_>, plan: &Plan<'_>) -> String {
+fn prefix(table: &TableReader<'_>, plan: &SiteContext<'_>) -> String {
     let default = || "/api/wechat".to_owned();
     let word = table.word("prefix");
     if word.as_ref().is_some_and(|word| word.text == "/") {
@@ -126,14 +134,18 @@ fn prefix(table: &Table<'_>, plan: &Plan<'_>) -> String {
         table.desk.error(at, message, help);
         return default();
     }
-    if link::below(&text, plan.prefix) || link::below(plan.prefix, &text) {
+    if url::path_below(&text, plan.prefix) || url::path_below(plan.prefix, &text) {
         let message = format!("{text} and the gateway's own paths at {} overlap", plan.prefix);
         table.desk.error(at, message, "choose a `prefix` that lies beside it, not in it");
     }
     text
 }
 
-fn client<'a>(table: &Table<'a>, plan: &Plan<'_>, taken: &mut Taken<'a>) -> Option<Client> {
+fn client<'a>(
+    table: &TableReader<'a>,
+    plan: &SiteContext<'_>,
+    taken: &mut SeenClients<'a>,
+) -> Option<Client> {
     let name = table.required("name");
     if let Some(name) = &name {
         check_name(table, name, taken);
@@ -145,7 +157,7 @@ fn client<'a>(table: &Table<'a>, plan: &Plan<'_>, taken: &mut Taken<'a>) -> Opti
     let result = table.one_of("result", &choices).unwrap_or_default();
     let secret = client_secret(table, taken);
     if result == Delivery::Ticket && table.value("secret").is_none() {
-        let message = "nobody could redeem this client's tickets: it has no `secret`";
+        let message = "`result = \"ticket\"` requires a `secret`";
         let help = "add `secret = { env = \"NAME\" }`; `wxgate keygen` makes a good one";
         table.desk.error(table.place("result"), message, help);
     }
@@ -164,7 +176,7 @@ fn client<'a>(table: &Table<'a>, plan: &Plan<'_>, taken: &mut Taken<'a>) -> Opti
 }
 
 /// It is the audience of what is signed for the client, so it must never look like a site's.
-fn check_name(table: &Table<'_>, name: &Word<'_>, taken: &Taken<'_>) {
+fn check_name(table: &TableReader<'_>, name: &StrValue<'_>, taken: &SeenClients<'_>) {
     let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     if !(1..=64).contains(&name.text.len()) || !name.text.bytes().all(good) {
         let message = format!("\"{}\" cannot be the name of a client", name.text);
@@ -172,24 +184,24 @@ fn check_name(table: &Table<'_>, name: &Word<'_>, taken: &Taken<'_>) {
     }
     if let Some(first) = taken.names.iter().find(|first| first.text == name.text) {
         let message = format!("two clients are called {}", name.text);
-        let complaint = Complaint::error(name.at.clone(), message)
+        let complaint = Diagnostic::error(name.at.clone(), message)
             .help("give each client a name of its own")
             .related(first.at.clone(), "the first");
-        table.desk.complain(complaint);
+        table.desk.report(complaint);
     }
 }
 
 /// As of a site, but that nobody comes back without an openid.
-fn outside(table: &Table<'_>, plan: &Plan<'_>) -> Outside {
+fn outside(table: &TableReader<'_>, plan: &SiteContext<'_>) -> OutsideWeChat {
     let anonymous = table.word("outside_wechat").filter(|word| word.text == "anonymous");
     let Some(word) = anonymous else { return site::outside(table, plan) };
     let message = "`outside_wechat` of a client cannot be \"anonymous\"";
     let help = "a client asks who somebody is: write \"page\", \"deny\" or \"login:ACCOUNT\"";
     table.desk.error(word.at, message, help);
-    Outside::Page
+    OutsideWeChat::Page
 }
 
-fn places(table: &Table<'_>, taken: &mut Taken<'_>) -> Vec<Place> {
+fn places(table: &TableReader<'_>, taken: &mut SeenClients<'_>) -> Vec<AllowedReturn> {
     if table.value("return_to").is_none() || table.empty_array("return_to").is_some() {
         table.missing("return_to");
     }
@@ -213,8 +225,8 @@ fn places(table: &Table<'_>, taken: &mut Taken<'_>) -> Vec<Place> {
         if let Some((_, first)) = taken.places.iter().find(|(other, _)| *other == place) {
             let message = format!("{} is claimed twice", word.text);
             let help = "it says which client a visitor comes from: each place belongs to one";
-            let complaint = Complaint::error(word.at.clone(), message).help(help);
-            table.desk.complain(complaint.related(first.clone(), "claimed here first"));
+            let complaint = Diagnostic::error(word.at.clone(), message).help(help);
+            table.desk.report(complaint.related(first.clone(), "claimed here first"));
             continue;
         }
         if !place.origin.is_secure() && !address::is_loopback(place.origin.host()) {
@@ -228,8 +240,8 @@ fn places(table: &Table<'_>, taken: &mut Taken<'_>) -> Vec<Place> {
 }
 
 /// An origin and a path that means one thing; no query and no fragment.
-fn place(word: &Word<'_>) -> Option<Place> {
-    let link = Link::parse(word.text)?;
+fn place(word: &StrValue<'_>) -> Option<AllowedReturn> {
+    let link = HttpUrl::parse(word.text)?;
     // What a browser would resolve in silence is not what the operator meant.
     let (_, written) = word.text.split_once("://")?;
     let written = written.find('/').and_then(|at| written.get(at..)).unwrap_or("/");
@@ -239,10 +251,10 @@ fn place(word: &Word<'_>) -> Option<Place> {
     let (authority, _) = rest.split_once('/')?;
     let origin = Origin::parse(&format!("{scheme}://{authority}"))?;
     let path = link.path().to_owned();
-    (plain && link.is_below(&path)).then_some(Place { origin, path })
+    (plain && link.is_below(&path)).then_some(AllowedReturn { origin, path })
 }
 
-fn client_secret(table: &Table<'_>, taken: &mut Taken<'_>) -> Option<ClientSecret> {
+fn client_secret(table: &TableReader<'_>, taken: &mut SeenClients<'_>) -> Option<ClientSecret> {
     table.value("secret")?;
     let found = secret::secret(table, "secret")?;
     let length = found.secret.expose().len();
@@ -258,10 +270,10 @@ fn client_secret(table: &Table<'_>, taken: &mut Taken<'_>) -> Option<ClientSecre
         table.desk.error(found.at.clone(), message, help);
     }
     if let Some((_, first)) = taken.secrets.iter().find(|(other, _)| *other == found.secret) {
-        let complaint = Complaint::error(found.at.clone(), "two clients have the same secret")
+        let complaint = Diagnostic::error(found.at.clone(), "two clients have the same secret")
             .help("it says which client is asking: run `wxgate keygen` for another")
             .related(first.clone(), "the first");
-        table.desk.complain(complaint);
+        table.desk.report(complaint);
     }
     taken.secrets.push((found.secret.clone(), found.at));
     Some(ClientSecret::new(&found.secret))

@@ -4,23 +4,25 @@ use http::HeaderName;
 
 use crate::{
     config::{
-        reader::{Table, Word},
-        words,
+        reader::{StrValue, TableReader},
+        values,
     },
-    site::Fact,
+    site::IdentityField,
 };
 
 /// What a site gets beyond `X-WeChat-…`: further identity headers, and whether the assertion.
-pub fn headers(table: &Table<'_>) -> (Vec<(HeaderName, Fact)>, bool) {
+pub fn headers(table: &TableReader<'_>) -> (Vec<(HeaderName, IdentityField)>, bool) {
     (extras(table), table.boolean("assertion", false))
 }
 
 /// Further identity headers, aliases first.
-fn extras(table: &Table<'_>) -> Vec<(HeaderName, Fact)> {
-    let mut found: Vec<(HeaderName, Fact)> = Vec::new();
+fn extras(table: &TableReader<'_>) -> Vec<(HeaderName, IdentityField)> {
+    let mut found: Vec<(HeaderName, IdentityField)> = Vec::new();
     for word in table.words("aliases").unwrap_or_default() {
-        let known = |(_, name): &&(Fact, HeaderName)| word.text.eq_ignore_ascii_case(name.as_str());
-        match Fact::TENCENT.iter().find(known) {
+        let known = |(_, name): &&(IdentityField, HeaderName)| {
+            word.text.eq_ignore_ascii_case(name.as_str())
+        };
+        match IdentityField::TENCENT.iter().find(known) {
             Some((fact, name)) => add(table, &word, (name.clone(), *fact), &mut found),
             None => no_alias(table, &word),
         }
@@ -37,16 +39,16 @@ fn extras(table: &Table<'_>) -> Vec<(HeaderName, Fact)> {
 
 /// The names only we may set: Tencent's even where they are off, so that turning one on never
 /// finds a site that believed visitors, and the operator's own.
-pub fn reserved(extras: &[(HeaderName, Fact)]) -> Vec<HeaderName> {
-    let tencent = Fact::TENCENT.into_iter().map(|(_, name)| name);
+pub fn reserved(extras: &[(HeaderName, IdentityField)]) -> Vec<HeaderName> {
+    let tencent = IdentityField::TENCENT.into_iter().map(|(_, name)| name);
     tencent.chain(extras.iter().map(|(name, _)| name.clone())).collect()
 }
 
 fn add(
-    table: &Table<'_>,
-    word: &Word<'_>,
-    extra: (HeaderName, Fact),
-    found: &mut Vec<(HeaderName, Fact)>,
+    table: &TableReader<'_>,
+    word: &StrValue<'_>,
+    extra: (HeaderName, IdentityField),
+    found: &mut Vec<(HeaderName, IdentityField)>,
 ) {
     if found.iter().any(|(other, _)| fold(other.as_str()) == fold(extra.0.as_str())) {
         let message = format!("{} is named twice", word.text);
@@ -57,25 +59,25 @@ fn add(
     found.push(extra);
 }
 
-fn no_alias(table: &Table<'_>, word: &Word<'_>) {
+fn no_alias(table: &TableReader<'_>, word: &StrValue<'_>) {
     let names = ["X-WX-OPENID", "X-WX-UNIONID", "X-WX-APPID"];
     let message = format!("{} is no alias we know", word.text);
     let other = || {
         let example = format!("extra = {{ \"{}\" = \"openid\" }}", word.text);
-        format!("{}; other names go into `{example}`", words::choices(&names))
+        format!("{}; other names go into `{example}`", values::choices(&names))
     };
-    let help = words::nearest(word.text, names.into_iter())
+    let help = values::suggest(word.text, names.into_iter())
         .map_or_else(other, |near| format!("did you mean \"{near}\"?"));
     table.desk.error(word.at.clone(), message, help);
 }
 
-fn fact(table: &Table<'_>, word: &Word<'_>) -> Option<Fact> {
-    let known = Fact::ALL.into_iter().find(|(_, _, name)| *name == word.text);
+fn fact(table: &TableReader<'_>, word: &StrValue<'_>) -> Option<IdentityField> {
+    let known = IdentityField::ALL.into_iter().find(|(_, _, name)| *name == word.text);
     if known.is_none() {
-        let names: Vec<&str> = Fact::ALL.iter().map(|(_, _, name)| *name).collect();
-        let help = match words::nearest(word.text, names.iter().copied()) {
-            Some(near) => format!("did you mean \"{near}\"? {}", words::choices(&names)),
-            None => words::choices(&names),
+        let names: Vec<&str> = IdentityField::ALL.iter().map(|(_, _, name)| *name).collect();
+        let help = match values::suggest(word.text, names.iter().copied()) {
+            Some(near) => format!("did you mean \"{near}\"? {}", values::choices(&names)),
+            None => values::choices(&names),
         };
         let message = format!("\"{}\" is nothing we know of a visitor", word.text);
         table.desk.error(word.at.clone(), message, help);
@@ -83,13 +85,13 @@ fn fact(table: &Table<'_>, word: &Word<'_>) -> Option<Fact> {
     known.map(|(fact, _, _)| fact)
 }
 
-fn header(table: &Table<'_>, word: &Word<'_>) -> Option<HeaderName> {
+fn header(table: &TableReader<'_>, word: &StrValue<'_>) -> Option<HeaderName> {
     let Ok(name) = HeaderName::from_bytes(word.text.as_bytes()) else {
         let message = format!("\"{}\" cannot be the name of a header", word.text);
         table.desk.error(word.at.clone(), message, "use letters, digits and `-`");
         return None;
     };
-    if Fact::TENCENT.iter().any(|(_, other)| *other == name) {
+    if IdentityField::TENCENT.iter().any(|(_, other)| *other == name) {
         let message = format!("{} is an alias", word.text);
         let help = format!("write `aliases = [\"{}\"]`", word.text.to_ascii_uppercase());
         table.desk.error(word.at.clone(), message, help);

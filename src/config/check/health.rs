@@ -6,12 +6,12 @@ use http::uri::PathAndQuery;
 
 use super::address;
 use crate::{
-    config::reader::{Table, Word},
-    site::Checkup,
+    config::reader::{StrValue, TableReader},
+    site::HealthCheckSettings,
 };
 
 /// Reads how the servers of a site are asked whether they are well; nothing where they are not.
-pub fn checkup(table: &Table<'_>) -> Option<Checkup> {
+pub fn checkup(table: &TableReader<'_>) -> Option<HealthCheckSettings> {
     const SECOND: Duration = Duration::from_secs(1);
     table.at.as_ref()?;
     let path = table.required("path").and_then(|word| path(table, &word));
@@ -28,11 +28,11 @@ pub fn checkup(table: &Table<'_>) -> Option<Checkup> {
     }
     let (rise, fall) = (table.number("rise", 2, 1..=100), table.number("fall", 3, 1..=100));
     let host = host.map(|host| host.to_string());
-    Some(Checkup { path: path?, host, interval, timeout, expect, rise, fall })
+    Some(HealthCheckSettings { path: path?, host, interval, timeout, expect, rise, fall })
 }
 
 /// A path as it stands in a request.
-fn path(table: &Table<'_>, word: &Word<'_>) -> Option<String> {
+fn path(table: &TableReader<'_>, word: &StrValue<'_>) -> Option<String> {
     let is_path = word.text.parse::<PathAndQuery>().is_ok() && !word.text.contains('#');
     if word.text.starts_with('/') && is_path {
         return Some(word.text.to_owned());
@@ -44,7 +44,7 @@ fn path(table: &Table<'_>, word: &Word<'_>) -> Option<String> {
 }
 
 /// One status, or a range of them.
-fn statuses(table: &Table<'_>, word: &Word<'_>) -> Option<RangeInclusive<u16>> {
+fn statuses(table: &TableReader<'_>, word: &StrValue<'_>) -> Option<RangeInclusive<u16>> {
     let status = |text: &str| text.parse().ok().filter(|status| (200..=599).contains(status));
     let (from, to) = word.text.split_once('-').unwrap_or((word.text, word.text));
     match (status(from), status(to)) {

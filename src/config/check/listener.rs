@@ -9,70 +9,70 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{acme, place};
+use super::{acme, paths};
 use crate::{
     acme::Settings as Orders,
     admin,
     config::{
-        complaint::Complaint,
-        raw,
-        reader::{Table, Word},
+        diagnostic::Diagnostic,
+        reader::{StrValue, TableReader},
+        schema,
     },
-    gateway::Allowance,
-    server::{Limits, Listen, Settings, tls},
-    wire::{Host, Path, forwarded::Trusted},
+    gateway::BodyLimits,
+    httputil::{Host, Path, forwarded::TrustedProxies},
+    server::{Limits, ListenAddress, Settings, tls},
 };
 
 /// Everything that `[server]` and `[admin]` say.
-pub struct Front {
+pub struct ServerSection {
     /// How to listen.
     pub server: Settings,
     /// Where the other listener is.
     pub admin: admin::Settings,
     /// The proxies in front of us.
-    pub trusted: Trusted,
+    pub trusted: TrustedProxies,
     /// Where our own paths begin.
     pub prefix: String,
     /// What a request body may ask of us.
-    pub body: Allowance,
+    pub body: BodyLimits,
     /// Logins that one client may start in a minute; zero is no limit.
     pub logins_per_minute: u32,
     /// Where it is said that certificates are ordered.
-    pub orders: Option<acme::Place>,
+    pub orders: Option<acme::AcmeLocation>,
     /// Where visitors reach us.
     pub listeners: Vec<SocketAddr>,
 }
 
 /// An address to listen on and its place in the file, if it stands there.
-type Placed = (SocketAddr, Option<Range<usize>>);
+type LocatedAddress = (SocketAddr, Option<Range<usize>>);
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_hours(24);
 const KIB: u64 = 1_024;
 
 /// Reads `[server]` and `[admin]`.
-pub fn front(file: &Table<'_>) -> Front {
-    let server = file.table("server", &raw::SERVER);
+pub fn front(file: &TableReader<'_>) -> ServerSection {
+    let server = file.table("server", &schema::SERVER);
     let mut taken = Vec::new();
     let (acme, orders) = acme::settings(&server).unzip();
     let tls = tls(&server, acme, &mut taken);
     let listen = listen(&server, tls.is_some(), &mut taken);
     let listeners = taken.iter().map(|(address, _)| *address).collect();
-    let admin = admin(&file.table("admin", &raw::ADMIN), &mut taken);
-    let limits = server.table("limits", &raw::LIMITS);
+    let admin = admin(&file.table("admin", &schema::ADMIN), &mut taken);
+    let limits = server.table("limits", &schema::LIMITS);
     if server.boolean("proxy_protocol", false)
         && let Some(at) = server.place("proxy_protocol")
     {
         let help = "remove it, and let the proxy in front send `X-Forwarded-For`";
         server.unsupported(at, "the PROXY protocol", help);
     }
-    Front {
+    ServerSection {
         listeners,
         orders,
         admin,
         trusted: trusted(&server),
         prefix: prefix(&server),
-        body: Allowance {
+        body: BodyLimits {
             size: limits.size("body_size", 0, 0..=1 << 50),
             time: limits.duration("body_time", 10 * SECOND, SECOND..=DAY),
         },
@@ -88,7 +88,7 @@ pub fn front(file: &Table<'_>) -> Front {
     }
 }
 
-fn limits(table: &Table<'_>) -> Limits {
+fn limits(table: &TableReader<'_>) -> Limits {
     let count = |key, default, range| {
         usize::try_from(table.number(key, default, range)).unwrap_or(usize::MAX)
     };
@@ -107,7 +107,11 @@ fn limits(table: &Table<'_>) -> Limits {
     }
 }
 
-fn listen(server: &Table<'_>, has_tls: bool, taken: &mut Vec<Placed>) -> Vec<Listen> {
+fn listen(
+    server: &TableReader<'_>,
+    has_tls: bool,
+    taken: &mut Vec<LocatedAddress>,
+) -> Vec<ListenAddress> {
     let default = SocketAddr::from(([0, 0, 0, 0], 8_080));
     let Some(words) = server.words("listen") else {
         // Who asks for TLS and nothing else gets nothing else.
@@ -115,7 +119,7 @@ fn listen(server: &Table<'_>, has_tls: bool, taken: &mut Vec<Placed>) -> Vec<Lis
             return Vec::new();
         }
         taken.push((default, None));
-        return vec![Listen::Tcp(default)];
+        return vec![ListenAddress::Tcp(default)];
     };
     if let Some(at) = server.empty_array("listen")
         && !has_tls
@@ -124,20 +128,24 @@ fn listen(server: &Table<'_>, has_tls: bool, taken: &mut Vec<Placed>) -> Vec<Lis
                     by systemd are used in its place";
         server.desk.error(at, "nothing listens for visitors", help);
     }
-    let read = |word: Word<'_>| match word.text.strip_prefix("unix:") {
-        Some(path) if path.starts_with('/') => Some(Listen::Unix(PathBuf::from(path))),
+    let read = |word: StrValue<'_>| match word.text.strip_prefix("unix:") {
+        Some(path) if path.starts_with('/') => Some(ListenAddress::Unix(PathBuf::from(path))),
         Some(_) => {
             let help = "write it in full, as in \"unix:/run/wxgate.sock\"";
             server.desk.error(word.at, "the path of a socket begins with a slash", help);
             None
         }
-        None => take(server, &word, taken).map(Listen::Tcp),
+        None => take(server, &word, taken).map(ListenAddress::Tcp),
     };
     words.into_iter().filter_map(read).collect()
 }
 
-fn tls(server: &Table<'_>, acme: Option<Orders>, taken: &mut Vec<Placed>) -> Option<tls::Settings> {
-    let table = server.table("tls", &raw::TLS);
+fn tls(
+    server: &TableReader<'_>,
+    acme: Option<Orders>,
+    taken: &mut Vec<LocatedAddress>,
+) -> Option<tls::Settings> {
+    let table = server.table("tls", &schema::TLS);
     table.at.as_ref()?;
     let default = SocketAddr::from(([0, 0, 0, 0], 8_443));
     if table.value("listen").is_none() {
@@ -158,17 +166,17 @@ fn tls(server: &Table<'_>, acme: Option<Orders>, taken: &mut Vec<Placed>) -> Opt
                     them be ordered: [server.acme]";
         table.desk.error(table.at.clone(), message, help);
     }
-    let certificates = table.tables("certificates", &raw::CERTIFICATE);
-    let files = |table: &Table<'_>| {
-        let file = |key, private| Some(place::file(table, &table.required(key)?, private));
+    let certificates = table.tables("certificates", &schema::CERTIFICATE);
+    let files = |table: &TableReader<'_>| {
+        let file = |key, private| Some(paths::file(table, &table.required(key)?, private));
         let (cert, key) = (file("cert", false), file("key", true));
-        Some(tls::Files { cert: cert?, key: key? })
+        Some(tls::CertificatePaths { cert: cert?, key: key? })
     };
     let certificates = certificates.iter().filter_map(files).collect();
     Some(tls::Settings { listen, certificates, acme })
 }
 
-fn admin(table: &Table<'_>, taken: &mut Vec<Placed>) -> admin::Settings {
+fn admin(table: &TableReader<'_>, taken: &mut Vec<LocatedAddress>) -> admin::Settings {
     let default = SocketAddr::from(([127, 0, 0, 1], 9_090));
     let word = table.word("listen");
     if table.value("listen").is_none()
@@ -178,7 +186,7 @@ fn admin(table: &Table<'_>, taken: &mut Vec<Placed>) -> admin::Settings {
         table.desk.error(at.clone(), message, "move one of them to another port");
     }
     let listen = word.and_then(|word| take(table, &word, taken)).unwrap_or(default);
-    let host = |word: Word<'_>| {
+    let host = |word: StrValue<'_>| {
         let host = Host::parse(word.text);
         if host.is_none() {
             let help = "write the name alone, as in \"wxgate.internal\"";
@@ -191,7 +199,11 @@ fn admin(table: &Table<'_>, taken: &mut Vec<Placed>) -> admin::Settings {
 }
 
 /// Reads an address to listen on, and complains when it is in use already.
-fn take(table: &Table<'_>, word: &Word<'_>, taken: &mut Vec<Placed>) -> Option<SocketAddr> {
+fn take(
+    table: &TableReader<'_>,
+    word: &StrValue<'_>,
+    taken: &mut Vec<LocatedAddress>,
+) -> Option<SocketAddr> {
     let Ok(address) = word.text.parse::<SocketAddr>() else {
         let message = format!("\"{}\" is no address to listen on", word.text);
         table.desk.error(word.at.clone(), message, address_help(word.text));
@@ -206,8 +218,8 @@ fn take(table: &Table<'_>, word: &Word<'_>, taken: &mut Vec<Placed>) -> Option<S
             }
             _ => "listen on each port once",
         };
-        let complaint = Complaint::error(word.at.clone(), message).help(help);
-        table.desk.complain(match at {
+        let complaint = Diagnostic::error(word.at.clone(), message).help(help);
+        table.desk.report(match at {
             Some(at) => complaint.related(at.clone(), "here"),
             None => complaint,
         });
@@ -238,8 +250,8 @@ fn clash(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || covers(a, b) || covers(b, a))
 }
 
-fn trusted(server: &Table<'_>) -> Trusted {
-    let read = |word: Word<'_>| {
+fn trusted(server: &TableReader<'_>) -> TrustedProxies {
+    let read = |word: StrValue<'_>| {
         let net =
             word.text.parse::<IpNet>().or_else(|_| word.text.parse::<IpAddr>().map(IpNet::from));
         let Ok(net) = net else {
@@ -256,10 +268,10 @@ fn trusted(server: &Table<'_>) -> Trusted {
         Some(net.trunc())
     };
     let words = server.words("trusted_proxies").unwrap_or_default();
-    Trusted::new(words.into_iter().filter_map(read).collect())
+    TrustedProxies::new(words.into_iter().filter_map(read).collect())
 }
 
-fn prefix(server: &Table<'_>) -> String {
+fn prefix(server: &TableReader<'_>) -> String {
     let default = || "/_wx".to_owned();
     let Some(word) = server.word("prefix") else { return default() };
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_' | b'.' | b'~');

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use toml::de::DeTable;
 
 use super::{
-    raw,
-    reader::{Desk, Table},
+    reader::{LoadContext, TableReader},
+    schema,
 };
 use crate::{
     admin,
@@ -22,17 +22,17 @@ mod broker;
 mod headers;
 mod health;
 mod listener;
-mod place;
+mod paths;
 mod route;
 mod secret;
 mod session;
 mod site;
 mod store;
 mod upstream;
-mod watch;
+mod telemetry;
 
 /// The settings of every room.
-pub struct Checked {
+pub struct CheckedConfig {
     /// How to listen.
     pub server: server::Settings,
     /// Where the other listener is.
@@ -47,19 +47,19 @@ pub struct Checked {
 
 /// Turns a document into settings. Complaints are left at the desk; where nothing comes back,
 /// there is at least one.
-pub fn check<'a>(document: &'a DeTable<'a>, desk: &'a Desk<'a>) -> Option<Checked> {
-    let file = Table::file(&raw::FILE, document, desk);
+pub fn check<'a>(document: &'a DeTable<'a>, desk: &'a LoadContext<'a>) -> Option<CheckedConfig> {
+    let file = TableReader::file(&schema::FILE, document, desk);
     let mut front = listener::front(&file);
-    let sessions = file.table("session", &raw::SESSION);
+    let sessions = file.table("session", &schema::SESSION);
     let session = session::settings(&sessions);
-    let shelf = file.table("store", &raw::STORE);
+    let shelf = file.table("store", &schema::STORE);
     let store = store::settings(&shelf);
     let kind = shelf.value("kind").and_then(|kind| kind.get_ref().as_str());
-    let (log, sampled) = (watch::log(&file), watch::sampled(&file));
-    let collector = watch::collector(&file);
-    let pages = place::pages(&file.table("pages", &raw::PAGES));
+    let (log, sampled) = (telemetry::log(&file), telemetry::sampled(&file));
+    let collector = telemetry::collector(&file);
+    let pages = paths::pages(&file.table("pages", &schema::PAGES));
     let accounts = account::accounts(&file);
-    let plan = site::Plan {
+    let plan = site::SiteContext {
         accounts: &accounts,
         prefix: &front.prefix,
         cookie: session.as_ref().map_or("wxgate", |session| &session.cookie),
@@ -75,8 +75,12 @@ pub fn check<'a>(document: &'a DeTable<'a>, desk: &'a Desk<'a>) -> Option<Checke
     account::unused(desk, &accounts, &used);
     // What replicas share is sealed.
     let ring = session.as_ref().filter(|_| plan.replicas).map(|it| it.keys.clone());
-    orders(&mut front, (&accounts, &sites, broker.as_ref()), (ring.unwrap_or_default(), desk));
-    Some(Checked {
+    complete_acme(
+        &mut front,
+        (&accounts, &sites, broker.as_ref()),
+        (ring.unwrap_or_default(), desk),
+    );
+    Some(CheckedConfig {
         server: front.server,
         admin: front.admin,
         accounts: accounts.into_iter().filter_map(|listed| listed.account).collect(),
@@ -99,10 +103,10 @@ pub fn check<'a>(document: &'a DeTable<'a>, desk: &'a Desk<'a>) -> Option<Checke
 }
 
 /// Where the file names no names to order for, they are all those where visitors arrive.
-fn orders(
-    front: &mut listener::Front,
-    (accounts, sites, broker): (&[account::Listed<'_>], &[Site], Option<&Broker>),
-    (ring, desk): (Vec<KeySettings>, &Desk<'_>),
+fn complete_acme(
+    front: &mut listener::ServerSection,
+    (accounts, sites, broker): (&[account::DeclaredAccount<'_>], &[Site], Option<&Broker>),
+    (ring, desk): (Vec<KeySettings>, &LoadContext<'_>),
 ) {
     let tls = front.server.tls.as_mut();
     let (Some(place), Some(orders)) = (&front.orders, tls.and_then(|tls| tls.acme.as_mut())) else {

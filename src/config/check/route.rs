@@ -5,10 +5,9 @@ use percent_encoding::{CONTROLS, utf8_percent_encode};
 
 use crate::{
     config::{
-        complaint::Complaint,
-        raw,
-        reader::{Table, Word},
-        words,
+        diagnostic::Diagnostic,
+        reader::{StrValue, TableReader},
+        schema, values,
     },
     site::{Access, Pattern, Prompt, Route, Routes, Scope},
 };
@@ -18,16 +17,16 @@ pub const SCOPES: [(&str, Scope); 2] =
     [("snsapi_base", Scope::Base), ("snsapi_userinfo", Scope::UserInfo)];
 
 #[derive(Clone, Copy)]
-enum Auth {
+enum AccessKeyword {
     Required,
     Optional,
     None,
 }
 
 /// Reads the routes of a site that asks for `scope` where nothing else is said.
-pub fn routes(site: &Table<'_>, scope: Scope, prefix: &str) -> Routes {
-    let tables = site.tables("route", &raw::ROUTE);
-    let mut read: Vec<(Route, Word<'_>)> = Vec::new();
+pub fn routes(site: &TableReader<'_>, scope: Scope, prefix: &str) -> Routes {
+    let tables = site.tables("route", &schema::ROUTE);
+    let mut read: Vec<(Route, StrValue<'_>)> = Vec::new();
     for table in &tables {
         let path = table.required("path");
         let methods = methods(table);
@@ -36,10 +35,10 @@ pub fn routes(site: &Table<'_>, scope: Scope, prefix: &str) -> Routes {
         let Some(pattern) = pattern(table, &path, prefix) else { continue };
         let route = Route { pattern, methods, access };
         if let Some((_, first)) = read.iter().find(|(other, _)| overlap(other, &route)) {
-            let complaint = Complaint::error(path.at.clone(), "this route can never match")
+            let complaint = Diagnostic::error(path.at.clone(), "this route can never match")
                 .help("an earlier one has the same path and methods: merge the two")
                 .related(first.at.clone(), "the earlier one");
-            table.desk.complain(complaint);
+            table.desk.report(complaint);
         }
         read.push((route, path));
     }
@@ -47,7 +46,7 @@ pub fn routes(site: &Table<'_>, scope: Scope, prefix: &str) -> Routes {
     Routes::new(routes, Access::Required(scope, usual_prompt(scope)))
 }
 
-fn pattern(table: &Table<'_>, path: &Word<'_>, prefix: &str) -> Option<Pattern> {
+fn pattern(table: &TableReader<'_>, path: &StrValue<'_>, prefix: &str) -> Option<Pattern> {
     match Pattern::parse(path.text) {
         Ok(pattern) => {
             let sent = as_sent(path.text);
@@ -107,17 +106,17 @@ fn pattern_help(path: &str) -> String {
     }
 }
 
-fn methods(table: &Table<'_>) -> Vec<Method> {
+fn methods(table: &TableReader<'_>) -> Vec<Method> {
     const USUAL: [&str; 8] =
         ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"];
     if let Some(at) = table.empty_array("methods") {
         let help = "leave `methods` out for all of them, or name some";
         table.desk.error(at, "`methods` names no method", help);
     }
-    let read = |word: Word<'_>| {
+    let read = |word: StrValue<'_>| {
         let upper = word.text.to_ascii_uppercase();
         let shape = !upper.is_empty() && upper.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
-        let near = words::nearest(&upper, USUAL.into_iter()).filter(|near| *near != word.text);
+        let near = values::suggest(&upper, USUAL.into_iter()).filter(|near| *near != word.text);
         if shape && upper == word.text && near.is_none() {
             return Method::from_bytes(word.text.as_bytes()).ok();
         }
@@ -132,17 +131,21 @@ fn methods(table: &Table<'_>) -> Vec<Method> {
     table.words("methods").unwrap_or_default().into_iter().filter_map(read).collect()
 }
 
-fn access(table: &Table<'_>, site_scope: Scope) -> Access {
-    let auth = [("required", Auth::Required), ("optional", Auth::Optional), ("none", Auth::None)];
-    let auth = table.one_of("auth", &auth).unwrap_or(Auth::Required);
+fn access(table: &TableReader<'_>, site_scope: Scope) -> Access {
+    let auth = [
+        ("required", AccessKeyword::Required),
+        ("optional", AccessKeyword::Optional),
+        ("none", AccessKeyword::None),
+    ];
+    let auth = table.one_of("auth", &auth).unwrap_or(AccessKeyword::Required);
     let scope = table.one_of("scope", &SCOPES).unwrap_or(site_scope);
     let prompt = table.one_of("prompt", &[("button", Prompt::Button), ("direct", Prompt::Direct)]);
     let (access, word) = match auth {
-        Auth::Required => {
+        AccessKeyword::Required => {
             return Access::Required(scope, prompt.unwrap_or_else(|| usual_prompt(scope)));
         }
-        Auth::Optional => (Access::Optional, "optional"),
-        Auth::None => (Access::None, "none"),
+        AccessKeyword::Optional => (Access::Optional, "optional"),
+        AccessKeyword::None => (Access::None, "none"),
     };
     for key in ["scope", "prompt"] {
         if let Some(at) = table.place(key) {

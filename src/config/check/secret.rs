@@ -2,18 +2,17 @@
 
 use std::ops::Range;
 
-use super::place;
+use super::paths;
 use crate::{
     config::{
-        raw,
-        reader::{Table, Word},
-        words,
+        reader::{StrValue, TableReader},
+        schema, values,
     },
     secret::Secret,
 };
 
 /// A secret and the place of whatever names it.
-pub struct Found {
+pub struct ResolvedSecret {
     /// Its text, without a trailing newline.
     pub secret: Secret,
     /// Where the file speaks of it.
@@ -21,22 +20,22 @@ pub struct Found {
 }
 
 /// The secret under `key`, which must be there and not be empty.
-pub fn secret(table: &Table<'_>, key: &str) -> Option<Found> {
+pub fn secret(table: &TableReader<'_>, key: &str) -> Option<ResolvedSecret> {
     let Some(value) = table.value(key) else {
         table.missing(key);
         return None;
     };
     if !value.get_ref().is_table() {
-        table.desk.hide(value.span());
+        table.desk.redact(value.span());
         let Some(text) = value.get_ref().as_str() else {
-            let kind = words::article(value.get_ref().type_str());
+            let kind = values::indefinite_article(value.get_ref().type_str());
             let message = format!("`{key}` must be a secret, not {kind}");
             table.desk.error(value.span(), message, SOURCES);
             return None;
         };
-        return literal(table, key, &Word { text, at: value.span() });
+        return literal(table, key, &StrValue { text, at: value.span() });
     }
-    let source = table.table(key, &raw::SECRET);
+    let source = table.table(key, &schema::SECRET);
     let (text, word) = match (source.word("env"), source.word("file")) {
         (Some(env), None) => (variable(&source, &env)?, env),
         (None, Some(file)) => (contents(&source, &file)?, file),
@@ -56,7 +55,7 @@ pub fn secret(table: &Table<'_>, key: &str) -> Option<Found> {
     found(table, key, &text, word.at)
 }
 
-fn literal(table: &Table<'_>, key: &str, word: &Word<'_>) -> Option<Found> {
+fn literal(table: &TableReader<'_>, key: &str, word: &StrValue<'_>) -> Option<ResolvedSecret> {
     let message = format!("`{key}` stands in this file for everybody to read");
     table.desk.warn(word.at.clone(), message, format!("better {SOURCES}"));
     found(table, key, &Secret::new(word.text), word.at.clone())
@@ -64,7 +63,7 @@ fn literal(table: &Table<'_>, key: &str, word: &Word<'_>) -> Option<Found> {
 
 const SOURCES: &str = "write { env = \"NAME\" } or { file = \"/path\" }";
 
-fn variable(source: &Table<'_>, name: &Word<'_>) -> Option<Secret> {
+fn variable(source: &TableReader<'_>, name: &StrValue<'_>) -> Option<Secret> {
     match source.desk.sources.variable(name.text) {
         Ok(text) => Some(Secret::new(text)),
         Err(why) => {
@@ -77,17 +76,17 @@ fn variable(source: &Table<'_>, name: &Word<'_>) -> Option<Secret> {
     }
 }
 
-fn contents(source: &Table<'_>, word: &Word<'_>) -> Option<Secret> {
+fn contents(source: &TableReader<'_>, word: &StrValue<'_>) -> Option<Secret> {
     let path = source.desk.resolve(word.text);
     let file = match source.desk.sources.file(&path) {
         Ok(file) => file,
         Err(error) => {
-            place::unreadable(source, word, &path, &error);
+            paths::unreadable(source, word, &path, &error);
             return None;
         }
     };
     if file.open_to_all {
-        place::open_to_all(source, word, &path);
+        paths::warn_if_world_readable(source, word, &path);
     }
     let text = std::str::from_utf8(&file.content);
     if text.is_err() {
@@ -98,7 +97,12 @@ fn contents(source: &Table<'_>, word: &Word<'_>) -> Option<Secret> {
     text.ok().map(Secret::new)
 }
 
-fn found(table: &Table<'_>, key: &str, secret: &Secret, at: Range<usize>) -> Option<Found> {
+fn found(
+    table: &TableReader<'_>,
+    key: &str,
+    secret: &Secret,
+    at: Range<usize>,
+) -> Option<ResolvedSecret> {
     let text = secret.expose();
     let trimmed = text.strip_suffix('\n').map(|text| text.strip_suffix('\r').unwrap_or(text));
     let secret = trimmed.map_or_else(|| secret.clone(), Secret::new);
@@ -113,5 +117,5 @@ fn found(table: &Table<'_>, key: &str, secret: &Secret, at: Range<usize>) -> Opt
         let help = "remove it, unless it belongs there: a secret is taken as it stands";
         table.desk.warn(at.clone(), format!("`{key}` has white space around it"), help);
     }
-    Some(Found { secret, at })
+    Some(ResolvedSecret { secret, at })
 }

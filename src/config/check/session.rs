@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use super::secret::{Found, secret};
+use super::secret::{ResolvedSecret, secret};
 use crate::{
-    auth::{KeySettings, Settings, pending::SKEW},
+    auth::{KeySettings, Settings, pending::CLOCK_SKEW},
     config::{
-        complaint::Complaint,
-        raw,
-        reader::{Table, Word},
-        words,
+        diagnostic::Diagnostic,
+        reader::{StrValue, TableReader},
+        schema, values,
     },
 };
 
@@ -21,7 +20,7 @@ const DAY: Duration = Duration::from_hours(24);
 const KEY_BYTES: usize = 32;
 
 /// Reads `[session]`.
-pub fn settings(table: &Table<'_>) -> Option<Settings> {
+pub fn settings(table: &TableReader<'_>) -> Option<Settings> {
     let cookie = cookie(table);
     // Browsers keep no cookie for longer than 400 days.
     let max = table.duration("max", 7 * DAY, SECOND..=400 * DAY);
@@ -29,7 +28,7 @@ pub fn settings(table: &Table<'_>) -> Option<Settings> {
     if idle > max
         && let Some(at) = table.place("idle").or_else(|| table.place("max"))
     {
-        let message = format!("`idle` is longer than `max`, which is {}", words::long(max));
+        let message = format!("`idle` is longer than `max`, which is {}", values::long(max));
         let help = "a session unused for `idle` ends, and after `max` it ends anyway";
         table.desk.error(at, message, help);
     }
@@ -37,8 +36,8 @@ pub fn settings(table: &Table<'_>) -> Option<Settings> {
 }
 
 /// Warns of sessions that one replica's clock would end before another's has begun them.
-pub fn among_replicas(table: &Table<'_>, idle: Duration) {
-    if idle < 2 * SKEW
+pub fn among_replicas(table: &TableReader<'_>, idle: Duration) {
+    if idle < 2 * CLOCK_SKEW
         && let Some(at) = table.place("idle").or_else(|| table.place("max"))
     {
         let message = "sessions end sooner than the clocks of replicas may differ";
@@ -46,7 +45,7 @@ pub fn among_replicas(table: &Table<'_>, idle: Duration) {
     }
 }
 
-fn cookie(table: &Table<'_>) -> String {
+fn cookie(table: &TableReader<'_>) -> String {
     let default = || "wxgate".to_owned();
     let Some(word) = table.word("cookie") else { return default() };
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
@@ -63,15 +62,15 @@ fn cookie(table: &Table<'_>) -> String {
     word.text.to_owned()
 }
 
-fn keys(table: &Table<'_>) -> Option<Vec<KeySettings>> {
-    let tables = table.tables("keys", &raw::KEY);
+fn keys(table: &TableReader<'_>) -> Option<Vec<KeySettings>> {
+    let tables = table.tables("keys", &schema::KEY);
     if table.value("keys").is_none() || table.empty_array("keys").is_some() {
         let at = table.place("keys").or_else(|| table.at.clone());
         let message = "`keys` is missing in [session]: sessions cannot be signed";
         table.desk.error(at, message, "run `wxgate keygen` and paste what it prints");
         return None;
     }
-    let mut seen: Vec<(Word<'_>, Option<Found>)> = Vec::new();
+    let mut seen: Vec<(StrValue<'_>, Option<ResolvedSecret>)> = Vec::new();
     for key in &tables {
         let id = key.required("id");
         let found = secret(key, "secret");
@@ -82,13 +81,17 @@ fn keys(table: &Table<'_>) -> Option<Vec<KeySettings>> {
         }
         seen.push((id, found));
     }
-    let settings = |(id, found): (Word<'_>, Option<Found>)| {
+    let settings = |(id, found): (StrValue<'_>, Option<ResolvedSecret>)| {
         Some(KeySettings { id: id.text.to_owned(), secret: found?.secret })
     };
     seen.into_iter().map(settings).collect()
 }
 
-fn check_id(key: &Table<'_>, id: &Word<'_>, seen: &[(Word<'_>, Option<Found>)]) {
+fn check_id(
+    key: &TableReader<'_>,
+    id: &StrValue<'_>,
+    seen: &[(StrValue<'_>, Option<ResolvedSecret>)],
+) {
     let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     if !(1..=32).contains(&id.text.len()) || !id.text.bytes().all(good) {
         let message = format!("\"{}\" cannot be the id of a key", id.text);
@@ -97,14 +100,20 @@ fn check_id(key: &Table<'_>, id: &Word<'_>, seen: &[(Word<'_>, Option<Found>)]) 
         key.desk.error(id.at.clone(), message, help);
     }
     if let Some((first, _)) = seen.iter().find(|(first, _)| first.text == id.text) {
-        let complaint = Complaint::error(id.at.clone(), format!("two keys are called {}", id.text))
-            .help("give each key an id of its own: a session names the key that signed it")
-            .related(first.at.clone(), "the first");
-        key.desk.complain(complaint);
+        let complaint =
+            Diagnostic::error(id.at.clone(), format!("two keys are called {}", id.text))
+                .help("give each key an id of its own: a session names the key that signed it")
+                .related(first.at.clone(), "the first");
+        key.desk.report(complaint);
     }
 }
 
-fn check_secret(key: &Table<'_>, id: &Word<'_>, found: &Found, seen: &[(Word<'_>, Option<Found>)]) {
+fn check_secret(
+    key: &TableReader<'_>,
+    id: &StrValue<'_>,
+    found: &ResolvedSecret,
+    seen: &[(StrValue<'_>, Option<ResolvedSecret>)],
+) {
     let length = found.secret.expose().len();
     if length < KEY_BYTES {
         let message = format!(
@@ -114,7 +123,7 @@ fn check_secret(key: &Table<'_>, id: &Word<'_>, found: &Found, seen: &[(Word<'_>
         );
         key.desk.error(found.at.clone(), message, "run `wxgate keygen` for a good one");
     }
-    let same = |(_, other): &&(Word<'_>, Option<Found>)| {
+    let same = |(_, other): &&(StrValue<'_>, Option<ResolvedSecret>)| {
         other.as_ref().is_some_and(|other| other.secret == found.secret)
     };
     if let Some((first, _)) = seen.iter().find(same) {

@@ -8,26 +8,28 @@ use std::{
     time::Duration,
 };
 
-use super::{account::Listed, address, headers, route, upstream};
+use super::{account::DeclaredAccount, address, headers, route, upstream};
 use crate::{
     config::{
-        complaint::Complaint,
-        raw,
-        reader::{Desk, Table, Word},
-        words,
+        diagnostic::Diagnostic,
+        reader::{LoadContext, StrValue, TableReader},
+        schema, values,
     },
-    site::{Account, Ambiguous, Fragment, Kind, Outside, Scope, Site, Snapshot, Staleness},
-    wire::{
+    httputil::{
         Host, Origin,
-        cookie::Names,
-        headers::{Reserved, Underscores},
+        cookie::CookieNames,
+        headers::{ReservedHeaders, UnderscorePolicy},
+    },
+    site::{
+        Account, AccountKind, AmbiguousPathPolicy, FragmentPolicy, OutsideWeChat, RevocationPolicy,
+        Scope, Site, SnapshotPolicy,
     },
 };
 
 /// What the rest of the file says that a site depends on.
-pub struct Plan<'a> {
+pub struct SiteContext<'a> {
     /// Who can log visitors in.
-    pub accounts: &'a [Listed<'a>],
+    pub accounts: &'a [DeclaredAccount<'a>],
     /// Where our own paths begin.
     pub prefix: &'a str,
     /// The name of the session cookie.
@@ -39,8 +41,8 @@ pub struct Plan<'a> {
 }
 
 /// Reads every site, and which accounts they name.
-pub fn sites<'a>(file: &Table<'a>, plan: &Plan<'_>) -> (Vec<Site>, Vec<&'a str>) {
-    let tables = file.tables("site", &raw::SITE);
+pub fn sites<'a>(file: &TableReader<'a>, plan: &SiteContext<'_>) -> (Vec<Site>, Vec<&'a str>) {
+    let tables = file.tables("site", &schema::SITE);
     if file.value("site").is_none() && file.value("broker").is_none() {
         let help = "add a [[site]] with `hosts`, `public_url`, `account` and `upstream`";
         file.desk.error(None, "there is no [[site]]: every request would be refused", help);
@@ -52,13 +54,13 @@ pub fn sites<'a>(file: &Table<'a>, plan: &Plan<'_>) -> (Vec<Site>, Vec<&'a str>)
 }
 
 /// The accounts that a table logs visitors in with.
-pub fn named<'a>(table: &Table<'a>) -> Vec<&'a str> {
+pub fn named<'a>(table: &TableReader<'a>) -> Vec<&'a str> {
     let word = |key| table.value(key).and_then(|it| it.get_ref().as_str());
     let outside = word("outside_wechat").and_then(|it| it.strip_prefix("login:"));
     word("account").into_iter().chain(outside).collect()
 }
 
-fn named_also<'a>(table: &Table<'a>) -> impl Iterator<Item = &'a str> {
+fn named_also<'a>(table: &TableReader<'a>) -> impl Iterator<Item = &'a str> {
     let also = table.value("also").map(toml::Spanned::get_ref);
     let list = also.and_then(|it| it.as_array()).into_iter().flatten();
     let words = list.filter_map(|it| it.get_ref().as_str());
@@ -66,8 +68,8 @@ fn named_also<'a>(table: &Table<'a>) -> impl Iterator<Item = &'a str> {
 }
 
 fn site(
-    table: &Table<'_>,
-    plan: &Plan<'_>,
+    table: &TableReader<'_>,
+    plan: &SiteContext<'_>,
     claimed: &mut HashMap<Host, Range<usize>>,
 ) -> Option<Site> {
     let hosts = hosts(table, claimed);
@@ -81,19 +83,24 @@ fn site(
     let outside_wechat = outside(table, plan);
     let snapshot = table.one_of(
         "snapshot",
-        &[("page", Snapshot::Page), ("anonymous", Snapshot::Anonymous), ("allow", Snapshot::Allow)],
+        &[
+            ("page", SnapshotPolicy::Page),
+            ("anonymous", SnapshotPolicy::Anonymous),
+            ("allow", SnapshotPolicy::Allow),
+        ],
     );
     let ambiguous = table.one_of(
         "ambiguous_paths",
-        &[("refuse", Ambiguous::Refuse), ("protect", Ambiguous::Protect)],
+        &[("refuse", AmbiguousPathPolicy::Refuse), ("protect", AmbiguousPathPolicy::Protect)],
     );
     let underscores = underscores(table);
-    let fragment = table.one_of("fragment", &[("drop", Fragment::Drop), ("keep", Fragment::Keep)]);
+    let fragment =
+        table.one_of("fragment", &[("drop", FragmentPolicy::Drop), ("keep", FragmentPolicy::Keep)]);
     let profile_refresh = profile_refresh(table);
     let also = also(table, plan);
-    let cors = cors(&table.table("cors", &raw::CORS));
+    let cors = cors(&table.table("cors", &schema::CORS));
     let revocation = revocation(table, plan);
-    let (extra_headers, assertion) = headers::headers(&table.table("headers", &raw::HEADERS));
+    let (extra_headers, assertion) = headers::headers(&table.table("headers", &schema::HEADERS));
     let reserved = headers::reserved(&extra_headers);
     let routes = route::routes(table, scope, plan.prefix);
     let public_url = public_url?;
@@ -115,13 +122,13 @@ fn site(
         extra_headers,
         assertion,
         routes,
-        cookies: Names::new(plan.cookie, public_url.is_secure()),
-        reserved: Reserved::new(reserved.iter(), underscores),
+        cookies: CookieNames::new(plan.cookie, public_url.is_secure()),
+        reserved: ReservedHeaders::new(reserved.iter(), underscores),
         public_url,
     })
 }
 
-fn hosts(table: &Table<'_>, claimed: &mut HashMap<Host, Range<usize>>) -> Vec<Host> {
+fn hosts(table: &TableReader<'_>, claimed: &mut HashMap<Host, Range<usize>>) -> Vec<Host> {
     if table.value("hosts").is_none() || table.empty_array("hosts").is_some() {
         table.missing("hosts");
     }
@@ -135,8 +142,8 @@ fn hosts(table: &Table<'_>, claimed: &mut HashMap<Host, Range<usize>>) -> Vec<Ho
             } else {
                 "a host belongs to one site: merge the two, or take it out of one"
             };
-            let complaint = Complaint::error(word.at.clone(), message).help(help);
-            table.desk.complain(complaint.related(first.clone(), "claimed here first"));
+            let complaint = Diagnostic::error(word.at.clone(), message).help(help);
+            table.desk.report(complaint.related(first.clone(), "claimed here first"));
             continue;
         }
         claimed.insert(host.clone(), word.at);
@@ -145,7 +152,7 @@ fn hosts(table: &Table<'_>, claimed: &mut HashMap<Host, Range<usize>>) -> Vec<Ho
     hosts
 }
 
-fn public_url(table: &Table<'_>, hosts: &[Host]) -> Option<Origin> {
+fn public_url(table: &TableReader<'_>, hosts: &[Host]) -> Option<Origin> {
     let word = table.required("public_url")?;
     let Some(url) = Origin::parse(word.text) else {
         let message = format!("`public_url` must be a scheme and a host, not \"{}\"", word.text);
@@ -160,9 +167,9 @@ fn public_url(table: &Table<'_>, hosts: &[Host]) -> Option<Origin> {
         let message = format!("{} is not among the hosts of this site", url.host());
         let help =
             format!("visitors come back from WeChat to it: add \"{}\" to `hosts`", url.host());
-        let complaint = Complaint::error(word.at.clone(), message).help(help);
+        let complaint = Diagnostic::error(word.at.clone(), message).help(help);
         let hosts = table.place("hosts").map(|at| (at, "these are its hosts"));
-        table.desk.complain(match hosts {
+        table.desk.report(match hosts {
             Some((at, why)) => complaint.related(at, why),
             None => complaint,
         });
@@ -176,13 +183,13 @@ fn public_url(table: &Table<'_>, hosts: &[Host]) -> Option<Origin> {
 }
 
 /// Warns of a `public_url` that WeChat cannot send visitors back to.
-fn callback(table: &Table<'_>, url: &Origin, plan: &Plan<'_>) {
+fn callback(table: &TableReader<'_>, url: &Origin, plan: &SiteContext<'_>) {
     let name = table.value("account").and_then(|it| it.get_ref().as_str());
     let own = plan.accounts.iter().find(|listed| Some(listed.name.text) == name);
     if !own.is_some_and(|listed| listed.at_wechat) {
         return;
     }
-    let Some(why) = address::never_authorised(url) else { return };
+    let Some(why) = address::callback_problem(url) else { return };
     let help = "网页授权域名 in the console is a domain name alone; for tests without one, let \
                 `authorize_url` and `api_urls` of the account point at an emulated WeChat";
     let message = format!("WeChat sends nobody back to {why}");
@@ -190,7 +197,7 @@ fn callback(table: &Table<'_>, url: &Origin, plan: &Plan<'_>) {
 }
 
 /// The account that a table names.
-pub fn account(table: &Table<'_>, plan: &Plan<'_>) -> Option<Arc<Account>> {
+pub fn account(table: &TableReader<'_>, plan: &SiteContext<'_>) -> Option<Arc<Account>> {
     let word = table.required("account")?;
     let listed = plan.accounts.iter().find(|listed| listed.name.text == word.text);
     if listed.is_none() {
@@ -199,35 +206,35 @@ pub fn account(table: &Table<'_>, plan: &Plan<'_>) -> Option<Arc<Account>> {
     listed?.account.clone()
 }
 
-fn unknown_account(desk: &Desk<'_>, at: Range<usize>, name: &str, plan: &Plan<'_>) {
+fn unknown_account(desk: &LoadContext<'_>, at: Range<usize>, name: &str, plan: &SiteContext<'_>) {
     let names = || plan.accounts.iter().map(|listed| listed.name.text);
-    let help = match words::nearest(name, names()) {
+    let help = match values::suggest(name, names()) {
         Some(near) => format!("did you mean \"{near}\"?"),
         None if plan.accounts.is_empty() => "add an [[account]] of that name".to_owned(),
-        None => words::choices(&names().collect::<Vec<_>>()),
+        None => values::choices(&names().collect::<Vec<_>>()),
     };
     desk.error(at, format!("there is no [[account]] called \"{name}\""), help);
 }
 
 /// What browsers outside WeChat meet.
-pub fn outside(table: &Table<'_>, plan: &Plan<'_>) -> Outside {
-    let Some(word) = table.word("outside_wechat") else { return Outside::Page };
+pub fn outside(table: &TableReader<'_>, plan: &SiteContext<'_>) -> OutsideWeChat {
+    let Some(word) = table.word("outside_wechat") else { return OutsideWeChat::Page };
     let Some(name) = word.text.strip_prefix("login:") else {
         return match word.text {
-            "page" => Outside::Page,
-            "anonymous" => Outside::Anonymous,
-            "deny" => Outside::Deny,
+            "page" => OutsideWeChat::Page,
+            "anonymous" => OutsideWeChat::Anonymous,
+            "deny" => OutsideWeChat::Deny,
             _ => {
                 table.not_one_of("outside_wechat", &word, &["page", "anonymous", "deny"]);
-                Outside::Page
+                OutsideWeChat::Page
             }
         };
     };
     let own = table.value("account").and_then(|it| it.get_ref().as_str()) == Some(name);
     match plan.accounts.iter().find(|listed| listed.name.text == name) {
         None => unknown_account(table.desk, word.at, name, plan),
-        Some(listed) if listed.kind == Kind::Website || (own && !listed.at_wechat) => {
-            return listed.account.clone().map_or(Outside::Page, Outside::Login);
+        Some(listed) if listed.kind == AccountKind::Website || (own && !listed.at_wechat) => {
+            return listed.account.clone().map_or(OutsideWeChat::Page, OutsideWeChat::Login);
         }
         Some(_) if own => {
             let message = "WeChat's own login page turns other browsers away";
@@ -242,24 +249,27 @@ pub fn outside(table: &Table<'_>, plan: &Plan<'_>) -> Outside {
             table.desk.error(word.at, message, help);
         }
     }
-    Outside::Page
+    OutsideWeChat::Page
 }
 
 /// Off unless it is there.
-fn profile_refresh(table: &Table<'_>) -> Option<Duration> {
+fn profile_refresh(table: &TableReader<'_>) -> Option<Duration> {
     const DAY: Duration = Duration::from_hours(24);
     table.value("profile_refresh")?;
     Some(table.duration("profile_refresh", DAY, Duration::from_mins(1)..=30 * DAY))
 }
 
-fn underscores(table: &Table<'_>) -> Underscores {
-    let choices =
-        [("drop", Underscores::Drop), ("refuse", Underscores::Refuse), ("pass", Underscores::Pass)];
+fn underscores(table: &TableReader<'_>) -> UnderscorePolicy {
+    let choices = [
+        ("drop", UnderscorePolicy::Drop),
+        ("refuse", UnderscorePolicy::Refuse),
+        ("pass", UnderscorePolicy::Pass),
+    ];
     table.one_of("underscores", &choices).unwrap_or_default()
 }
 
 /// Further accounts, whose openids come in headers named after them.
-fn also(table: &Table<'_>, plan: &Plan<'_>) -> Vec<Arc<Account>> {
+fn also(table: &TableReader<'_>, plan: &SiteContext<'_>) -> Vec<Arc<Account>> {
     let own = table.value("account").and_then(|it| it.get_ref().as_str());
     let mut also: Vec<Arc<Account>> = Vec::new();
     for word in table.words("also").unwrap_or_default() {
@@ -270,7 +280,7 @@ fn also(table: &Table<'_>, plan: &Plan<'_>) -> Vec<Arc<Account>> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
         let help = if own == Some(word.text) || also.iter().any(|it| it.name == word.text) {
             "once is enough: remove it here"
-        } else if listed.kind != Kind::Official {
+        } else if listed.kind != AccountKind::Official {
             "only a 公众号 gives an openid without a question"
         } else if !word.text.bytes().all(plain) {
             "its name ends a header: use letters, digits and `-`"
@@ -285,9 +295,9 @@ fn also(table: &Table<'_>, plan: &Plan<'_>) -> Vec<Arc<Account>> {
 }
 
 /// Other origins whose scripts may read our answers.
-fn cors(table: &Table<'_>) -> Vec<Origin> {
+fn cors(table: &TableReader<'_>) -> Vec<Origin> {
     let words = table.words("origins").unwrap_or_default();
-    let read = |word: Word<'_>| {
+    let read = |word: StrValue<'_>| {
         let origin = Origin::parse(word.text).filter(|origin| origin.as_str() == word.text);
         if origin.is_none() {
             let message = format!("\"{}\" is no origin", word.text);
@@ -304,21 +314,24 @@ fn cors(table: &Table<'_>) -> Vec<Origin> {
 }
 
 /// How long to go on without news of ended sessions.
-fn revocation(table: &Table<'_>, plan: &Plan<'_>) -> Staleness {
+fn revocation(table: &TableReader<'_>, plan: &SiteContext<'_>) -> RevocationPolicy {
     const CHOICES: [&str; 3] = ["open", "bounded:30s", "strict"];
-    let Some(word) = table.word("revocation") else { return Staleness::default() };
+    let Some(word) = table.word("revocation") else { return RevocationPolicy::default() };
     if !plan.replicas {
         let help = "remove it, or let replicas share a [store] of kind \"redis\"";
-        table.desk.warn(word.at.clone(), "`revocation` means nothing to a gateway alone", help);
+        table.desk.warn(word.at.clone(), "`revocation` has no effect without a shared store", help);
     }
-    let bound = word.text.strip_prefix("bounded:").map(words::duration);
+    let bound = word.text.strip_prefix("bounded:").map(values::duration);
     match (word.text, bound) {
-        ("open", _) => return Staleness::Open,
-        ("strict", _) => return Staleness::Strict,
-        (_, Some(Ok(bound))) if BOUNDS.contains(&bound) => return Staleness::Bounded(bound),
+        ("open", _) => return RevocationPolicy::Open,
+        ("strict", _) => return RevocationPolicy::Strict,
+        (_, Some(Ok(bound))) if BOUNDS.contains(&bound) => return RevocationPolicy::Bounded(bound),
         (_, Some(Ok(_))) => {
-            let help =
-                format!("from {} to {}", words::long(*BOUNDS.start()), words::long(*BOUNDS.end()));
+            let help = format!(
+                "from {} to {}",
+                values::long(*BOUNDS.start()),
+                values::long(*BOUNDS.end())
+            );
             table.desk.error(word.at, "the bound of `revocation` is out of range", help);
         }
         (_, Some(Err(help))) => {
@@ -326,7 +339,7 @@ fn revocation(table: &Table<'_>, plan: &Plan<'_>) -> Staleness {
         }
         (_, None) => table.not_one_of("revocation", &word, &CHOICES),
     }
-    Staleness::default()
+    RevocationPolicy::default()
 }
 
 /// Under a second no news is no silence yet; after a day it is "open" by another name.

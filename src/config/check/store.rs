@@ -5,14 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{place, secret::secret};
+use super::{paths, secret::secret};
 use crate::{
     config::{
-        reader::{Table, Word},
-        words,
+        reader::{StrValue, TableReader},
+        values,
     },
     secret::Secret,
-    store::{Place, Remote, Settings},
+    store::{RedisAddress, RedisSettings, Settings},
 };
 
 /// Every key but `kind`.
@@ -31,7 +31,7 @@ const KEYS: [&str; 11] = [
 ];
 
 /// Reads `[store]`. What cannot be used is complained about and taken for the default.
-pub fn settings(store: &Table<'_>) -> Settings {
+pub fn settings(store: &TableReader<'_>) -> Settings {
     let Some(kind) = store.word("kind") else {
         foreign(store, "memory", &[]);
         return Settings::Memory;
@@ -60,7 +60,7 @@ pub fn settings(store: &Table<'_>) -> Settings {
 }
 
 /// Complains of keys that a store of this kind does not know.
-fn foreign(store: &Table<'_>, kind: &str, known: &[&str]) {
+fn foreign(store: &TableReader<'_>, kind: &str, known: &[&str]) {
     for key in KEYS.iter().filter(|key| !known.contains(key)) {
         if let Some(at) = store.place(key) {
             let message = format!("`{key}` means nothing to a store of kind \"{kind}\"");
@@ -74,7 +74,7 @@ fn foreign(store: &Table<'_>, kind: &str, known: &[&str]) {
     }
 }
 
-fn path(store: &Table<'_>) -> Option<PathBuf> {
+fn path(store: &TableReader<'_>) -> Option<PathBuf> {
     let word = store.required("path")?;
     let path = store.desk.resolve(word.text);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -94,15 +94,15 @@ fn path(store: &Table<'_>) -> Option<PathBuf> {
     Some(path)
 }
 
-fn redis(store: &Table<'_>, kind: &Word<'_>) -> Option<Remote> {
+fn redis(store: &TableReader<'_>, kind: &StrValue<'_>) -> Option<RedisSettings> {
     let ways: Vec<&str> = ["url", "sentinels", "cluster"]
         .into_iter()
         .filter(|key| store.value(key).is_some())
         .collect();
     let place = match ways.as_slice() {
-        ["url"] => url(store).map(Place::Url),
+        ["url"] => url(store).map(RedisAddress::Url),
         ["sentinels"] => sentinels(store),
-        ["cluster"] => Some(Place::Cluster(nodes(store, "cluster", 6_379))),
+        ["cluster"] => Some(RedisAddress::Cluster(nodes(store, "cluster", 6_379))),
         [] => {
             let message = "a store of kind \"redis\" does not say where it is";
             let help = "add one of `url`, `sentinels` and `cluster`, as in \
@@ -113,8 +113,8 @@ fn redis(store: &Table<'_>, kind: &Word<'_>) -> Option<Remote> {
         [first, .., last] => {
             let message = format!(
                 "{} and {} exclude each other",
-                words::list(&[first]),
-                words::list(&[last])
+                values::list(&[first]),
+                values::list(&[last])
             );
             store.desk.error(store.place(last), message, "keep one of them");
             None
@@ -133,16 +133,16 @@ fn redis(store: &Table<'_>, kind: &Word<'_>) -> Option<Remote> {
     let password = optional_secret(store, "password");
     let tls = store.boolean("tls", false);
     let ca = store.word("ca").and_then(|word| authority(store, &word));
-    Some(Remote { place: place?, username, password, tls, ca })
+    Some(RedisSettings { place: place?, username, password, tls, ca })
 }
 
-fn optional_secret(store: &Table<'_>, key: &'static str) -> Option<Secret> {
+fn optional_secret(store: &TableReader<'_>, key: &'static str) -> Option<Secret> {
     let found = store.value(key).and_then(|_| secret(store, key));
     found.map(|found| found.secret)
 }
 
 /// A URL may hold a password, and then it is a secret like any other.
-fn url(store: &Table<'_>) -> Option<Secret> {
+fn url(store: &TableReader<'_>) -> Option<Secret> {
     let value = store.value("url")?;
     let (url, at): (Secret, Range<usize>) = match value.get_ref().as_str() {
         Some(text) if has_password(text) => {
@@ -173,20 +173,20 @@ fn has_password(url: &str) -> bool {
     url::Url::parse(url).map_or_else(|_| url.contains('@'), |url| url.password().is_some())
 }
 
-fn sentinels(store: &Table<'_>) -> Option<Place> {
+fn sentinels(store: &TableReader<'_>) -> Option<RedisAddress> {
     let addresses = nodes(store, "sentinels", 26_379);
     let master = store.required("master")?.text.to_owned();
     let username = store.word("sentinel_username").map(|word| word.text.to_owned());
     let password = optional_secret(store, "sentinel_password");
-    Some(Place::Sentinels { addresses, master, username, password })
+    Some(RedisAddress::Sentinels { addresses, master, username, password })
 }
 
 /// Hosts with ports.
-fn nodes(store: &Table<'_>, key: &str, port: u16) -> Vec<(String, u16)> {
+fn nodes(store: &TableReader<'_>, key: &str, port: u16) -> Vec<(String, u16)> {
     if store.empty_array(key).is_some() {
         store.missing(key);
     }
-    let read = |word: Word<'_>| {
+    let read = |word: StrValue<'_>| {
         let url = url::Url::parse(&format!("redis://{}", word.text)).ok();
         let plain = |url: &url::Url| {
             url.username().is_empty() && matches!(url.path(), "" | "/") && url.query().is_none()
@@ -197,7 +197,7 @@ fn nodes(store: &Table<'_>, key: &str, port: u16) -> Vec<(String, u16)> {
         });
         if node.is_none() {
             if word.text.contains('@') {
-                store.desk.hide(word.at.clone());
+                store.desk.redact(word.at.clone());
             }
             let help = format!(
                 "write a host and a port, as in \"10.0.0.1:{port}\"; who we are is said by \
@@ -210,7 +210,7 @@ fn nodes(store: &Table<'_>, key: &str, port: u16) -> Vec<(String, u16)> {
     store.words(key).unwrap_or_default().into_iter().filter_map(read).collect()
 }
 
-fn authority(store: &Table<'_>, word: &Word<'_>) -> Option<Vec<u8>> {
-    let path = place::file(store, word, false);
+fn authority(store: &TableReader<'_>, word: &StrValue<'_>) -> Option<Vec<u8>> {
+    let path = paths::file(store, word, false);
     Some(store.desk.sources.file(&path).ok()?.content.to_vec())
 }

@@ -5,17 +5,20 @@ use std::{net::SocketAddr, time::Duration};
 use rustls::pki_types::ServerName;
 use zeroize::Zeroizing;
 
-use super::{address, health, place};
+use super::{address, health, paths};
 use crate::{
     config::{
-        raw,
-        reader::{Table, Word},
+        reader::{StrValue, TableReader},
+        schema,
     },
-    site::{Balance, Credentials, Endpoint, Limit, Protocol, Server, Unusable, Upstreams},
+    site::{
+        Balance, Endpoint, PemError, Protocol, UpstreamLimit, UpstreamServer, UpstreamSettings,
+        UpstreamTls,
+    },
 };
 
 /// Reads `upstream` and the patience with it.
-pub fn upstreams(site: &Table<'_>, listeners: &[SocketAddr]) -> Option<Upstreams> {
+pub fn upstreams(site: &TableReader<'_>, listeners: &[SocketAddr]) -> Option<UpstreamSettings> {
     const MILLISECOND: Duration = Duration::from_millis(1);
     const SECOND: Duration = Duration::from_secs(1);
     let connect_timeout = site.duration("connect_timeout", 3 * SECOND, MILLISECOND..=60 * SECOND);
@@ -25,23 +28,23 @@ pub fn upstreams(site: &Table<'_>, listeners: &[SocketAddr]) -> Option<Upstreams
     let balance = site.one_of("balance", &balances).unwrap_or_default();
     let slow_start = site.duration("slow_start", 10 * SECOND, Duration::ZERO..=3_600 * SECOND);
     let limit = limit(site);
-    let checkup = health::checkup(&site.table("health", &raw::HEALTH));
+    let checkup = health::checkup(&site.table("health", &schema::HEALTH));
     let protocol =
         site.one_of("upstream_http", &[("1.1", Protocol::Http1), ("2", Protocol::Http2)]);
-    let tls = credentials(&site.table("upstream_tls", &raw::UPSTREAM_TLS));
+    let tls = credentials(&site.table("upstream_tls", &schema::UPSTREAM_TLS));
     if site.value("upstream").is_none() || site.empty_array("upstream").is_some() {
         site.missing("upstream");
         return None;
     }
-    let entries = site.entries("upstream", &raw::UPSTREAM);
-    let servers: Vec<Server> =
+    let entries = site.entries("upstream", &schema::UPSTREAM);
+    let servers: Vec<UpstreamServer> =
         entries.into_iter().filter_map(|entry| server(entry, site, listeners)).collect();
     let encrypted = servers.iter().any(|it| matches!(it.endpoint, Endpoint::Https(..)));
     if let (Some(at), false, false) = (site.place("upstream_tls"), encrypted, servers.is_empty()) {
         let help = "write \"https://…\" in `upstream`, or remove the table";
         site.desk.error(at, "[site.upstream_tls] means nothing without TLS", help);
     }
-    Some(Upstreams {
+    Some(UpstreamSettings {
         servers,
         balance,
         slow_start,
@@ -56,10 +59,10 @@ pub fn upstreams(site: &Table<'_>, listeners: &[SocketAddr]) -> Option<Upstreams
 
 /// One server: its URL alone, or a table of it and its weight.
 fn server(
-    entry: Result<Word<'_>, Table<'_>>,
-    site: &Table<'_>,
+    entry: Result<StrValue<'_>, TableReader<'_>>,
+    site: &TableReader<'_>,
     listeners: &[SocketAddr],
-) -> Option<Server> {
+) -> Option<UpstreamServer> {
     let (word, weight) = match entry {
         Ok(word) => (word, 1),
         Err(table) => {
@@ -68,22 +71,22 @@ fn server(
         }
     };
     let endpoint = address::endpoint(site, &word)?;
-    address::not_ourselves(site, &word, &endpoint, listeners);
-    Some(Server { endpoint, weight })
+    address::reject_own_address(site, &word, &endpoint, listeners);
+    Some(UpstreamServer { endpoint, weight })
 }
 
 /// How much of each server the site may take at once; all of it unless the operator says so.
-fn limit(site: &Table<'_>) -> Option<Limit> {
+fn limit(site: &TableReader<'_>) -> Option<UpstreamLimit> {
     const SECOND: Duration = Duration::from_secs(1);
     let connections = site.number("upstream_connections", 0, 0..=1_000_000);
     let queue = site.number("upstream_queue", 1_000, 0..=1_000_000);
     let queue_time =
         site.duration("upstream_queue_time", 5 * SECOND, SECOND / 1_000..=600 * SECOND);
-    (connections > 0).then_some(Limit { connections, queue, queue_time })
+    (connections > 0).then_some(UpstreamLimit { connections, queue, queue_time })
 }
 
 /// Reads `[site.upstream_tls]`, with the files it names.
-fn credentials(table: &Table<'_>) -> Option<Credentials> {
+fn credentials(table: &TableReader<'_>) -> Option<UpstreamTls> {
     table.at.as_ref()?;
     if !table.has_keys() {
         let help = "add `ca`, or `cert` and `key`, or remove the table";
@@ -97,9 +100,9 @@ fn credentials(table: &Table<'_>) -> Option<Credentials> {
         }
         name
     });
-    let mut own = Credentials::new(name);
+    let mut own = UpstreamTls::new(name);
     if let Some(pem) = content(table, "ca", false)
-        && let Err(why) = own.believe(&pem)
+        && let Err(why) = own.add_root(&pem)
     {
         unusable(table, "ca", why);
     }
@@ -110,26 +113,26 @@ fn credentials(table: &Table<'_>) -> Option<Credentials> {
     }
     let (cert, key) = (content(table, "cert", false), content(table, "key", true));
     if let (Some(cert), Some(key)) = (cert, key)
-        && let Err(why) = own.show(&cert, &key)
+        && let Err(why) = own.set_client_certificate(&cert, &key)
     {
-        unusable(table, if why == Unusable::NoCertificate { "cert" } else { "key" }, why);
+        unusable(table, if why == PemError::NoCertificate { "cert" } else { "key" }, why);
     }
     Some(own)
 }
 
 /// A file's bytes; nothing where something was wrong with it, which has then been said.
-fn content(table: &Table<'_>, key: &str, private: bool) -> Option<Zeroizing<Vec<u8>>> {
+fn content(table: &TableReader<'_>, key: &str, private: bool) -> Option<Zeroizing<Vec<u8>>> {
     let word = table.word(key)?;
-    let path = place::file(table, &word, private);
+    let path = paths::file(table, &word, private);
     let file = table.desk.sources.file(&path).ok()?;
     (!file.content.is_empty()).then_some(file.content)
 }
 
-fn unusable(table: &Table<'_>, key: &str, why: Unusable) {
+fn unusable(table: &TableReader<'_>, key: &str, why: PemError) {
     let help = match why {
-        Unusable::NoCertificate => "it begins with -----BEGIN CERTIFICATE-----",
-        Unusable::NoKey => "it begins with -----BEGIN PRIVATE KEY-----, without a passphrase",
-        Unusable::Mismatch => "`cert` is the chain, leaf first, and `key` the key of the leaf",
+        PemError::NoCertificate => "it begins with -----BEGIN CERTIFICATE-----",
+        PemError::NoKey => "it begins with -----BEGIN PRIVATE KEY-----, without a passphrase",
+        PemError::Mismatch => "`cert` is the chain, leaf first, and `key` the key of the leaf",
     };
     let name = table.word(key).map_or(key, |word| word.text);
     table.desk.error(table.place(key), format!("{name} {why}"), help);

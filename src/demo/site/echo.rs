@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use crate::emulator::listen::{Body, full};
 
 /// Longer messages end the conversation.
-const LONGEST: u64 = 64 * 1024;
+const MAX_MESSAGE_LEN: u64 = 64 * 1024;
 /// Fixed by RFC 6455, section 1.3.
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
@@ -35,7 +35,7 @@ pub fn upgrade(request: Request<Incoming>) -> Response<Body> {
             Err(error) => Err(io::Error::other(error)),
         };
         if let Err(error) = ended {
-            tracing::debug!(%error, "a conversation broke off");
+            tracing::debug!(%error, "WebSocket closed early");
         }
     });
     let mut response = Response::new(full(""));
@@ -64,7 +64,7 @@ async fn converse(mut socket: impl AsyncRead + AsyncWrite + Unpin) -> io::Result
             short => u64::from(short),
         };
         // A client always masks; one that does not is no client.
-        if second & 0x80 == 0 || length > LONGEST {
+        if second & 0x80 == 0 || length > MAX_MESSAGE_LEN {
             return say(&mut socket, FIN | CLOSE, &[]).await;
         }
         let mut mask = [0; 4];
@@ -93,7 +93,7 @@ async fn say(socket: &mut (impl AsyncWrite + Unpin), first: u8, payload: &[u8]) 
         }
         (_, Err(_)) => {
             frame.push(127);
-            frame.extend(u64::try_from(payload.len()).unwrap_or(LONGEST).to_be_bytes());
+            frame.extend(u64::try_from(payload.len()).unwrap_or(MAX_MESSAGE_LEN).to_be_bytes());
         }
     }
     frame.extend(payload);

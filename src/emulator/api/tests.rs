@@ -10,7 +10,7 @@ const NOW: Timestamp = Timestamp(1_800_000_000);
 struct Room {
     apps: Apps,
     users: Vec<User>,
-    book: Book,
+    book: TokenStore,
 }
 
 impl Room {
@@ -23,7 +23,7 @@ impl Room {
         Self {
             apps: Apps(vec![app("wx1"), app("wx2")]),
             users: users::built_in(),
-            book: Book::new(luck::letters),
+            book: TokenStore::new(random::letters),
         }
     }
 
@@ -32,7 +32,7 @@ impl Room {
         self.book.issue_code(Grant { app_id, user_id, scope, is_snapshot: false }, NOW)
     }
 
-    fn get(&mut self, path: &str, query: &str) -> Reply {
+    fn get(&mut self, path: &str, query: &str) -> ApiReply {
         self.call(&Method::GET, path, Some(&Params::parse(query)), false)
     }
 
@@ -42,10 +42,10 @@ impl Room {
         path: &str,
         params: Option<&Params>,
         is_snapshot: bool,
-    ) -> Reply {
+    ) -> ApiReply {
         let Self { apps, users, book } = self;
-        let mut desk = Desk { apps, users, book, host: "127.0.0.1:9100", now: NOW };
-        desk.answer(Place::of(path).unwrap(), &Call { method, params, is_snapshot })
+        let mut desk = ApiContext { apps, users, book, host: "127.0.0.1:9100", now: NOW };
+        desk.answer(ApiEndpoint::of(path).unwrap(), &ApiCall { method, params, is_snapshot })
     }
 
     fn login(&mut self, user: &str, scope: &str) -> Value {
@@ -55,7 +55,7 @@ impl Room {
     }
 }
 
-fn json(reply: &Reply) -> Value {
+fn json(reply: &ApiReply) -> Value {
     let clean: String = reply.body.chars().filter(|letter| !letter.is_control()).collect();
     serde_json::from_str(&clean).unwrap()
 }
@@ -108,12 +108,12 @@ fn refusals() {
 
 #[test]
 fn errors_look_like_wechat() {
-    let reply = refuse(Place::AccessToken, Errcode(40029));
+    let reply = refuse(ApiEndpoint::AccessToken, Errcode(40029));
     let (start, rid) = reply.body.split_once(", rid: ").unwrap();
     assert_eq!(start, r#"{"errcode":40029,"errmsg":"invalid code"#);
     assert_eq!(rid.trim_end_matches("\"}").split('-').map(str::len).collect::<Vec<_>>(), [8, 8, 8]);
     assert_eq!(reply.content_type, "text/plain");
-    let terse = refuse(Place::Auth, Errcode::INVALID_OPENID);
+    let terse = refuse(ApiEndpoint::Auth, Errcode::INVALID_OPENID);
     assert_eq!(terse.body, r#"{"errcode":40003,"errmsg":"invalid openid"}"#);
 }
 

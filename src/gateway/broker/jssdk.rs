@@ -19,32 +19,34 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::Visit;
+use super::BrokerRequest;
 use crate::{
     auth::token::NONCE,
     clock::Timestamp,
-    gateway::{Body, Deed, Error, Worker, login::Field, reply, rules::Rules},
+    gateway::{
+        Body, Error, LimitedAction, RequestHandler, login::QueryParam, reply, rules::RuntimeConfig,
+    },
+    httputil::HttpUrl,
     secret::Secret,
     site::Account,
     store::Store,
     traces,
-    wechat::{self, WeChat, protocol::jssdk},
-    wire::Link,
+    wechat::{self, WeChatClient, protocol::jssdk},
 };
 
 /// A ticket is renewed so long before it ends, or half-way where it is a short one.
-const EARLY: Duration = Duration::from_mins(10);
+const RENEW_BEFORE: Duration = Duration::from_mins(10);
 /// How long one replica may take to renew: longer than WeChat may.
-const LEASE: Duration = Duration::from_secs(15);
+const LEASE_TTL: Duration = Duration::from_secs(15);
 /// How long the others wait where there is no ticket at all, and how often they look.
-const WAIT: Duration = Duration::from_secs(4);
-const LOOK: Duration = Duration::from_millis(60);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(4);
+const POLL_INTERVAL: Duration = Duration::from_millis(60);
 /// After a failure WeChat is left alone for a while: the quota is the account's.
-const REST: Duration = Duration::from_secs(10);
+const COOLDOWN: Duration = Duration::from_secs(10);
 
 /// A ticket with its times.
 #[derive(Clone, Serialize, Deserialize)]
-struct Ticket {
+struct JsapiTicket {
     text: String,
     /// When to ask for the next one.
     renew: Timestamp,
@@ -52,9 +54,9 @@ struct Ticket {
     end: Timestamp,
 }
 
-impl Ticket {
-    fn new(lent: &jssdk::Lent, now: Timestamp) -> Self {
-        let early = lent.life.saturating_sub(EARLY).max(lent.life / 2);
+impl JsapiTicket {
+    fn new(lent: &jssdk::ExpiringToken, now: Timestamp) -> Self {
+        let early = lent.life.saturating_sub(RENEW_BEFORE).max(lent.life / 2);
         let text = lent.text.expose().to_owned();
         Self { text, renew: now.plus(early), end: now.plus(lent.life) }
     }
@@ -62,8 +64,8 @@ impl Ticket {
 
 /// One account's ticket as this replica knows it.
 #[derive(Default)]
-struct Known {
-    ticket: Mutex<Option<Ticket>>,
+struct TicketEntry {
+    ticket: Mutex<Option<JsapiTicket>>,
     failed: Mutex<Option<(Instant, wechat::Error)>>,
     /// Whose turn it is to look for another.
     turn: Turn<()>,
@@ -71,23 +73,23 @@ struct Known {
 
 /// The tickets of the accounts.
 #[derive(Clone)]
-pub struct Signers {
-    wechat: WeChat,
+pub struct JssdkSigner {
+    wechat: WeChatClient,
     store: Arc<Store>,
     runtime: Handle,
-    known: Arc<Mutex<HashMap<String, Arc<Known>>>>,
+    known: Arc<Mutex<HashMap<String, Arc<TicketEntry>>>>,
 }
 
-impl Signers {
+impl JssdkSigner {
     /// None yet.
-    pub fn new(wechat: WeChat, store: Arc<Store>, runtime: Handle) -> Self {
+    pub fn new(wechat: WeChatClient, store: Arc<Store>, runtime: Handle) -> Self {
         Self { wechat, store, runtime, known: Arc::default() }
     }
 
     /// The ticket that signs the account's pages now.
     async fn ticket(
         &self,
-        rules: &Arc<Rules>,
+        rules: &Arc<RuntimeConfig>,
         account: &Arc<Account>,
         now: Timestamp,
     ) -> Result<Secret, wechat::Error> {
@@ -101,37 +103,38 @@ impl Signers {
         }
         // Not on the visitor's time: one who hangs up would take the answer along.
         let (this, rules, account) = (self.clone(), Arc::clone(rules), Arc::clone(account));
-        let renewal = self.runtime.spawn(traces::carried(async move {
-            let look = Look { signers: &this, rules: &rules, account: &account, now };
+        let renewal = self.runtime.spawn(traces::with_current_span(async move {
+            let look = TicketRenewal { signers: &this, rules: &rules, account: &account, now };
             look.renew(&known).await
         }));
         if let Some(ticket) = good {
             return Ok(Secret::new(ticket.text));
         }
-        let died = |_| Err(wechat::Error::Silent("the call died".to_owned()));
+        let died =
+            |_| Err(wechat::Error::NoResponse("background task ended without a result".to_owned()));
         let ticket = renewal.await.unwrap_or_else(died)?;
         Ok(Secret::new(ticket.text))
     }
 }
 
 /// A look for a fresh ticket.
-struct Look<'a> {
-    signers: &'a Signers,
-    rules: &'a Rules,
+struct TicketRenewal<'a> {
+    signers: &'a JssdkSigner,
+    rules: &'a RuntimeConfig,
     account: &'a Account,
     now: Timestamp,
 }
 
-impl Look<'_> {
+impl TicketRenewal<'_> {
     /// One at a time on this replica. Whoever waited finds what the one before has found.
-    async fn renew(&self, known: &Known) -> Result<Ticket, wechat::Error> {
+    async fn renew(&self, known: &TicketEntry) -> Result<JsapiTicket, wechat::Error> {
         let _turn = known.turn.lock().await;
         let ticket = lock(&known.ticket).clone();
         if let Some(ticket) = ticket.filter(|ticket| self.now < ticket.renew) {
             return Ok(ticket);
         }
         let failed = lock(&known.failed).clone();
-        if let Some((_, error)) = failed.filter(|(since, _)| since.elapsed() < REST) {
+        if let Some((_, error)) = failed.filter(|(since, _)| since.elapsed() < COOLDOWN) {
             return Err(error);
         }
         let found = self.find().await;
@@ -139,10 +142,10 @@ impl Look<'_> {
             Ok(ticket) => *lock(&known.ticket) = Some(ticket.clone()),
             Err(error) => {
                 let remedy = match error {
-                    wechat::Error::Refused(refusal) => refusal.remedy(),
-                    wechat::Error::Unreachable(_) | wechat::Error::Silent(_) => None,
+                    wechat::Error::Api(refusal) => refusal.remedy(),
+                    wechat::Error::Unreachable(_) | wechat::Error::NoResponse(_) => None,
                 };
-                tracing::error!(account = self.account.name, %error, remedy, "no ticket for the JS-SDK");
+                tracing::error!(account = self.account.name, %error, remedy, "cannot get jsapi_ticket");
                 *lock(&known.failed) = Some((Instant::now(), error.clone()));
             }
         }
@@ -150,12 +153,12 @@ impl Look<'_> {
     }
 
     /// From the store, else from WeChat, whom one replica asks.
-    async fn find(&self) -> Result<Ticket, wechat::Error> {
+    async fn find(&self) -> Result<JsapiTicket, wechat::Error> {
         if let Some(ticket) = self.stored().await.filter(|ticket| self.now < ticket.renew) {
             return Ok(ticket);
         }
         let (store, lease) = (&self.signers.store, format!("{}/lease", self.name()));
-        match store.put_new(&lease, Vec::new(), LEASE).await {
+        match store.put_new(&lease, Vec::new(), LEASE_TTL).await {
             Ok(true) => {
                 let asked = self.ask().await;
                 if let Ok(ticket) = &asked {
@@ -167,36 +170,36 @@ impl Look<'_> {
             }
             Ok(false) => self.wait().await,
             Err(error) => {
-                tracing::warn!(%error, "a ticket for the JS-SDK is not shared with the other replicas");
+                tracing::warn!(%error, "cannot share jsapi_ticket with other replicas");
                 self.ask().await
             }
         }
     }
 
-    async fn ask(&self) -> Result<Ticket, wechat::Error> {
+    async fn ask(&self) -> Result<JsapiTicket, wechat::Error> {
         let lent = self.signers.wechat.jssdk_ticket(self.account).await?;
-        Ok(Ticket::new(&lent, self.now))
+        Ok(JsapiTicket::new(&lent, self.now))
     }
 
     /// Another replica is asking.
-    async fn wait(&self) -> Result<Ticket, wechat::Error> {
-        let until = Instant::now() + WAIT;
+    async fn wait(&self) -> Result<JsapiTicket, wechat::Error> {
+        let until = Instant::now() + WAIT_TIMEOUT;
         while Instant::now() < until {
             if let Some(ticket) = self.stored().await.filter(|ticket| self.now < ticket.end) {
                 return Ok(ticket);
             }
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
         }
-        Err(wechat::Error::Silent("another replica asked, and did not tell".to_owned()))
+        Err(wechat::Error::NoResponse("another replica asked, and did not tell".to_owned()))
     }
 
-    async fn stored(&self) -> Option<Ticket> {
+    async fn stored(&self) -> Option<JsapiTicket> {
         let sealed = self.signers.store.get(&self.name()).await.ok()??;
-        let json = self.rules.keys.open_own(&sealed, &self.name()).ok()?;
+        let json = self.rules.keys.open_sealed(&sealed, &self.name()).ok()?;
         serde_json::from_slice(&json).ok()
     }
 
-    async fn share(&self, ticket: &Ticket) {
+    async fn share(&self, ticket: &JsapiTicket) {
         let Ok(json) = serde_json::to_vec(ticket) else { return };
         let sealed = self.rules.keys.seal(&json, &self.name(), rand::random::<[u8; NONCE]>());
         let age = Duration::from_secs(ticket.end.since(self.now).max(1));
@@ -216,18 +219,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Worker {
+impl RequestHandler {
     /// Signs the page in `url`.
-    pub(super) async fn sign<B>(&self, visit: &Visit<'_>, request: &Request<B>) -> Response<Body> {
+    pub(super) async fn sign<B>(
+        &self,
+        visit: &BrokerRequest<'_>,
+        request: &Request<B>,
+    ) -> Response<Body> {
         let answer = match self.try_to_sign(visit, request).await {
             Ok(answer) => answer,
             Err(error) => {
                 let refused = matches!(error, Error::UnknownReturn | Error::BadRequest(_));
-                let counted = || self.count(Deed::Refusal, visit.rules, visit.client).err();
+                let counted = || {
+                    self.check_rate_limit(LimitedAction::Refusal, visit.rules, visit.client).err()
+                };
                 let error = refused.then(counted).flatten().unwrap_or(error);
                 // A ticket that cannot be had has been logged where it was asked for.
                 if !matches!(error, Error::Login { .. }) {
-                    self.gateway.audit.note(visit.tell(error.line()));
+                    self.gateway.audit.record(visit.audit_event(error.line()));
                 }
                 let word = json!({ "error": error.notice().word(), "trace": visit.id() });
                 reply::json(error.status(), &word)
@@ -238,17 +247,17 @@ impl Worker {
 
     async fn try_to_sign<B>(
         &self,
-        visit: &Visit<'_>,
+        visit: &BrokerRequest<'_>,
         request: &Request<B>,
     ) -> Result<Response<Body>, Error> {
-        let Field::Once(url) = Field::of(request.uri().query(), "url") else {
+        let QueryParam::One(url) = QueryParam::of(request.uri().query(), "url") else {
             return Err(Error::BadRequest("not one url to sign"));
         };
-        let link = Link::parse(&url).ok_or(Error::UnknownReturn)?;
+        let link = HttpUrl::parse(&url).ok_or(Error::UnknownReturn)?;
         let client = visit.broker.signer_of(&link).ok_or(Error::UnknownReturn)?;
         let ticket = self.gateway.signers.ticket(visit.rules, &client.account, visit.now).await;
         let ticket = ticket.map_err(|source| Error::Login { retry: String::new(), source })?;
-        let (page, timestamp) = (Link::page(&url), visit.now.0);
+        let (page, timestamp) = (HttpUrl::page(&url), visit.now.0);
         let nonce = format!("{:032x}", rand::random::<u128>());
         let signature = jssdk::signature(&ticket, &nonce, timestamp, page);
         let fields = json!({
@@ -264,7 +273,7 @@ impl Worker {
 
 /// The answer to a preflight: scripts that send headers of their own ask first (Fetch, section
 /// 3.3.7).
-pub fn preflight<B>(visit: &Visit<'_>, request: &Request<B>) -> Response<Body> {
+pub fn preflight<B>(visit: &BrokerRequest<'_>, request: &Request<B>) -> Response<Body> {
     let mut answer = readable(visit, request, reply::empty(StatusCode::NO_CONTENT));
     let headers = answer.headers_mut();
     headers.insert(header::ALLOW, HeaderValue::from_static("GET, OPTIONS"));
@@ -281,7 +290,7 @@ pub fn preflight<B>(visit: &Visit<'_>, request: &Request<B>) -> Response<Body> {
 /// Lets a script of a client's page read the answer. It is nobody's in particular, so there is no
 /// word about cookies.
 fn readable<B>(
-    visit: &Visit<'_>,
+    visit: &BrokerRequest<'_>,
     request: &Request<B>,
     mut answer: Response<Body>,
 ) -> Response<Body> {

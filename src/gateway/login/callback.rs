@@ -7,33 +7,36 @@ use std::{sync::Arc, time::Duration};
 
 use http::{Request, Response};
 
-use super::{Field, Wish, relay::Ticket, set, start, told};
+use super::{LoginRequest, QueryParam, finish_span, relay::RelayTicket, set, start};
 use crate::{
     auth::{
-        Pending, ReturnTo, Session, SoFar, State,
-        pending::{RESTARTS, SKEW},
+        OAuthState, PartialLogin, PendingLogin, ReturnTo, Session,
+        pending::{CLOCK_SKEW, MAX_RESTARTS},
     },
     clock::Timestamp,
-    gateway::{Arrival, Asker, Body, Deed, Desk, Error, Worker, reply, rules::Rules},
-    logs::{Kind, Line},
+    gateway::{
+        Body, ClientPreferences, Error, LimitedAction, RequestContext, RequestHandler, WorkerState,
+        reply, rules::RuntimeConfig,
+    },
+    httputil::cookie,
+    logs::{AuditEvent, AuditKind},
     site::{self, Account, Scope, Site},
     traces,
-    wechat::{self, protocol::Fault},
-    wire::cookie,
+    wechat::{self, protocol::ErrorClass},
 };
 
 /// What a callback brought, before any of it is believed.
-pub struct Words {
+pub struct CallbackParams {
     /// The state.
     pub state: Option<String>,
     /// The code; absent when the visitor declined.
-    pub code: Code,
+    pub code: CodeParam,
     /// Where the visitor was going, should their cookie be lost.
     pub hint: Option<String>,
 }
 
 /// The code of a callback.
-pub enum Code {
+pub enum CodeParam {
     /// None.
     Absent,
     /// One.
@@ -42,17 +45,17 @@ pub enum Code {
     Unusable,
 }
 
-impl Words {
+impl CallbackParams {
     /// Reads the query of `/callback`.
     pub fn of(query: Option<&str>) -> Self {
         Self {
-            state: Field::of(query, "state").only(),
-            code: match Field::of(query, "code") {
-                Field::Absent => Code::Absent,
-                Field::Once(code) if is_code(&code) => Code::Some(code),
-                Field::Once(_) | Field::Several => Code::Unusable,
+            state: QueryParam::of(query, "state").single(),
+            code: match QueryParam::of(query, "code") {
+                QueryParam::Absent => CodeParam::Absent,
+                QueryParam::One(code) if is_code(&code) => CodeParam::Some(code),
+                QueryParam::One(_) | QueryParam::Repeated => CodeParam::Unusable,
             },
-            hint: Field::of(query, "rd").only(),
+            hint: QueryParam::of(query, "rd").single(),
         }
     }
 }
@@ -63,198 +66,213 @@ fn is_code(code: &str) -> bool {
 }
 
 /// A callback that this browser's flow cookie belongs to.
-struct Back {
-    state: State,
-    pending: Pending,
+struct VerifiedCallback {
+    state: OAuthState,
+    pending: PendingLogin,
 }
 
 /// Why a callback is not believed.
-enum Unknown {
+enum CallbackError {
     /// The state is not ours, or too old.
     State,
     /// The state is good, but its cookie is not there.
-    Cookie(State),
+    Cookie(OAuthState),
 }
 
-impl Back {
+impl VerifiedCallback {
     fn read<B>(
-        words: &Words,
+        words: &CallbackParams,
         request: &Request<B>,
-        rules: &Rules,
-        arrival: &Arrival<'_>,
-    ) -> Result<Self, Unknown> {
+        rules: &RuntimeConfig,
+        arrival: &RequestContext<'_>,
+    ) -> Result<Self, CallbackError> {
         let (site, audience) = (arrival.site, arrival.site.public_url.as_str());
-        let state = words.state.as_deref().ok_or(Unknown::State)?;
-        let state =
-            State::open(state, &rules.keys, audience, arrival.now).map_err(|_| Unknown::State)?;
+        let state = words.state.as_deref().ok_or(CallbackError::State)?;
+        let state = OAuthState::open(state, &rules.keys, audience, arrival.now)
+            .map_err(|_| CallbackError::State)?;
         let name = site.cookies.flow(&state.id());
         let pending = cookie::values(request.headers(), &name)
-            .filter_map(|value| Pending::open(value, &rules.keys, audience, &rules.prefix))
+            .filter_map(|value| PendingLogin::open(value, &rules.keys, audience, &rules.prefix))
             .find(|pending| pending.nonce == state.nonce);
-        pending.map(|pending| Self { state, pending }).ok_or(Unknown::Cookie(state))
+        pending.map(|pending| Self { state, pending }).ok_or(CallbackError::Cookie(state))
     }
 }
 
-impl Worker {
+impl RequestHandler {
     /// `/callback?code&state`: straight from WeChat.
     pub(in crate::gateway) async fn callback<B>(
         &self,
-        desk: &Desk,
+        desk: &WorkerState,
         request: &Request<B>,
-        arrival: &Arrival<'_>,
+        arrival: &RequestContext<'_>,
     ) -> Result<Response<Body>, Error> {
-        self.finish_login(desk, request, arrival, Words::of(request.uri().query())).await
+        self.finish_login(desk, request, arrival, CallbackParams::of(request.uri().query())).await
     }
 
     /// `/accept?ticket`: from WeChat over the account's own callback host.
     pub(in crate::gateway) async fn accept<B>(
         &self,
-        desk: &Desk,
+        desk: &WorkerState,
         request: &Request<B>,
-        arrival: &Arrival<'_>,
+        arrival: &RequestContext<'_>,
     ) -> Result<Response<Body>, Error> {
-        let ticket = Field::of(request.uri().query(), "ticket").only();
+        let ticket = QueryParam::of(request.uri().query(), "ticket").single();
         // A gateway that is alone wrote it by the same clock.
-        let skew = if self.gateway.feed.is_shared() { SKEW } else { Duration::ZERO };
-        let ticket = ticket.and_then(|it| Ticket::open(&it, &desk.rules.keys, arrival, skew));
-        let words =
-            ticket.map_or(Words { state: None, code: Code::Absent, hint: None }, Ticket::words);
+        let skew = if self.gateway.feed.is_shared() { CLOCK_SKEW } else { Duration::ZERO };
+        let ticket = ticket.and_then(|it| RelayTicket::open(&it, &desk.rules.keys, arrival, skew));
+        let words = ticket.map_or(
+            CallbackParams { state: None, code: CodeParam::Absent, hint: None },
+            RelayTicket::words,
+        );
         self.finish_login(desk, request, arrival, words).await
     }
 
     async fn finish_login<B>(
         &self,
-        desk: &Desk,
+        desk: &WorkerState,
         request: &Request<B>,
-        arrival: &Arrival<'_>,
-        words: Words,
+        arrival: &RequestContext<'_>,
+        words: CallbackParams,
     ) -> Result<Response<Body>, Error> {
         let rules = &*desk.rules;
-        self.count(Deed::Callback, rules, arrival.origin.ip)?;
-        let back = Back::read(&words, request, rules, arrival);
-        if let Some(going) = self.has_come(desk, request, arrival, (&words, &back)) {
-            return Ok(onward(&going));
+        self.check_rate_limit(LimitedAction::Callback, rules, arrival.origin.ip)?;
+        let back = VerifiedCallback::read(&words, request, rules, arrival);
+        if let Some(going) = self.already_logged_in(desk, request, arrival, (&words, &back)) {
+            return Ok(redirect_back(&going));
         }
         let back = match back {
             Ok(back) => back,
-            Err(Unknown::State) => return Err(Error::LoginExpired),
-            Err(Unknown::Cookie(state)) => {
-                self.starts_again(arrival, ("cookie", "cookies_lost"), "");
-                let (return_to, scope) = (hinted(&words, rules), state.scope);
-                return again(rules, request, arrival, state, Wish::first(return_to, scope));
+            Err(CallbackError::State) => return Err(Error::LoginExpired),
+            Err(CallbackError::Cookie(state)) => {
+                self.record_restart(arrival, ("cookie", "cookies_lost"), "");
+                let (return_to, scope) = (return_to_hint(&words, rules), state.scope);
+                return restart_login(
+                    rules,
+                    request,
+                    arrival,
+                    state,
+                    LoginRequest::first(return_to, scope),
+                );
             }
         };
         let mut step = traces::step("login return");
-        step.say("wxgate.login", || Some(back.state.id()));
-        let answer = self.let_in(desk, request, arrival, (back, words.code));
-        told(step.around(answer).await, step)
+        step.set_attribute("wxgate.login", || Some(back.state.id()));
+        let answer = self.complete_callback(desk, request, arrival, (back, words.code));
+        finish_span(step.instrument(answer).await, step)
     }
 
     /// Who comes back with this code, and what they get.
-    async fn let_in<B>(
+    async fn complete_callback<B>(
         &self,
-        desk: &Desk,
+        desk: &WorkerState,
         request: &Request<B>,
-        arrival: &Arrival<'_>,
-        (back, code): (Back, Code),
+        arrival: &RequestContext<'_>,
+        (back, code): (VerifiedCallback, CodeParam),
     ) -> Result<Response<Body>, Error> {
         let rules = &*desk.rules;
-        self.returned(&back, &code)?;
-        match self.ask_wechat(&desk.rules, code, arrival, &back).await {
-            Leg::Ended(login) => match next_account(arrival.site, &back.pending) {
+        self.record_return(&back, &code)?;
+        match self.exchange_code(&desk.rules, code, arrival, &back).await {
+            ExchangeOutcome::Completed(login) => match next_account(arrival.site, &back.pending) {
                 Some(account)
                     if !login.snapshot && login.so_far.identity.scope >= back.state.scope =>
                 {
                     let leg = Some((Arc::clone(account), login.so_far));
-                    let Pending { return_to, .. } = back.pending;
-                    let wish = Wish { return_to, scope: Scope::Base, restarts: 0, leg };
+                    let PendingLogin { return_to, .. } = back.pending;
+                    let wish = LoginRequest { return_to, scope: Scope::Base, restarts: 0, leg };
                     start(rules, request, arrival, wish)
                 }
                 Some(_) | None => {
                     self.gateway.metrics.login("finished", "");
                     self.gateway.metrics.session("issued", "");
-                    self.welcome(rules, arrival, (&back, login), &Asker::of(request))
+                    self.issue_session(
+                        rules,
+                        arrival,
+                        (&back, login),
+                        &ClientPreferences::of(request),
+                    )
                 }
             },
-            Leg::Spent(error) if back.state.restarts < RESTARTS => {
-                self.starts_again(arrival, ("code", "code_failed"), &error.to_string());
-                let wish = Wish::first(back.pending.return_to, back.pending.scope);
-                again(rules, request, arrival, back.state, wish)
+            ExchangeOutcome::CodeSpent(error) if back.state.restarts < MAX_RESTARTS => {
+                self.record_restart(arrival, ("code", "code_failed"), &error.to_string());
+                let wish = LoginRequest::first(back.pending.return_to, back.pending.scope);
+                restart_login(rules, request, arrival, back.state, wish)
             }
-            Leg::Spent(source) | Leg::Failed(source) => {
+            ExchangeOutcome::CodeSpent(source) | ExchangeOutcome::Failed(source) => {
                 Err(Error::Login { retry: back.retry(rules), source })
             }
-            Leg::Declined => Err(Error::Declined { retry: back.retry(rules) }),
-            Leg::Garbled => Err(Error::BadRequest("an unusable code")),
+            ExchangeOutcome::Declined => Err(Error::Declined { retry: back.retry(rules) }),
+            ExchangeOutcome::InvalidCode => Err(Error::BadRequest("an unusable code")),
         }
     }
 
     /// Counts who comes back from WeChat, once in a trip, and the codes they bring.
-    fn returned(&self, back: &Back, code: &Code) -> Result<(), Error> {
+    fn record_return(&self, back: &VerifiedCallback, code: &CodeParam) -> Result<(), Error> {
         if back.pending.so_far.is_none() {
             self.gateway.metrics.login("returned", "");
         }
         let admitted = match code {
-            Code::Some(code) => self.gateway.exchanges.admits(code, back.state.nonce),
-            Code::Absent | Code::Unusable => true,
+            CodeParam::Some(code) => self.gateway.exchanges.allow_code(code, back.state.nonce),
+            CodeParam::Absent | CodeParam::Unusable => true,
         };
         if admitted { Ok(()) } else { Err(Error::LoginExpired) }
     }
 
     /// Notes that a login begins once more, and why: for the metrics, and for the trail.
-    fn starts_again(
+    fn record_restart(
         &self,
-        arrival: &Arrival<'_>,
+        arrival: &RequestContext<'_>,
         (word, reason): (&'static str, &'static str),
         error: &str,
     ) {
         self.gateway.metrics.login("restarted", word);
-        let line = Line::bad(Kind::Login, "login starts again").with("reason", reason);
-        self.gateway.audit.note(arrival.tell(line.with("error", error)));
+        let line = AuditEvent::failed(AuditKind::Login, "login restarted").with("reason", reason);
+        self.gateway.audit.record(arrival.audit_event(line.with("error", error)));
     }
 
     /// Where somebody goes who has all that this callback could bring: it came twice, or late.
-    fn has_come<B>(
+    fn already_logged_in<B>(
         &self,
-        desk: &Desk,
+        desk: &WorkerState,
         request: &Request<B>,
-        arrival: &Arrival<'_>,
-        (words, back): (&Words, &Result<Back, Unknown>),
+        arrival: &RequestContext<'_>,
+        (words, back): (&CallbackParams, &Result<VerifiedCallback, CallbackError>),
     ) -> Option<ReturnTo> {
-        let known = self.recognise(desk, request, arrival).ok()?;
+        let known = self.authenticate(desk, request, arrival).ok()?;
         let wanted = back.as_ref().map_or(Scope::Base, |back| back.pending.scope);
         if known.session.identity.scope < wanted || known.session.snapshot {
             return None;
         }
         Some(match back {
             Ok(back) => back.pending.return_to.clone(),
-            Err(_) => hinted(words, &desk.rules),
+            Err(_) => return_to_hint(words, &desk.rules),
         })
     }
 
     /// One leg of the trip. The first decides whether somebody comes in at all; what a further
     /// account does not say is simply missing.
-    async fn ask_wechat(
+    async fn exchange_code(
         &self,
-        rules: &Arc<Rules>,
-        code: Code,
-        arrival: &Arrival<'_>,
-        back: &Back,
-    ) -> Leg {
+        rules: &Arc<RuntimeConfig>,
+        code: CodeParam,
+        arrival: &RequestContext<'_>,
+        back: &VerifiedCallback,
+    ) -> ExchangeOutcome {
         let (site, pending) = (arrival.site, &back.pending);
         let account = site.accounts().find(|account| account.app_id == pending.app_id);
         let answer = match (code, account) {
-            (Code::Some(code), Some(account)) => {
+            (CodeParam::Some(code), Some(account)) => {
                 let exchanges = &self.gateway.exchanges;
                 let answer = exchanges.identify(rules, account, &code, back.state.nonce);
                 answer.await.map(|it| (account, it))
             }
-            (Code::Absent, _) if pending.so_far.is_none() => return Leg::Declined,
-            (Code::Unusable, _) if pending.so_far.is_none() => return Leg::Garbled,
-            (Code::Absent | Code::Unusable, _) => Err(silent("no code came back")),
-            (Code::Some(_), None) => Err(silent("the account is no longer the site's")),
+            (CodeParam::Absent, _) if pending.so_far.is_none() => return ExchangeOutcome::Declined,
+            (CodeParam::Unusable, _) if pending.so_far.is_none() => {
+                return ExchangeOutcome::InvalidCode;
+            }
+            (CodeParam::Absent | CodeParam::Unusable, _) => Err(no_response("no code came back")),
+            (CodeParam::Some(_), None) => Err(no_response("the account is no longer the site's")),
         };
-        let knows = self.gateway.feed.latest();
+        let knows = self.gateway.feed.latest_revocation();
         match (answer, pending.so_far.clone()) {
             (Ok((account, person)), None) => {
                 if let (Some(token), Some(_)) = (&person.refresh_token, site.profile_refresh) {
@@ -262,130 +280,140 @@ impl Worker {
                     refreshes.remember(rules, account, openid, token).await;
                 }
                 let app_id = account.app_id.clone();
-                let so_far = SoFar { identity: person.identity, app_id, also: [].into() };
-                Leg::Ended(Login { so_far, snapshot: person.snapshot, knows })
+                let so_far = PartialLogin { identity: person.identity, app_id, also: [].into() };
+                ExchangeOutcome::Completed(CompletedLogin {
+                    so_far,
+                    snapshot: person.snapshot,
+                    knows,
+                })
             }
             (Ok((account, person)), Some(mut so_far)) => {
                 so_far.also.insert(account.name.to_ascii_lowercase(), person.identity.openid);
-                Leg::Ended(Login { so_far, snapshot: false, knows })
+                ExchangeOutcome::Completed(CompletedLogin { so_far, snapshot: false, knows })
             }
             (Err(error), Some(so_far)) => {
-                tracing::warn!(site = site.name, app_id = pending.app_id, %error, "no openid of this account");
-                Leg::Ended(Login { so_far, snapshot: false, knows })
+                tracing::warn!(site = site.name, app_id = pending.app_id, %error, "cannot get openid for additional account");
+                ExchangeOutcome::Completed(CompletedLogin { so_far, snapshot: false, knows })
             }
-            (Err(error), None) if is_spent(&error) => Leg::Spent(error),
-            (Err(error), None) => Leg::Failed(error),
+            (Err(error), None) if is_code_spent(&error) => ExchangeOutcome::CodeSpent(error),
+            (Err(error), None) => ExchangeOutcome::Failed(error),
         }
     }
 }
 
 /// How a leg of the trip ended.
-enum Leg {
+enum ExchangeOutcome {
     /// With somebody.
-    Ended(Login),
+    Completed(CompletedLogin),
     /// With a code that no longer works, where another login may.
-    Spent(wechat::Error),
+    CodeSpent(wechat::Error),
     /// Without an answer that helps.
     Failed(wechat::Error),
     /// The visitor said no.
     Declined,
     /// The code is none.
-    Garbled,
+    InvalidCode,
 }
 
 /// Who came back.
-struct Login {
-    so_far: SoFar,
+struct CompletedLogin {
+    so_far: PartialLogin,
     /// Whether theirs is the virtual identity of a snapshot page.
     snapshot: bool,
     /// The last order to end sessions that they come after.
     knows: Timestamp,
 }
 
-impl Back {
+impl VerifiedCallback {
     /// Where the visitor can try again.
-    fn retry(&self, rules: &Rules) -> String {
+    fn retry(&self, rules: &RuntimeConfig) -> String {
         rules.login_url(&self.pending.return_to, Some(self.pending.scope))
     }
 }
 
 /// The account of the next leg: those under `also` come in turn, where the visitor is in WeChat.
-fn next_account<'a>(site: &'a Site, pending: &Pending) -> Option<&'a Arc<Account>> {
+fn next_account<'a>(site: &'a Site, pending: &PendingLogin) -> Option<&'a Arc<Account>> {
     let inside = |account: &&Arc<Account>| account.app_id == pending.app_id;
     match pending.so_far {
         None => {
             let account = site.login_accounts().find(inside)?;
-            if account.kind == site::Kind::Official { site.also.first() } else { None }
+            if account.kind == site::AccountKind::Official { site.also.first() } else { None }
         }
         Some(_) => site.also.iter().skip_while(|account| !inside(account)).nth(1),
     }
 }
 
 /// Starts a login once more, unless that has been done often enough.
-fn again<B>(
-    rules: &Rules,
+fn restart_login<B>(
+    rules: &RuntimeConfig,
     request: &Request<B>,
-    arrival: &Arrival<'_>,
-    state: State,
-    wish: Wish,
+    arrival: &RequestContext<'_>,
+    state: OAuthState,
+    wish: LoginRequest,
 ) -> Result<Response<Body>, Error> {
-    if state.restarts >= RESTARTS {
+    if state.restarts >= MAX_RESTARTS {
         return Err(Error::CookiesLost {
             retry: rules.login_url(&wish.return_to, Some(wish.scope)),
         });
     }
-    start(rules, request, arrival, Wish { restarts: state.restarts.saturating_add(1), ..wish })
+    start(
+        rules,
+        request,
+        arrival,
+        LoginRequest { restarts: state.restarts.saturating_add(1), ..wish },
+    )
 }
 
 /// Where the visitor was going by the callback's own word.
-fn hinted(words: &Words, rules: &Rules) -> ReturnTo {
+fn return_to_hint(words: &CallbackParams, rules: &RuntimeConfig) -> ReturnTo {
     let hint = words.hint.as_deref().and_then(|hint| ReturnTo::parse(hint, &rules.prefix));
     hint.unwrap_or_else(ReturnTo::home)
 }
 
-fn silent(why: &str) -> wechat::Error {
-    wechat::Error::Silent(why.to_owned())
+fn no_response(why: &str) -> wechat::Error {
+    wechat::Error::NoResponse(why.to_owned())
 }
 
 /// A code that no longer works, where another login may.
-pub fn is_spent(error: &wechat::Error) -> bool {
-    matches!(error, wechat::Error::Refused(refusal) if refusal.fault() == Fault::Code)
+pub fn is_code_spent(error: &wechat::Error) -> bool {
+    matches!(error, wechat::Error::Api(refusal) if refusal.class() == ErrorClass::Code)
 }
 
-impl Worker {
+impl RequestHandler {
     /// A fresh session, and on to the page the visitor asked for.
-    fn welcome(
+    fn issue_session(
         &self,
-        rules: &Rules,
-        arrival: &Arrival<'_>,
-        (back, login): (&Back, Login),
-        asker: &Asker,
+        rules: &RuntimeConfig,
+        arrival: &RequestContext<'_>,
+        (back, login): (&VerifiedCallback, CompletedLogin),
+        asker: &ClientPreferences,
     ) -> Result<Response<Body>, Error> {
         let (site, now, pending) = (arrival.site, arrival.now, &back.pending);
         let sid = back.state.sid(&rules.keys, &login.so_far.identity.openid);
-        let fresh =
-            Session::begin(site, login.so_far, sid, now, &rules.session).knowing(login.knows);
-        let session = if login.snapshot { fresh.of_snapshot() } else { fresh };
+        let fresh = Session::issue(site, login.so_far, sid, now, &rules.session)
+            .with_known_revocation(login.knows);
+        let session = if login.snapshot { fresh.mark_snapshot() } else { fresh };
         let names = &site.cookies;
-        let cookie = names.set(names.session(), &session.seal(&rules.keys)?, session.age(now));
+        let cookie =
+            names.set_cookie(names.session(), &session.seal(&rules.keys)?, session.age(now));
         // A visitor who granted less than the page asks would be sent round in circles.
         let granted = session.identity.scope;
         let mut response =
             if granted < pending.scope && !session.snapshot && pending.so_far.is_none() {
                 rules.voice.ask_consent(&back.retry(rules), asker)
             } else {
-                onward(&pending.return_to)
+                redirect_back(&pending.return_to)
             };
         set(&mut response, cookie);
-        set(&mut response, names.clear(&names.flow(&back.state.id())));
-        arrival.session.set(Some(session.tag()));
-        let line = Line::good(Kind::Login, "login finished")
+        set(&mut response, names.clear_cookie(&names.flow(&back.state.id())));
+        arrival.session.set(Some(session.log_id()));
+        let line = AuditEvent::ok(AuditKind::Login, "login finished")
             .with("appid", session.appid.as_str())
             .with("openid", session.identity.openid.as_str())
-            .with("session", session.tag().to_string())
+            .with("session", session.log_id().to_string())
             .with("scope", granted.as_str())
             .with("snapshot", if session.snapshot { "yes" } else { "" });
-        self.gateway.audit.note(arrival.tell(line));
+        self.gateway.audit.record(arrival.audit_event(line));
         Ok(response)
     }
 }
@@ -393,7 +421,7 @@ impl Worker {
 /// From the callback to the page asked for. A browser carries the fragment of the address it came
 /// from over a redirect that has none (Fetch, section 4.4), and it came from `#wechat_redirect`,
 /// which an app with routes in its fragment would take for a route: an empty one stops that.
-fn onward(return_to: &ReturnTo) -> Response<Body> {
+fn redirect_back(return_to: &ReturnTo) -> Response<Body> {
     let path = return_to.as_str();
     if path.contains('#') { reply::redirect(path) } else { reply::redirect(&format!("{path}#")) }
 }

@@ -10,24 +10,24 @@ use std::time::Duration;
 use http::{Request, Response};
 use serde::{Deserialize, Serialize};
 
-use super::callback::{Code, Words};
+use super::callback::{CallbackParams, CodeParam};
 use crate::{
     auth::{
-        Keys, State,
+        KeyRing, OAuthState,
         pending::site_number,
-        token::{NONCE, Unusable},
+        token::{CryptoError, NONCE},
     },
     clock::Timestamp,
-    gateway::{Arrival, Body, Error, receive, reply, rules::Rules},
+    gateway::{Body, Error, RequestContext, context, reply, rules::RuntimeConfig},
     site::Site,
 };
 
 /// How long a ticket is good for.
-const PATIENCE: Duration = Duration::from_mins(1);
+const RELAY_TICKET_LIFETIME: Duration = Duration::from_mins(1);
 
 /// What the callback host hands on.
 #[derive(Serialize, Deserialize)]
-pub struct Ticket {
+pub struct RelayTicket {
     state: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     code: Option<String>,
@@ -36,25 +36,35 @@ pub struct Ticket {
     iat: Timestamp,
 }
 
-impl Ticket {
-    fn seal(&self, keys: &Keys, audience: &str, random: [u8; NONCE]) -> Result<String, Unusable> {
-        let json = serde_json::to_vec(self).map_err(|_| Unusable)?;
+impl RelayTicket {
+    fn seal(
+        &self,
+        keys: &KeyRing,
+        audience: &str,
+        random: [u8; NONCE],
+    ) -> Result<String, CryptoError> {
+        let json = serde_json::to_vec(self).map_err(|_| CryptoError)?;
         keys.seal(&json, &place(audience), random)
     }
 
     /// Reads a ticket for the site of `arrival`, while it is good. `skew` is how far the clock of
     /// whoever wrote it may be from ours, on either side.
-    pub fn open(sealed: &str, keys: &Keys, arrival: &Arrival<'_>, skew: Duration) -> Option<Self> {
+    pub fn open(
+        sealed: &str,
+        keys: &KeyRing,
+        arrival: &RequestContext<'_>,
+        skew: Duration,
+    ) -> Option<Self> {
         let json = keys.open(sealed.as_bytes(), &place(arrival.site.public_url.as_str())).ok()?;
         let ticket: Self = serde_json::from_slice(&json).ok()?;
         let early = arrival.now.plus(skew) < ticket.iat;
-        (!early && arrival.now < ticket.iat.plus(PATIENCE + skew)).then_some(ticket)
+        (!early && arrival.now < ticket.iat.plus(RELAY_TICKET_LIFETIME + skew)).then_some(ticket)
     }
 
     /// What the callback said.
-    pub fn words(self) -> Words {
-        let code = self.code.map_or(Code::Absent, Code::Some);
-        Words { state: Some(self.state), code, hint: self.rd }
+    pub fn words(self) -> CallbackParams {
+        let code = self.code.map_or(CodeParam::Absent, CodeParam::Some);
+        CallbackParams { state: Some(self.state), code, hint: self.rd }
     }
 }
 
@@ -65,7 +75,7 @@ fn place(audience: &str) -> String {
 /// Answers a callback that arrived on an account's own host for a site of another. `None` when
 /// the request is none of that.
 pub fn relay<B>(
-    rules: &Rules,
+    rules: &RuntimeConfig,
     request: &Request<B>,
     now: Timestamp,
 ) -> Option<Result<Response<Body>, Error>> {
@@ -73,16 +83,16 @@ pub fn relay<B>(
     if rest != "/callback" {
         return None;
     }
-    let (_, host) = receive::host(request).ok()?;
+    let (_, host) = context::host(request).ok()?;
     if !rules.sites.has_callback(&host) {
         return None;
     }
-    let words = Words::of(request.uri().query());
+    let words = CallbackParams::of(request.uri().query());
     let here = rules.sites.find(&host);
     let site = words.state.as_deref().and_then(|state| site_of(rules, state, now));
     match site {
         Some(site) if site.public_url.host().as_str() != host => {
-            Some(hand_on(rules, site, words, now))
+            Some(redirect_to_site(rules, site, words, now))
         }
         Some(_) => None,
         None if here.is_some() => None,
@@ -91,28 +101,30 @@ pub fn relay<B>(
 }
 
 /// The site that a state was made for.
-fn site_of<'a>(rules: &'a Rules, state: &str, now: Timestamp) -> Option<&'a Site> {
-    let number = State::site(state)?;
+fn site_of<'a>(rules: &'a RuntimeConfig, state: &str, now: Timestamp) -> Option<&'a Site> {
+    let number = OAuthState::site(state)?;
     let mut sites = rules.sites.all().iter().map(|site| &**site);
     sites.find(|site| {
         let audience = site.public_url.as_str();
-        site_number(audience) == number && State::open(state, &rules.keys, audience, now).is_ok()
+        site_number(audience) == number
+            && OAuthState::open(state, &rules.keys, audience, now).is_ok()
     })
 }
 
-fn hand_on(
-    rules: &Rules,
+fn redirect_to_site(
+    rules: &RuntimeConfig,
     site: &Site,
-    words: Words,
+    words: CallbackParams,
     now: Timestamp,
 ) -> Result<Response<Body>, Error> {
     let audience = site.public_url.as_str();
     let code = match words.code {
-        Code::Some(code) => Some(code),
-        Code::Absent => None,
-        Code::Unusable => return Err(Error::BadRequest("an unusable code")),
+        CodeParam::Some(code) => Some(code),
+        CodeParam::Absent => None,
+        CodeParam::Unusable => return Err(Error::BadRequest("an unusable code")),
     };
-    let ticket = Ticket { state: words.state.unwrap_or_default(), code, rd: words.hint, iat: now };
+    let ticket =
+        RelayTicket { state: words.state.unwrap_or_default(), code, rd: words.hint, iat: now };
     let sealed = ticket.seal(&rules.keys, audience, rand::random::<[u8; NONCE]>())?;
     Ok(reply::redirect(&format!("{audience}{}/accept?ticket={sealed}", rules.prefix)))
 }

@@ -10,7 +10,7 @@ pub enum Lang {
 }
 
 /// Entries of `Accept-Language` that are looked at. Real browsers send fewer than ten.
-const MOST_ENTRIES: usize = 32;
+const MAX_ENTRIES: usize = 32;
 
 impl Lang {
     /// Both of them.
@@ -21,7 +21,7 @@ impl Lang {
     pub fn preferred(accept_language: Option<&[u8]>) -> Self {
         let (mut best, mut weight) = (Self::Zh, 0);
         let entries = accept_language.unwrap_or_default().split(|&b| b == b',');
-        for entry in entries.take(MOST_ENTRIES) {
+        for entry in entries.take(MAX_ENTRIES) {
             if let Some((lang, q)) = preference(entry)
                 && q > weight
             {

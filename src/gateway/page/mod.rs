@@ -1,7 +1,7 @@
 //! Everything the gateway shows a visitor as HTML. Pure.
 
 mod lang;
-mod notice;
+mod error_page;
 mod qr;
 mod template;
 mod texts;
@@ -10,13 +10,13 @@ use std::collections::HashMap;
 
 use minijinja::{Environment, Value, context, value::Serde};
 
+pub use error_page::ErrorPage;
 pub use lang::Lang;
-pub use notice::Notice;
-pub use template::Fault;
+pub use template::TemplateError;
 
-use notice::Icon;
-use qr::Qr;
-use texts::{Language, Texts};
+use error_page::Icon;
+use qr::QrCode;
+use texts::{Translation, Translations};
 
 /// What a page is about. Every judgement has been made by the caller.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +53,7 @@ pub enum Page<'a> {
     /// Something stopped the request.
     Notice {
         /// What it was.
-        notice: Notice,
+        notice: ErrorPage,
         /// The request's id, for the operator to search for. May be empty.
         trace: &'a str,
         /// Where the button leads, if there is one.
@@ -63,14 +63,14 @@ pub enum Page<'a> {
 
 /// The pages, compiled.
 #[derive(Debug)]
-pub struct Pages {
-    texts: Texts,
+pub struct PageTemplates {
+    texts: Translations,
     ours: Environment<'static>,
     /// Ours with the operator's in place of some of them.
     theirs: Option<Environment<'static>>,
 }
 
-impl Pages {
+impl PageTemplates {
     /// The templates that an operator may replace. All receive `page` (the template's name
     /// without `.html`), `lang` (`zh-CN` or `en`), `nonce`, `icon` and `text` (`title`, `what`,
     /// `todo`, `button`), and besides:
@@ -87,13 +87,13 @@ impl Pages {
     /// | `snapshot.html`       |                                                             |
     /// | `logout.html`         | `action`, `token`: a form posts it as `token`               |
     /// | `goodbye.html`        | `home`                                                      |
-    /// | `notice.html`         | `notice` ([`Notice::word`]), `trace`, maybe empty, `retry` or none, `foot.trace`, `foot.hint` |
+    /// | `notice.html`         | `notice` ([`ErrorPage::word`]), `trace`, maybe empty, `retry` or none, `foot.trace`, `foot.hint` |
     pub const NAMES: [&'static str; 11] = template::NAMES;
 
     /// Compiles the built-in templates and those that replace some of them, by name. Each is
     /// rendered once in every way it can be, so that a mistake shows now and not to a visitor.
-    pub fn new(overrides: &HashMap<String, String>) -> Result<Self, Fault> {
-        let texts = Texts::new()?;
+    pub fn new(overrides: &HashMap<String, String>) -> Result<Self, TemplateError> {
+        let texts = Translations::new()?;
         let ours = template::compile(&HashMap::new())?;
         let theirs = if overrides.is_empty() { None } else { Some(template::compile(overrides)?) };
         let pages = Self { texts, ours, theirs };
@@ -110,7 +110,12 @@ impl Pages {
     /// The HTML. `nonce` is fresh for each page and goes into [`content_security_policy`] too.
     ///
     /// An operator's template that fails after all gives way to ours: the visitor came for help.
-    pub fn render(&self, page: &Page<'_>, lang: Lang, nonce: &str) -> Result<String, Fault> {
+    pub fn render(
+        &self,
+        page: &Page<'_>,
+        lang: Lang,
+        nonce: &str,
+    ) -> Result<String, TemplateError> {
         if let Some(theirs) = &self.theirs
             && let Ok(html) = self.fill(theirs, page, lang, nonce)
         {
@@ -125,7 +130,7 @@ impl Pages {
         page: &Page<'_>,
         lang: Lang,
         nonce: &str,
-    ) -> Result<String, Fault> {
+    ) -> Result<String, TemplateError> {
         let about = about(page, self.texts.of(lang));
         let name = name(page);
         let data = context! { page => name, lang => lang.tag(), nonce, ..about };
@@ -156,10 +161,10 @@ fn name(page: &Page<'_>) -> &'static str {
 }
 
 /// What a template receives beside `page`, `lang` and `nonce`.
-fn about(page: &Page<'_>, words: &Language) -> Value {
+fn about(page: &Page<'_>, words: &Translation) -> Value {
     match *page {
         Page::OpenInWeChat { url } => {
-            let drawn = Qr::draw(url);
+            let drawn = QrCode::draw(url);
             let shortened = drawn.as_ref().is_some_and(|qr| qr.shortened);
             let qr = drawn.map(|qr| Value::from_safe_string(qr.svg));
             let text = Serde(&words.open_in_wechat);
@@ -204,10 +209,10 @@ fn link(url: &str) -> &str {
 
 /// The host of an address, as much of it as fits on a phone.
 fn host(url: &str) -> Option<String> {
-    const MOST: usize = 80;
+    const MAX_HOST_CHARS: usize = 80;
     let url = url::Url::parse(url).ok()?;
     let host = url.host_str()?;
-    let mut shown: String = host.chars().take(MOST).collect();
+    let mut shown: String = host.chars().take(MAX_HOST_CHARS).collect();
     if shown.len() < host.len() {
         shown.pop();
         shown.push('…');
@@ -226,7 +231,7 @@ fn samples() -> Vec<Page<'static>> {
         Page::Logout { action: "/_wx/logout", token: "token" },
         Page::Goodbye { home: "/" },
     ];
-    for notice in Notice::ALL {
+    for notice in ErrorPage::ALL {
         pages.push(Page::Notice { notice, trace: "trace", retry: Some("/") });
         pages.push(Page::Notice { notice, trace: "", retry: None });
     }

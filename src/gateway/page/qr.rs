@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use fast_qr::{ECL, Mode, QRBuilder, QRCode};
 
 /// Longer addresses make a code too fine for a phone's camera, and cost time to draw.
-const LONGEST: usize = 600;
+const MAX_URL_LEN: usize = 600;
 /// Up to here there is room for the stronger error correction.
 const SHORT: usize = 150;
 /// The white frame that ISO 18004 asks for, in modules.
@@ -17,22 +17,22 @@ const FINEST: usize = 3;
 
 /// A drawing of an address.
 #[derive(Debug)]
-pub(super) struct Qr {
+pub(super) struct QrCode {
     /// An inline SVG.
     pub svg: String,
     /// Whether the query had to be left out.
     pub shortened: bool,
 }
 
-impl Qr {
+impl QrCode {
     /// Draws the address; without its query where it would be too long, and not at all where
     /// that does not help.
     pub fn draw(url: &str) -> Option<Self> {
         let (url, shortened) = match url.split_once(['?', '#']) {
-            Some((page, _)) if url.len() > LONGEST => (page, true),
+            Some((page, _)) if url.len() > MAX_URL_LEN => (page, true),
             _ => (url, false),
         };
-        if url.is_empty() || url.len() > LONGEST {
+        if url.is_empty() || url.len() > MAX_URL_LEN {
             return None;
         }
         let level = if url.len() <= SHORT { ECL::M } else { ECL::L };
@@ -83,7 +83,7 @@ mod tests {
             ("", None),
         ];
         for (url, shortened) in rows {
-            assert_eq!(Qr::draw(url).map(|qr| qr.shortened), shortened, "{url}");
+            assert_eq!(QrCode::draw(url).map(|qr| qr.shortened), shortened, "{url}");
         }
     }
 
@@ -91,13 +91,13 @@ mod tests {
     fn a_shortened_address_is_drawn_as_the_page() {
         let page = "https://h5.example.com/a";
         let long = format!("{page}?{}", "q".repeat(600));
-        assert_eq!(Qr::draw(&long).unwrap().svg, Qr::draw(page).unwrap().svg);
+        assert_eq!(QrCode::draw(&long).unwrap().svg, QrCode::draw(page).unwrap().svg);
     }
 
     #[test]
     fn the_drawing_is_whole_pixels_and_small() {
         for length in [1, 20, 60, 150, 151, 300, 600] {
-            let svg = Qr::draw(&"a".repeat(length)).unwrap().svg;
+            let svg = QrCode::draw(&"a".repeat(length)).unwrap().svg;
             let number = |name: &str| -> usize {
                 let rest = svg.split_once(name).unwrap().1;
                 rest.split(['"', ' ']).next().unwrap().parse().unwrap()
@@ -112,7 +112,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_draws_or_does_not(url in any::<String>()) {
-            let drawn = Qr::draw(&url);
+            let drawn = QrCode::draw(&url);
             prop_assert!(drawn.is_none_or(|qr| qr.svg.ends_with("/></svg>")));
         }
     }

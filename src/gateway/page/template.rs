@@ -33,7 +33,7 @@ const FUEL: u64 = 100_000;
 /// What is wrong with a template.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{template}{}: {reason}", .line.map(|line| format!(", line {line}")).unwrap_or_default())]
-pub struct Fault {
+pub struct TemplateError {
     /// Its name.
     pub template: String,
     /// The line, where it is known.
@@ -43,11 +43,13 @@ pub struct Fault {
 }
 
 /// Ours, with `overrides` in place of those of the same name.
-pub(super) fn compile(overrides: &HashMap<String, String>) -> Result<Environment<'static>, Fault> {
+pub(super) fn compile(
+    overrides: &HashMap<String, String>,
+) -> Result<Environment<'static>, TemplateError> {
     // A misspelt name would otherwise be a page that silently never appears.
     if let Some(name) = overrides.keys().filter(|name| !NAMES.contains(&name.as_str())).min() {
         let reason = format!("no such template; there are {}", NAMES.join(", "));
-        return Err(Fault { template: name.clone(), line: None, reason });
+        return Err(TemplateError { template: name.clone(), line: None, reason });
     }
     let mut templates = Environment::new();
     templates.set_undefined_behavior(UndefinedBehavior::Strict);
@@ -63,13 +65,17 @@ pub(super) fn compile(overrides: &HashMap<String, String>) -> Result<Environment
 }
 
 /// Renders one template.
-pub(super) fn fill(templates: &Environment<'_>, name: &str, data: &Value) -> Result<String, Fault> {
+pub(super) fn fill(
+    templates: &Environment<'_>,
+    name: &str,
+    data: &Value,
+) -> Result<String, TemplateError> {
     let filled = templates.get_template(name).and_then(|template| template.render(data));
     filled.map_err(|error| fault(name, &error))
 }
 
 /// The innermost error is the one in the operator's own line; the others say "could not include".
-fn fault(name: &str, error: &minijinja::Error) -> Fault {
+fn fault(name: &str, error: &minijinja::Error) -> TemplateError {
     let mut inner = error;
     while let Some(deeper) = inner.source().and_then(|it| it.downcast_ref()) {
         inner = deeper;
@@ -78,5 +84,5 @@ fn fault(name: &str, error: &minijinja::Error) -> Fault {
         Some(detail) => format!("{}: {detail}", inner.kind()),
         None => inner.kind().to_string(),
     };
-    Fault { template: inner.name().unwrap_or(name).to_owned(), line: inner.line(), reason }
+    TemplateError { template: inner.name().unwrap_or(name).to_owned(), line: inner.line(), reason }
 }

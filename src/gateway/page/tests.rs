@@ -9,9 +9,9 @@ const NONCE: &str = "bm9uY2U";
 /// Escapes every value wrongly in one context or another.
 const HOSTILE: &str = r#"/"><script>alert('1')</script><img src=x onerror=alert`1`>&amp;"#;
 
-fn pages(overrides: &[(&str, &str)]) -> Result<Pages, Fault> {
+fn pages(overrides: &[(&str, &str)]) -> Result<PageTemplates, TemplateError> {
     let own = overrides.iter().map(|&(name, text)| (name.to_owned(), text.to_owned()));
-    Pages::new(&own.collect())
+    PageTemplates::new(&own.collect())
 }
 
 /// Every page in both languages, with its name for the failure message.
@@ -24,7 +24,7 @@ fn everything() -> Vec<(String, String)> {
             all.push((format!("{page:?} {lang:?}"), html));
         }
     }
-    assert!(all.len() >= 2 * (6 + 2 * Notice::ALL.len()), "found only {} pages", all.len());
+    assert!(all.len() >= 2 * (6 + 2 * ErrorPage::ALL.len()), "found only {} pages", all.len());
     all
 }
 
@@ -35,7 +35,7 @@ fn filled_with(value: &str) -> [Page<'_>; 5] {
         Page::Prompt { login_url: value },
         Page::Logout { action: value, token: value },
         Page::Goodbye { home: value },
-        Page::Notice { notice: Notice::Internal, trace: value, retry: Some(value) },
+        Page::Notice { notice: ErrorPage::Internal, trace: value, retry: Some(value) },
     ]
 }
 
@@ -169,7 +169,7 @@ fn each_notice_has_a_title_of_its_own() {
     let pages = pages(&[]).unwrap();
     for lang in Lang::ALL {
         let mut titles = HashSet::new();
-        for notice in Notice::ALL {
+        for notice in ErrorPage::ALL {
             let page = Page::Notice { notice, trace: "0af7651916cd43dd", retry: Some("/again") };
             let html = pages.render(&page, lang, NONCE).unwrap();
             assert!(html.contains("<code>0af7651916cd43dd</code>"), "{notice:?}");
@@ -177,7 +177,7 @@ fn each_notice_has_a_title_of_its_own() {
             let title = html.split("<h1>").nth(1).unwrap().split("</h1>").next().unwrap();
             titles.insert(title.to_owned());
         }
-        assert_eq!(titles.len(), Notice::ALL.len(), "{lang:?}: two notices share a title");
+        assert_eq!(titles.len(), ErrorPage::ALL.len(), "{lang:?}: two notices share a title");
     }
 }
 
@@ -220,7 +220,7 @@ fn the_policy_names_the_nonce() {
 fn an_operator_replaces_one_page_and_keeps_the_others() {
     let own = "{% extends 'layout.html' %}{% block main %}Ask Mei: {{ trace }}{% endblock %}";
     let pages = pages(&[("notice.html", own), ("style.css", "h1 { color: red }")]).unwrap();
-    let notice = Page::Notice { notice: Notice::Internal, trace: "<7>", retry: None };
+    let notice = Page::Notice { notice: ErrorPage::Internal, trace: "<7>", retry: None };
     let html = pages.render(&notice, Lang::En, NONCE).unwrap();
     assert!(html.contains("Ask Mei: &lt;7&gt;") && html.contains("h1 { color: red }"), "{html}");
     let html = pages.render(&Page::Goodbye { home: "/" }, Lang::En, NONCE).unwrap();
@@ -251,7 +251,7 @@ fn a_template_that_breaks_later_gives_way_to_ours() {
     let own = "{% if trace == 'x' %}{{ nobody }}{% endif %}theirs";
     let pages = pages(&[("notice.html", own)]).unwrap();
     let show = |trace| {
-        let page = Page::Notice { notice: Notice::SiteSlow, trace, retry: None };
+        let page = Page::Notice { notice: ErrorPage::SiteSlow, trace, retry: None };
         pages.render(&page, Lang::En, NONCE).unwrap()
     };
     assert_eq!(show("a"), "theirs");

@@ -2,43 +2,43 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Fault, Lang, Notice};
+use super::{ErrorPage, Lang, TemplateError};
 
 const ZH: &str = include_str!("texts/zh.toml");
 const EN: &str = include_str!("texts/en.toml");
 
 /// Both languages.
 #[derive(Debug)]
-pub(super) struct Texts {
-    zh: Language,
-    en: Language,
+pub(super) struct Translations {
+    zh: Translation,
+    en: Translation,
 }
 
 /// All texts in one language. A text that is missing is an error when the file is read.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Language {
+pub(super) struct Translation {
     /// Below every notice.
-    pub foot: Foot,
+    pub foot: FooterText,
     /// The page with the QR code.
-    pub open_in_wechat: OpenInWeChat,
+    pub open_in_wechat: QrPageText,
     /// Before WeChat asks for consent.
-    pub prompt: Text,
+    pub prompt: PageText,
     /// On the way to the login.
-    pub remember: Text,
+    pub remember: PageText,
     /// In the preview.
-    pub snapshot: Text,
+    pub snapshot: PageText,
     /// Before logging out.
-    pub logout: Text,
+    pub logout: PageText,
     /// After logging out.
-    pub goodbye: Text,
-    notice: Notices,
+    pub goodbye: PageText,
+    notice: ErrorTexts,
 }
 
 /// The words of one page.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Text {
+pub(super) struct PageText {
     title: String,
     /// What happened.
     what: String,
@@ -50,7 +50,7 @@ pub(super) struct Text {
 /// The words around the trace id.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Foot {
+pub(super) struct FooterText {
     trace: String,
     hint: String,
 }
@@ -58,7 +58,7 @@ pub(super) struct Foot {
 /// The words around the QR code.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct OpenInWeChat {
+pub(super) struct QrPageText {
     title: String,
     what: String,
     /// Read out by a screen reader in place of the code.
@@ -71,43 +71,43 @@ pub(super) struct OpenInWeChat {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Notices {
-    login_expired: Text,
-    cookies_lost: Text,
-    declined: Text,
-    consent_needed: Text,
-    code_failed: Text,
-    wechat_busy: Text,
-    wechat_unreachable: Text,
-    misconfigured: Text,
-    not_allowed: Text,
-    wechat_only: Text,
-    site_unreachable: Text,
-    site_slow: Text,
-    unknown_host: Text,
-    unknown_return: Text,
-    bad_request: Text,
-    not_found: Text,
-    forbidden: Text,
-    method_not_allowed: Text,
-    too_large: Text,
-    too_slow: Text,
-    too_many: Text,
-    headers_too_large: Text,
-    overloaded: Text,
-    store_away: Text,
-    unsure: Text,
-    internal: Text,
+struct ErrorTexts {
+    login_expired: PageText,
+    cookies_lost: PageText,
+    declined: PageText,
+    consent_needed: PageText,
+    code_failed: PageText,
+    wechat_busy: PageText,
+    wechat_unreachable: PageText,
+    misconfigured: PageText,
+    not_allowed: PageText,
+    wechat_only: PageText,
+    site_unreachable: PageText,
+    site_slow: PageText,
+    unknown_host: PageText,
+    unknown_return: PageText,
+    bad_request: PageText,
+    not_found: PageText,
+    forbidden: PageText,
+    method_not_allowed: PageText,
+    too_large: PageText,
+    too_slow: PageText,
+    too_many: PageText,
+    headers_too_large: PageText,
+    overloaded: PageText,
+    store_away: PageText,
+    unsure: PageText,
+    internal: PageText,
 }
 
-impl Texts {
+impl Translations {
     /// Reads the two files that are part of the program.
-    pub fn new() -> Result<Self, Fault> {
+    pub fn new() -> Result<Self, TemplateError> {
         Ok(Self { zh: read("zh.toml", ZH)?, en: read("en.toml", EN)? })
     }
 
     /// The texts in one language.
-    pub fn of(&self, lang: Lang) -> &Language {
+    pub fn of(&self, lang: Lang) -> &Translation {
         match lang {
             Lang::Zh => &self.zh,
             Lang::En => &self.en,
@@ -115,43 +115,43 @@ impl Texts {
     }
 }
 
-impl Language {
+impl Translation {
     /// The words of a notice.
-    pub fn notice(&self, notice: Notice) -> &Text {
+    pub fn notice(&self, notice: ErrorPage) -> &PageText {
         let all = &self.notice;
         match notice {
-            Notice::LoginExpired => &all.login_expired,
-            Notice::CookiesLost => &all.cookies_lost,
-            Notice::Declined => &all.declined,
-            Notice::ConsentNeeded => &all.consent_needed,
-            Notice::CodeFailed => &all.code_failed,
-            Notice::WeChatBusy => &all.wechat_busy,
-            Notice::WeChatUnreachable => &all.wechat_unreachable,
-            Notice::Misconfigured => &all.misconfigured,
-            Notice::NotAllowed => &all.not_allowed,
-            Notice::WeChatOnly => &all.wechat_only,
-            Notice::SiteUnreachable => &all.site_unreachable,
-            Notice::SiteSlow => &all.site_slow,
-            Notice::UnknownHost => &all.unknown_host,
-            Notice::UnknownReturn => &all.unknown_return,
-            Notice::BadRequest => &all.bad_request,
-            Notice::NotFound => &all.not_found,
-            Notice::Forbidden => &all.forbidden,
-            Notice::MethodNotAllowed => &all.method_not_allowed,
-            Notice::TooLarge => &all.too_large,
-            Notice::TooSlow => &all.too_slow,
-            Notice::TooMany => &all.too_many,
-            Notice::HeadersTooLarge => &all.headers_too_large,
-            Notice::Overloaded => &all.overloaded,
-            Notice::StoreAway => &all.store_away,
-            Notice::Unsure => &all.unsure,
-            Notice::Internal => &all.internal,
+            ErrorPage::LoginExpired => &all.login_expired,
+            ErrorPage::CookiesLost => &all.cookies_lost,
+            ErrorPage::Declined => &all.declined,
+            ErrorPage::ConsentNeeded => &all.consent_needed,
+            ErrorPage::CodeFailed => &all.code_failed,
+            ErrorPage::WeChatBusy => &all.wechat_busy,
+            ErrorPage::WeChatUnreachable => &all.wechat_unreachable,
+            ErrorPage::Misconfigured => &all.misconfigured,
+            ErrorPage::NotAllowed => &all.not_allowed,
+            ErrorPage::WeChatOnly => &all.wechat_only,
+            ErrorPage::SiteUnreachable => &all.site_unreachable,
+            ErrorPage::SiteSlow => &all.site_slow,
+            ErrorPage::UnknownHost => &all.unknown_host,
+            ErrorPage::UnknownReturn => &all.unknown_return,
+            ErrorPage::BadRequest => &all.bad_request,
+            ErrorPage::NotFound => &all.not_found,
+            ErrorPage::Forbidden => &all.forbidden,
+            ErrorPage::MethodNotAllowed => &all.method_not_allowed,
+            ErrorPage::TooLarge => &all.too_large,
+            ErrorPage::TooSlow => &all.too_slow,
+            ErrorPage::TooMany => &all.too_many,
+            ErrorPage::HeadersTooLarge => &all.headers_too_large,
+            ErrorPage::Overloaded => &all.overloaded,
+            ErrorPage::StoreAway => &all.store_away,
+            ErrorPage::Unsure => &all.unsure,
+            ErrorPage::Internal => &all.internal,
         }
     }
 }
 
-fn read(name: &str, source: &str) -> Result<Language, Fault> {
-    toml::from_str(source).map_err(|error| Fault {
+fn read(name: &str, source: &str) -> Result<Translation, TemplateError> {
+    toml::from_str(source).map_err(|error| TemplateError {
         template: name.to_owned(),
         line: None,
         reason: error.message().to_owned(),
@@ -184,7 +184,7 @@ mod tests {
     fn each_notice_finds_its_own_words() {
         for source in [ZH, EN] {
             let (language, flat) = (read("", source).unwrap(), flat(source));
-            for notice in Notice::ALL {
+            for notice in ErrorPage::ALL {
                 let title = flat.get(&format!("notice.{}.title", notice.word()));
                 assert_eq!(Some(&language.notice(notice).title), title, "{notice:?}");
             }

@@ -11,7 +11,7 @@ use super::{
     super::reading::{Read, read},
     *,
 };
-use crate::wire::onward::Onward;
+use crate::httputil::outbound::OutboundRequest;
 
 const POST: &str = "POST /a HTTP/1.1\r\nHost: h\r\n";
 const GET: &str = "GET /a HTTP/1.1\r\nHost: h\r\n";
@@ -96,7 +96,7 @@ fn a2_b5_what_has_two_readings_is_refused() {
     for text in cases {
         for (before, whole) in [("", 0), (&*good, 2)] {
             let (found, why) = read(&[format!("{before}{text}").as_bytes()]);
-            assert!(matches!(why, Some(Refused::Unreadable(_))), "{text:?}: {why:?}");
+            assert!(matches!(why, Some(ParseError::Malformed(_))), "{text:?}: {why:?}");
             assert_eq!(found.len(), whole, "{text:?}");
         }
         refused += 1;
@@ -111,15 +111,15 @@ fn g5_a_head_has_a_size_and_a_version() {
     let long = |length: usize| format!("{GET}x: {}\r\n\r\n", "a".repeat(length));
     let cases = [
         (many(99), None),
-        (many(100), Some(Refused::TooMany)),
-        (many(300), Some(Refused::TooMany)),
+        (many(100), Some(ParseError::TooManyHeaders)),
+        (many(300), Some(ParseError::TooManyHeaders)),
         (crumbs(150), None),
-        (crumbs(300), Some(Refused::TooMany)),
+        (crumbs(300), Some(ParseError::TooManyHeaders)),
         (long(4000), None),
-        (long(5000), Some(Refused::TooLarge)),
-        (format!("{GET}x: {}", "a".repeat(5000)), Some(Refused::TooLarge)),
-        ("GET / HTTP/2.0\r\n\r\n".to_owned(), Some(Refused::Version)),
-        ("PRI * HTTP/2.0\r\n\r\n".to_owned(), Some(Refused::Version)),
+        (long(5000), Some(ParseError::TooLarge)),
+        (format!("{GET}x: {}", "a".repeat(5000)), Some(ParseError::TooLarge)),
+        ("GET / HTTP/2.0\r\n\r\n".to_owned(), Some(ParseError::UnsupportedVersion)),
+        ("PRI * HTTP/2.0\r\n\r\n".to_owned(), Some(ParseError::UnsupportedVersion)),
     ];
     for (text, refused) in cases {
         assert_eq!(read(&[text.as_bytes()]).1, refused, "{text:.40}");
@@ -151,7 +151,7 @@ fn what_concerns_the_connection() {
     ];
     for (text, expected) in cases {
         let asked = head(&text);
-        assert_eq!((asked.keeps, asked.upgrades, asked.expects), expected, "{text:?}");
+        assert_eq!((asked.keeps, asked.upgrade, asked.expects), expected, "{text:?}");
     }
 }
 
@@ -164,23 +164,27 @@ fn where_answers_end() {
         read.map(|it| (it.framing, it.keeps))
     };
     let cases = [
-        ("GET", "200 OK\r\ncontent-length: 3", (Framing::Length(3), true)),
-        ("GET", "200\r\ncontent-length: 3\r\ncontent-length: 3", (Framing::Length(3), true)),
-        ("GET", "200 OK\r\ncontent-length: 0", (Framing::Ended, true)),
-        ("GET", "200 OK\r\ntransfer-encoding: chunked", (Framing::CHUNKED, true)),
+        ("GET", "200 OK\r\ncontent-length: 3", (BodyDecoder::Length(3), true)),
+        ("GET", "200\r\ncontent-length: 3\r\ncontent-length: 3", (BodyDecoder::Length(3), true)),
+        ("GET", "200 OK\r\ncontent-length: 0", (BodyDecoder::Done, true)),
+        ("GET", "200 OK\r\ntransfer-encoding: chunked", (BodyDecoder::CHUNKED, true)),
         (
             "GET",
             "200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 3",
-            (Framing::CHUNKED, false),
+            (BodyDecoder::CHUNKED, false),
         ),
-        ("GET", "200 OK\r\nconnection: close\r\ncontent-length: 3", (Framing::Length(3), false)),
-        ("GET", "200 OK", (Framing::UntilClose, false)),
-        ("HEAD", "200 OK\r\ncontent-length: 3", (Framing::Ended, true)),
-        ("HEAD", "200 OK", (Framing::Ended, true)),
-        ("GET", "204 No Content\r\ncontent-length: 3", (Framing::Ended, true)),
-        ("GET", "304 Not Modified\r\ncontent-length: 3", (Framing::Ended, true)),
-        ("GET", "103 Early Hints", (Framing::Ended, true)),
-        ("POST", "299 Fine\r\ncontent-length: 1", (Framing::Length(1), true)),
+        (
+            "GET",
+            "200 OK\r\nconnection: close\r\ncontent-length: 3",
+            (BodyDecoder::Length(3), false),
+        ),
+        ("GET", "200 OK", (BodyDecoder::CloseDelimited, false)),
+        ("HEAD", "200 OK\r\ncontent-length: 3", (BodyDecoder::Done, true)),
+        ("HEAD", "200 OK", (BodyDecoder::Done, true)),
+        ("GET", "204 No Content\r\ncontent-length: 3", (BodyDecoder::Done, true)),
+        ("GET", "304 Not Modified\r\ncontent-length: 3", (BodyDecoder::Done, true)),
+        ("GET", "103 Early Hints", (BodyDecoder::Done, true)),
+        ("POST", "299 Fine\r\ncontent-length: 1", (BodyDecoder::Length(1), true)),
     ];
     for (method, text, expected) in cases {
         assert_eq!(head(method, text), Ok(expected), "{method} {text:?}");
@@ -197,13 +201,13 @@ fn where_answers_end() {
         assert!(head("GET", text).is_err(), "{text:?}");
     }
     let many = format!("200 OK\r\n{}content-length: 3", "a: b\r\n".repeat(200));
-    assert_eq!(head("GET", &many), Ok((Framing::Length(3), true)));
+    assert_eq!(head("GET", &many), Ok((BodyDecoder::Length(3), true)));
     assert_eq!(
         head("GET", &"200 OK\r\n".repeat(2)),
-        Err(Refused::Unreadable("an unusable header name"))
+        Err(ParseError::Malformed("an unusable header name"))
     );
     let flood = format!("200 OK\r\n{}", "a: b\r\n".repeat(300));
-    assert_eq!(head("GET", &flood), Err(Refused::TooMany));
+    assert_eq!(head("GET", &flood), Err(ParseError::TooManyHeaders));
 }
 
 /// What is of one connection ends with it (RFC 9110, section 7.6.1), whoever names it.
@@ -230,8 +234,8 @@ fn b1_what_of_an_answer_goes_on() {
     }
 }
 
-fn onward(request: &Request<()>) -> Onward<'_, &HeaderMap> {
-    Onward { method: request.method(), uri: request.uri(), fields: request.headers() }
+fn onward(request: &Request<()>) -> OutboundRequest<'_, &HeaderMap> {
+    OutboundRequest { method: request.method(), uri: request.uri(), fields: request.headers() }
 }
 
 /// The end of a body is told by its length or by chunks; of none, only where one is expected (RFC
@@ -239,13 +243,13 @@ fn onward(request: &Request<()>) -> Onward<'_, &HeaderMap> {
 #[test]
 fn b5_the_end_of_a_body_is_told_once() {
     let cases = [
-        ("GET", "", Some(0), Length::Unsaid),
-        ("GET", "0", Some(0), Length::Exactly(0)),
-        ("DELETE", "", Some(2), Length::Exactly(2)),
-        ("GET", "", None, Length::Chunked),
-        ("POST", "", Some(0), Length::Exactly(0)),
-        ("PUT", "9", Some(7), Length::Exactly(7)),
-        ("PATCH", "", None, Length::Chunked),
+        ("GET", "", Some(0), BodyLength::None),
+        ("GET", "0", Some(0), BodyLength::Known(0)),
+        ("DELETE", "", Some(2), BodyLength::Known(2)),
+        ("GET", "", None, BodyLength::Chunked),
+        ("POST", "", Some(0), BodyLength::Known(0)),
+        ("PUT", "9", Some(7), BodyLength::Known(7)),
+        ("PATCH", "", None, BodyLength::Chunked),
     ];
     for (method, said, body, expected) in cases {
         let request = Request::builder().method(method).uri("/");
@@ -258,9 +262,9 @@ fn b5_the_end_of_a_body_is_told_once() {
         assert_eq!(write_request(&mut out, &onward(&request), body), expected, "{method} {said}");
         let written = String::from_utf8(out).unwrap();
         let told = match expected {
-            Length::Exactly(bytes) => format!("content-length: {bytes}\r\n"),
-            Length::Chunked => "transfer-encoding: chunked\r\n".to_owned(),
-            Length::Unsaid | Length::Close => String::new(),
+            BodyLength::Known(bytes) => format!("content-length: {bytes}\r\n"),
+            BodyLength::Chunked => "transfer-encoding: chunked\r\n".to_owned(),
+            BodyLength::None | BodyLength::CloseDelimited => String::new(),
         };
         assert_eq!(written, format!("{method} / HTTP/1.1\r\n{told}\r\n"));
     }
@@ -362,7 +366,7 @@ proptest! {
 
     #[test]
     fn b5_what_we_write_we_read_again(text in messages()) {
-        let Ok(Some(head)) = Search::default().take(&mut text.as_bytes().into(), 4096) else {
+        let Ok(Some(head)) = HeadScanner::default().take_head(&mut text.as_bytes().into(), 4096) else {
             return Ok(());
         };
         let Ok(asked) = request(&head, 100) else { return Ok(()) };

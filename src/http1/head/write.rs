@@ -2,28 +2,28 @@
 
 use http::{HeaderName, Method, Response, header};
 
-use crate::wire::onward::{Fields, Onward};
+use crate::httputil::outbound::{HeaderSource, OutboundRequest};
 
 /// How the other end is told where a body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Length {
+pub enum BodyLength {
     /// Not at all: there is none, and none is expected.
-    Unsaid,
+    None,
     /// In bytes.
-    Exactly(u64),
+    Known(u64),
     /// By chunks.
     Chunked,
     /// By the end of the connection.
-    Close,
+    CloseDelimited,
 }
 
 /// Writes the head of a request for the path and query of its target, whose body has so many bytes
 /// if anybody can know; returns how its end is told.
 pub fn write_request(
     out: &mut Vec<u8>,
-    request: &Onward<'_, impl Fields>,
+    request: &OutboundRequest<'_, impl HeaderSource>,
     body: Option<u64>,
-) -> Length {
+) -> BodyLength {
     out.extend_from_slice(request.method.as_str().as_bytes());
     out.push(b' ');
     let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
@@ -33,7 +33,7 @@ pub fn write_request(
     out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     let mut said = false;
-    request.fields.each(|name, value| {
+    request.fields.for_each(|name, value| {
         if tells_length(name) {
             said |= *name == header::CONTENT_LENGTH;
         } else {
@@ -44,9 +44,9 @@ pub fn write_request(
     // needs a length where one is expected (RFC 9110, section 8.6).
     let expected = said || matches!(*request.method, Method::POST | Method::PUT | Method::PATCH);
     let length = match body {
-        Some(0) if !expected => Length::Unsaid,
-        Some(bytes) => Length::Exactly(bytes),
-        None => Length::Chunked,
+        Some(0) if !expected => BodyLength::None,
+        Some(bytes) => BodyLength::Known(bytes),
+        None => BodyLength::Chunked,
     };
     write_length(out, length);
     out.extend_from_slice(b"\r\n");
@@ -54,7 +54,7 @@ pub fn write_request(
 }
 
 /// Writes the head of a response, with what the connection has to say.
-pub fn write_response<B>(out: &mut Vec<u8>, response: &Response<B>, length: Length) {
+pub fn write_response<B>(out: &mut Vec<u8>, response: &Response<B>, length: BodyLength) {
     let status = response.status();
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());
@@ -83,12 +83,12 @@ fn tells_length(name: &HeaderName) -> bool {
     *name == header::CONTENT_LENGTH || *name == header::TRANSFER_ENCODING
 }
 
-fn write_length(out: &mut Vec<u8>, length: Length) {
+fn write_length(out: &mut Vec<u8>, length: BodyLength) {
     match length {
-        Length::Exactly(bytes) => {
+        BodyLength::Known(bytes) => {
             write_field(out, "content-length", itoa::Buffer::new().format(bytes).as_bytes());
         }
-        Length::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
-        Length::Unsaid | Length::Close => (),
+        BodyLength::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        BodyLength::None | BodyLength::CloseDelimited => (),
     }
 }

@@ -1,25 +1,29 @@
 //! A file that is closed, opened, torn and held.
 
 use super::*;
-use crate::auth::Whom;
+use crate::auth::RevocationTarget;
 
 fn order(number: u64) -> Revocation {
     let until = clock::system().plus(Duration::from_mins(10));
-    Revocation { whom: Whom::Session(format!("{number:032x}")), at: Timestamp(1), until }
+    Revocation {
+        whom: RevocationTarget::Session(format!("{number:032x}")),
+        at: Timestamp(1),
+        until,
+    }
 }
 
-async fn orders(file: &File) -> Vec<Revocation> {
-    match file.follow(&Mark::default()).await.unwrap() {
-        Heard::Next { orders, .. } => orders,
-        Heard::Another => panic!("another log"),
+async fn orders(file: &FileStore) -> Vec<Revocation> {
+    match file.follow(&LogPosition::default()).await.unwrap() {
+        LogRead::Next { orders, .. } => orders,
+        LogRead::Reset => panic!("another log"),
     }
 }
 
 /// The thread lets go of a file a moment after its last owner.
-async fn open(path: &Path) -> File {
+async fn open(path: &Path) -> FileStore {
     loop {
-        match File::open(path) {
-            Err(Unusable::InUse(_)) => tokio::time::sleep(Duration::from_millis(5)).await,
+        match FileStore::open(path) {
+            Err(FileStoreError::InUse(_)) => tokio::time::sleep(Duration::from_millis(5)).await,
             opened => return opened.unwrap(),
         }
     }
@@ -36,17 +40,20 @@ async fn what_was_acknowledged_is_there_again() {
     assert_eq!(file.put_new("b", b"3".to_vec(), minute).await, Ok(true));
     assert_eq!(file.take("b").await, Ok(Some(b"3".to_vec())));
     file.revoke(&[order(1), order(2)]).await.unwrap();
-    let Heard::Next { mark, .. } = file.follow(&Mark::default()).await.unwrap() else { panic!() };
+    let LogRead::Next { mark, .. } = file.follow(&LogPosition::default()).await.unwrap() else {
+        panic!()
+    };
     file.revoke(&[order(3)]).await.unwrap();
-    let Heard::Next { orders: more, .. } = file.follow(&mark).await.unwrap() else { panic!() };
+    let LogRead::Next { orders: more, .. } = file.follow(&mark).await.unwrap() else { panic!() };
     assert_eq!(more.len(), 1, "from where it was left");
-    assert!(matches!(File::open(&path), Err(Unusable::InUse(_))));
+    assert!(matches!(FileStore::open(&path), Err(FileStoreError::InUse(_))));
     drop(file);
 
     let file = open(&path).await;
     assert_eq!(file.get("a").await, Ok(Some(b"1".to_vec())));
     assert_eq!((file.get("b").await, file.get("gone").await), (Ok(None), Ok(None)));
-    let found: Vec<Whom> = orders(&file).await.into_iter().map(|order| order.whom).collect();
+    let found: Vec<RevocationTarget> =
+        orders(&file).await.into_iter().map(|order| order.whom).collect();
     assert_eq!(found, [1, 2, 3].map(|number| order(number).whom));
 }
 
@@ -82,8 +89,8 @@ async fn a_torn_file_is_refused_and_left_alone() {
     let torn: [&[u8]; 4] = [&[], &whole[..half], b"not a store of ours at all", &overwritten];
     for (number, torn) in torn.into_iter().enumerate() {
         std::fs::write(&path, torn).unwrap();
-        let refused = File::open(&path).expect_err("it starts from nothing").to_string();
-        assert!(refused.contains("begin anew"), "{number}: {refused}");
+        let refused = FileStore::open(&path).expect_err("it starts from nothing").to_string();
+        assert!(refused.contains("start fresh"), "{number}: {refused}");
         assert!(std::fs::read(&path).unwrap().len() >= torn.len(), "{number}: it was cut");
     }
     std::fs::write(&path, &whole).unwrap();

@@ -13,31 +13,31 @@ use http::{Method, Response, StatusCode};
 use http_body::{Body as _, Frame};
 use tokio::time::Instant;
 
-use super::{Slot, head};
+use super::{StreamSlot, head};
 use crate::{
-    upstream::{
-        Early, Error, MOST_INTERIM,
-        body::Outgoing,
-        exchange::{Again, Failure},
-    },
-    wire::{
+    httputil::{
         headers,
-        onward::{Fields, Onward},
+        outbound::{HeaderSource, OutboundRequest},
+    },
+    upstream::{
+        Error, InterimHandler, MAX_INTERIM,
+        body::LimitedRequestBody,
+        exchange::{Retry, SendFailure},
     },
 };
 
 /// Bytes of a request's body that are kept until its answer begins, so that it can be sent again to
 /// somebody who has not acted on it. They are shared, not copied.
-const KEPT: usize = 64 * 1024;
+const REPLAY_BUFFER_LEN: usize = 64 * 1024;
 
 /// A request on its way over a stream, or its answer.
-pub struct Exchange {
-    slot: Slot,
+pub struct Http2Exchange {
+    slot: StreamSlot,
     response: ResponseFuture,
     receiver: Option<RecvStream>,
     sender: SendStream<Bytes>,
-    sending: Sending,
-    body: Outgoing,
+    sending: SendState,
+    body: LimitedRequestBody,
     /// What of the body has been taken and not yet sent, and whether it is the last of it.
     piece: Bytes,
     last: bool,
@@ -57,7 +57,7 @@ pub struct Exchange {
 
 /// How far a request has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sending {
+enum SendState {
     /// There is more of it, or may be.
     Open,
     /// The visitor owes us the next piece.
@@ -69,27 +69,35 @@ enum Sending {
 }
 
 /// What comes of an exchange.
-type Answer = Result<(Response<()>, Box<Exchange>), Failure>;
+type Answer = Result<(Response<()>, Box<Http2Exchange>), SendFailure>;
 
-impl Exchange {
+impl Http2Exchange {
     /// Begins to send a request.
     pub fn begin(
-        slot: Slot,
-        request: &Onward<'_, impl Fields>,
-        body: Outgoing,
-    ) -> Result<Box<Self>, Failure> {
+        slot: StreamSlot,
+        request: &OutboundRequest<'_, impl HeaderSource>,
+        body: LimitedRequestBody,
+    ) -> Result<Box<Self>, SendFailure> {
         let ends = body.is_end_stream();
         let begun = match head::request(request, slot.scheme()) {
             Ok(head) => slot.send(head, ends),
             Err(error) => {
-                return Err(Failure { body, error: Error::unreadable(error), again: Again::No });
+                return Err(SendFailure {
+                    body,
+                    error: Error::unreadable(error),
+                    again: Retry::Never,
+                });
             }
         };
         // A connection that went this very moment has sent nothing.
         let (response, sender) = match begun {
             Ok(begun) => begun,
             Err(error) => {
-                return Err(Failure { body, error: broken(error), again: Again::Once });
+                return Err(SendFailure {
+                    body,
+                    error: broken(error),
+                    again: Retry::RefusedStream,
+                });
             }
         };
         Ok(Box::new(Self {
@@ -97,7 +105,7 @@ impl Exchange {
             response,
             receiver: None,
             sender,
-            sending: if ends { Sending::Done } else { Sending::Open },
+            sending: if ends { SendState::Done } else { SendState::Open },
             body,
             piece: Bytes::new(),
             last: false,
@@ -116,7 +124,7 @@ impl Exchange {
     pub async fn answer(
         mut self: Box<Self>,
         method: &Method,
-        (patience, early): (Duration, Early<'_>),
+        (patience, early): (Duration, InterimHandler<'_>),
     ) -> Answer {
         let answered = std::future::poll_fn(|cx| self.poll_answer(cx, patience, early)).await;
         match answered {
@@ -129,48 +137,50 @@ impl Exchange {
                 self.receiver = Some(receiver);
                 Ok((Response::from_parts(head, ()), self))
             }
-            Err(Broke::Ours(error)) => Err(Failure { body: self.body, error, again: Again::No }),
-            Err(Broke::Theirs(error)) => Err(self.failure(error, method)),
+            Err(FailureSource::Ours(error)) => {
+                Err(SendFailure { body: self.body, error, again: Retry::Never })
+            }
+            Err(FailureSource::Theirs(error)) => Err(self.failure(error, method)),
         }
     }
 
     /// What a broken stream means, and whether the request may go to somebody else.
-    fn failure(mut self: Box<Self>, error: h2::Error, method: &Method) -> Failure {
+    fn failure(mut self: Box<Self>, error: h2::Error, method: &Method) -> SendFailure {
         let harmless = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
         let again = if is_untouched(&error) {
-            Again::Once
+            Retry::RefusedStream
         } else if harmless && (error.is_io() || error.is_go_away()) {
-            if self.slot.is_used { Again::Stale } else { Again::Elsewhere }
+            if self.slot.is_used { Retry::StaleConnection } else { Retry::NextServer }
         } else {
-            Again::No
+            Retry::Never
         };
         let again = match self.kept.take() {
             Some(kept) => {
-                self.body.unread(kept);
+                self.body.put_back(kept);
                 again
             }
-            None => Again::No,
+            None => Retry::Never,
         };
-        Failure { body: self.body, error: broken(error), again }
+        SendFailure { body: self.body, error: broken(error), again }
     }
 
     fn poll_answer(
         &mut self,
         cx: &mut Context<'_>,
         patience: Duration,
-        early: Early<'_>,
-    ) -> Poll<Result<Response<RecvStream>, Broke>> {
-        self.poll_send(cx).map_err(Broke::Ours)?;
+        early: InterimHandler<'_>,
+    ) -> Poll<Result<Response<RecvStream>, FailureSource>> {
+        self.poll_send(cx).map_err(FailureSource::Ours)?;
         while let Poll::Ready(Some(interim)) = self.response.poll_informational(cx) {
-            self.slot.hear();
-            let mut interim = interim.map_err(Broke::Theirs)?;
-            headers::end_hop(interim.headers_mut());
+            self.slot.record_activity();
+            let mut interim = interim.map_err(FailureSource::Theirs)?;
+            headers::remove_hop_by_hop(interim.headers_mut());
             self.interim += 1;
             // An interim answer is not the answer (RFC 9110, section 15.2), and of 101 there is no
             // such thing (RFC 9113, section 8.6).
-            if interim.status() == StatusCode::SWITCHING_PROTOCOLS || self.interim > MOST_INTERIM {
+            if interim.status() == StatusCode::SWITCHING_PROTOCOLS || self.interim > MAX_INTERIM {
                 self.sender.send_reset(Reason::PROTOCOL_ERROR);
-                return Poll::Ready(Err(Broke::Ours(Error::unreadable(
+                return Poll::Ready(Err(FailureSource::Ours(Error::unreadable(
                     "interim answers without end",
                 ))));
             }
@@ -178,12 +188,12 @@ impl Exchange {
         }
         match Pin::new(&mut self.response).poll(cx) {
             Poll::Ready(Ok(mut response)) => {
-                self.slot.hear();
-                headers::end_hop(response.headers_mut());
+                self.slot.record_activity();
+                headers::remove_hop_by_hop(response.headers_mut());
                 Poll::Ready(Ok(response))
             }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(Broke::Theirs(error))),
-            Poll::Pending => self.poll_patience(cx, patience).map_err(Broke::Ours),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(FailureSource::Theirs(error))),
+            Poll::Pending => self.poll_patience(cx, patience).map_err(FailureSource::Ours),
         }
     }
 
@@ -194,30 +204,30 @@ impl Exchange {
         cx: &mut Context<'_>,
         patience: Duration,
     ) -> Poll<Result<T, Error>> {
-        if self.sending == Sending::Waiting {
+        if self.sending == SendState::Waiting {
             self.since = None;
             return Poll::Pending;
         }
         ready!(self.poll_stalled(cx, patience));
-        Poll::Ready(Err(Error::Slow(patience)))
+        Poll::Ready(Err(Error::ResponseTimeout(patience)))
     }
 
     /// Sends on. A server that takes no more is not yet a failure.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        if matches!(self.sending, Sending::Done | Sending::Refused) {
+        if matches!(self.sending, SendState::Done | SendState::Refused) {
             return Ok(());
         }
-        self.sending = Sending::Open;
-        while self.sending == Sending::Open {
+        self.sending = SendState::Open;
+        while self.sending == SendState::Open {
             let moved =
                 if self.piece.is_empty() { self.poll_gather(cx)? } else { self.poll_push(cx) };
             if moved.is_pending() {
                 break;
             }
         }
-        let open = matches!(self.sending, Sending::Open | Sending::Waiting);
+        let open = matches!(self.sending, SendState::Open | SendState::Waiting);
         if open && self.sender.poll_reset(cx).is_ready() {
-            self.sending = Sending::Refused;
+            self.sending = SendState::Refused;
         }
         Ok(())
     }
@@ -228,17 +238,17 @@ impl Exchange {
             Poll::Ready(Some(Ok(frame))) => frame,
             Poll::Ready(None) => {
                 let sent = self.sender.send_data(Bytes::new(), true);
-                self.sending = if sent.is_ok() { Sending::Done } else { Sending::Refused };
+                self.sending = if sent.is_ok() { SendState::Done } else { SendState::Refused };
                 return Ok(Poll::Ready(()));
             }
             // Whatever has come of it, the server must not take it for the whole.
             Poll::Ready(Some(Err(spoilt))) => {
                 self.sender.send_reset(Reason::CANCEL);
-                self.sending = Sending::Refused;
+                self.sending = SendState::Refused;
                 return Err(spoilt.into());
             }
             Poll::Pending => {
-                self.sending = Sending::Waiting;
+                self.sending = SendState::Waiting;
                 return Ok(Poll::Pending);
             }
         };
@@ -254,7 +264,7 @@ impl Exchange {
             Err(frame) => {
                 self.kept = None;
                 let sent = self.sender.send_trailers(frame.into_trailers().unwrap_or_default());
-                self.sending = if sent.is_ok() { Sending::Done } else { Sending::Refused };
+                self.sending = if sent.is_ok() { SendState::Done } else { SendState::Refused };
             }
         }
         Ok(Poll::Ready(()))
@@ -262,7 +272,7 @@ impl Exchange {
 
     fn keep(&mut self, piece: &Bytes) {
         self.kept_bytes = self.kept_bytes.saturating_add(piece.len());
-        if self.kept_bytes > KEPT {
+        if self.kept_bytes > REPLAY_BUFFER_LEN {
             self.kept = None;
         } else if let Some(kept) = &mut self.kept {
             kept.push(piece.clone());
@@ -275,7 +285,7 @@ impl Exchange {
         let mut room = self.sender.capacity();
         if room == 0 {
             let Some(Ok(more)) = ready!(self.sender.poll_capacity(cx)) else {
-                self.sending = Sending::Refused;
+                self.sending = SendState::Refused;
                 return Poll::Ready(());
             };
             room = more;
@@ -288,9 +298,9 @@ impl Exchange {
         self.since = None;
         let ends = self.last && self.piece.is_empty();
         self.sending = match self.sender.send_data(piece, ends) {
-            Err(_) => Sending::Refused,
-            Ok(()) if ends => Sending::Done,
-            Ok(()) => Sending::Open,
+            Err(_) => SendState::Refused,
+            Ok(()) if ends => SendState::Done,
+            Ok(()) => SendState::Open,
         };
         Poll::Ready(())
     }
@@ -309,7 +319,7 @@ impl Exchange {
         receiver.flow_control().release_capacity(owed)?;
         if let Some(piece) = ready!(receiver.poll_data(cx)) {
             let piece = piece?;
-            self.slot.hear();
+            self.slot.record_activity();
             self.since = None;
             self.owed = piece.len();
             let length = u64::try_from(piece.len()).unwrap_or(u64::MAX);
@@ -318,10 +328,10 @@ impl Exchange {
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         let trailers = ready!(receiver.poll_trailers(cx))?;
-        self.slot.hear();
+        self.slot.record_activity();
         self.over = true;
         let trailers = trailers.map(|mut trailers| {
-            headers::end_trailers(&mut trailers);
+            headers::sanitize_trailers(&mut trailers);
             trailers
         });
         let some = trailers.filter(|trailers| !trailers.is_empty());
@@ -347,7 +357,7 @@ impl Exchange {
 }
 
 /// Whose doing it was that there is no answer.
-enum Broke {
+enum FailureSource {
     Ours(Error),
     Theirs(h2::Error),
 }
@@ -360,5 +370,5 @@ fn is_untouched(error: &h2::Error) -> bool {
 }
 
 fn broken(error: h2::Error) -> Error {
-    Error::Broken(io::Error::other(error))
+    Error::ConnectionClosed(io::Error::other(error))
 }

@@ -5,20 +5,20 @@ use http::{
     uri::{self, Authority, PathAndQuery, Scheme},
 };
 
-use crate::wire::onward::{Fields, Onward};
+use crate::httputil::outbound::{HeaderSource, OutboundRequest};
 
 /// Headers that a request has room for from the beginning.
-const ROOM: usize = 40;
+const INITIAL_HEADERS: usize = 40;
 
 /// The request as HTTP/2 has it: what `Host` says is the authority (RFC 9113, section 8.3.1).
 pub fn request(
-    onward: &Onward<'_, impl Fields>,
+    onward: &OutboundRequest<'_, impl HeaderSource>,
     scheme: Scheme,
 ) -> Result<Request<()>, http::Error> {
     let mut parts = uri::Parts::default();
-    let mut headers = HeaderMap::with_capacity(ROOM);
+    let mut headers = HeaderMap::with_capacity(INITIAL_HEADERS);
     let mut failed = None;
-    onward.fields.each(|name, value| {
+    onward.fields.for_each(|name, value| {
         if *name == header::HOST {
             match Authority::try_from(value) {
                 Ok(authority) => parts.authority = Some(authority),
@@ -71,7 +71,7 @@ mod tests {
         ];
         for (target, expected) in cases {
             let (method, uri) = (Method::POST, Uri::try_from(target).unwrap());
-            let onward = Onward { method: &method, uri: &uri, fields: &fields };
+            let onward = OutboundRequest { method: &method, uri: &uri, fields: &fields };
             let head = request(&onward, Scheme::HTTPS).unwrap();
             assert_eq!((head.uri().to_string().as_str(), head.method()), (expected, &method));
             assert_eq!(head.headers().len(), 2, "{target}: {head:?}");
@@ -79,7 +79,7 @@ mod tests {
         }
         fields.insert(header::HOST, HeaderValue::from_static("a b"));
         let uri = Uri::default();
-        let onward = Onward { method: &Method::GET, uri: &uri, fields: &fields };
+        let onward = OutboundRequest { method: &Method::GET, uri: &uri, fields: &fields };
         assert!(request(&onward, Scheme::HTTP).is_err());
     }
 }

@@ -14,30 +14,30 @@ use std::{
 
 use tokio::{sync::Semaphore, time::Instant};
 
-use super::connect::{self, Manner, Opened};
+use super::connect::{self, ConnectTls, NewConnection};
 use crate::{http1::Stream, site::Endpoint};
 
-mod drive;
+mod driver;
 mod exchange;
 mod head;
-mod session;
+mod connection;
 
-pub use exchange::Exchange;
-pub use session::Slot;
+pub use connection::StreamSlot;
+pub use exchange::Http2Exchange;
 
-use session::Session;
+use connection::Http2Connection;
 
 /// Connections to one server, at the most. When all are full, requests wait for a place on one of
 /// them, for as long as the site's answer may take.
-const MOST: usize = 64;
+const MAX_CONNECTIONS: usize = 64;
 
 /// How a thread speaks HTTP/2 with one server.
-pub struct Sessions {
-    open: RefCell<Vec<Rc<Session>>>,
+pub struct Http2Pool {
+    open: RefCell<Vec<Rc<Http2Connection>>>,
     /// How we speak TLS where nothing but HTTP/1.1 will do.
-    pub plain: Manner,
+    pub plain: ConnectTls,
     /// One connects and the others wait to share what comes of it.
-    turnstile: Semaphore,
+    connecting: Semaphore,
     failures: Cell<u64>,
     failure: RefCell<Option<(io::ErrorKind, String)>>,
     /// Whether the server chose HTTP/1.1 when it was last asked: those connections are not shared.
@@ -45,20 +45,20 @@ pub struct Sessions {
 }
 
 /// What a server gave us when we connected.
-pub enum Found {
+pub enum NegotiatedConnection {
     /// A place on a connection of HTTP/2.
-    Slot(Slot),
+    Slot(StreamSlot),
     /// It does not speak that: a connection of HTTP/1.1, over which nothing has come yet.
     Http1(Stream),
 }
 
-impl Sessions {
+impl Http2Pool {
     /// None yet.
-    pub fn new(plain: Manner) -> Self {
+    pub fn new(plain: ConnectTls) -> Self {
         Self {
             open: RefCell::default(),
             plain,
-            turnstile: Semaphore::new(1),
+            connecting: Semaphore::new(1),
             failures: Cell::new(0),
             failure: RefCell::default(),
             chose_http1: Cell::new(false),
@@ -67,22 +67,22 @@ impl Sessions {
 
     /// A place on a connection that is open: on the first that has room, so that the last ones fall
     /// idle and go. On the least full one, if there may be no more of them.
-    pub fn slot(&self) -> Option<Slot> {
+    pub fn reserve_stream(&self) -> Option<StreamSlot> {
         let mut open = self.open.borrow_mut();
         let mut at = 0;
         while let Some(session) = open.get(at) {
             if !session.is_good() {
                 open.remove(at);
-            } else if session.has_room() {
-                return Some(Session::enter(session));
+            } else if session.has_capacity() {
+                return Some(Http2Connection::reserve(session));
             } else {
                 at += 1;
             }
         }
-        if open.len() < MOST {
+        if open.len() < MAX_CONNECTIONS {
             return None;
         }
-        open.iter().min_by_key(|session| session.streams()).map(Session::enter)
+        open.iter().min_by_key(|session| session.streams()).map(Http2Connection::reserve)
     }
 
     /// Whether the server chose HTTP/1.1 when it was last asked.
@@ -92,14 +92,18 @@ impl Sessions {
 
     /// A place on a new connection, or on one that somebody else has opened meanwhile. Whoever waits
     /// for another's attempt shares its failure, too.
-    pub async fn connect(&self, endpoint: &Endpoint, tls: &Manner) -> io::Result<Found> {
+    pub async fn connect(
+        &self,
+        endpoint: &Endpoint,
+        tls: &ConnectTls,
+    ) -> io::Result<NegotiatedConnection> {
         if self.chose_http1.get() {
             return self.open(endpoint, tls).await;
         }
         let before = self.failures.get();
-        let turn = self.turnstile.acquire().await.map_err(io::Error::other)?;
-        if let Some(slot) = self.slot() {
-            return Ok(Found::Slot(slot));
+        let turn = self.connecting.acquire().await.map_err(io::Error::other)?;
+        if let Some(slot) = self.reserve_stream() {
+            return Ok(NegotiatedConnection::Slot(slot));
         }
         if self.failures.get() != before
             && let Some((kind, text)) = &*self.failure.borrow()
@@ -118,20 +122,24 @@ impl Sessions {
         opened
     }
 
-    async fn open(&self, endpoint: &Endpoint, tls: &Manner) -> io::Result<Found> {
-        let Opened { stream, protocol } = connect::open(endpoint, tls).await?;
+    async fn open(
+        &self,
+        endpoint: &Endpoint,
+        tls: &ConnectTls,
+    ) -> io::Result<NegotiatedConnection> {
+        let NewConnection { stream, protocol } = connect::open(endpoint, tls).await?;
         // Without TLS nobody is asked: it was configured so (RFC 9113, section 3.3).
         let encrypted = matches!(endpoint, Endpoint::Https(..));
         if encrypted && protocol.as_deref() != Some(HTTP2) {
             self.chose_http1.set(true);
-            return Ok(Found::Http1(stream));
+            return Ok(NegotiatedConnection::Http1(stream));
         }
         self.chose_http1.set(false);
-        let session = Session::open(stream, encrypted, &endpoint.to_string()).await?;
+        let session = Http2Connection::open(stream, encrypted, &endpoint.to_string()).await?;
         let session = Rc::new(session);
-        let slot = Session::enter(&session);
+        let slot = Http2Connection::reserve(&session);
         self.open.borrow_mut().push(session);
-        Ok(Found::Slot(slot))
+        Ok(NegotiatedConnection::Slot(slot))
     }
 
     /// Closes what has been idle too long, or may not be used any more; `false` when nothing is

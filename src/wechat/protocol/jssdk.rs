@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 
-use super::{Refusal, Secret, encode, read, seconds, text};
+use super::{ApiError, Secret, encode, read, seconds, text};
 
 /// Something of the account's own, good for a while.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lent {
+pub struct ExpiringToken {
     /// Its text.
     pub text: Secret,
     /// For how long, from the answer on.
@@ -24,19 +24,19 @@ pub fn ticket_url(api: &str, token: &Secret) -> Secret {
 }
 
 /// Reads the answer to [`super::stable_token_url`].
-pub fn read_token(body: &[u8]) -> Result<Lent, Refusal> {
+pub fn read_token(body: &[u8]) -> Result<ExpiringToken, ApiError> {
     lent(body, "access_token", "no access_token")
 }
 
 /// Reads the answer to [`ticket_url`].
-pub fn read_ticket(body: &[u8]) -> Result<Lent, Refusal> {
+pub fn read_ticket(body: &[u8]) -> Result<ExpiringToken, ApiError> {
     lent(body, "ticket", "no ticket")
 }
 
-fn lent(body: &[u8], name: &str, missing: &'static str) -> Result<Lent, Refusal> {
+fn lent(body: &[u8], name: &str, missing: &'static str) -> Result<ExpiringToken, ApiError> {
     let answer = read(body)?;
-    let found = text(&answer, name).ok_or(Refusal::Nonsense(missing))?;
-    Ok(Lent { text: Secret::new(found), life: Duration::from_secs(seconds(&answer)) })
+    let found = text(&answer, name).ok_or(ApiError::Nonsense(missing))?;
+    Ok(ExpiringToken { text: Secret::new(found), life: Duration::from_secs(seconds(&answer)) })
 }
 
 /// The signature of a page: SHA-1, because WeChat's script checks that one. The fields stand in the
@@ -77,12 +77,12 @@ mod tests {
     #[test]
     fn answers_are_read() {
         let ticket = read_ticket(br#"{"errcode":0,"errmsg":"ok","ticket":"T","expires_in":7200}"#);
-        let expected = Lent { text: Secret::new("T"), life: Duration::from_hours(2) };
+        let expected = ExpiringToken { text: Secret::new("T"), life: Duration::from_hours(2) };
         assert_eq!(ticket, Ok(expected.clone()));
         let token = read_token(br#"{"access_token":"T","expires_in":"7200"}"#);
         assert_eq!(token, Ok(expected));
         let refused = read_ticket(br#"{"errcode":40001,"errmsg":"invalid credential"}"#);
-        assert!(refused.unwrap_err().wants_refresh());
-        assert_eq!(read_token(b"{}"), Err(Refusal::Nonsense("no access_token")));
+        assert!(refused.unwrap_err().invalidates_access_token());
+        assert_eq!(read_token(b"{}"), Err(ApiError::Nonsense("no access_token")));
     }
 }

@@ -2,12 +2,12 @@
 //! the wire.
 
 use super::*;
-use crate::site::Kind;
+use crate::site::AccountKind;
 
 fn account(app_id: &str, secret: &str) -> Account {
     Account {
         name: "main".to_owned(),
-        kind: Kind::Official,
+        kind: AccountKind::Official,
         callback: None,
         app_id: app_id.to_owned(),
         app_secret: Secret::new(secret),
@@ -63,16 +63,17 @@ fn authorize_urls() {
     ];
     for (app_id, callback, scope, state, query) in cases {
         let account = account(app_id, "s");
-        let to = |device| authorize_url(&account, &Leave { callback, scope, state, device });
+        let to =
+            |device| authorize_url(&account, &AuthorizeParams { callback, scope, state, device });
         let expected = format!("https://open.weixin.qq.com/connect/oauth2/authorize?{query}");
         assert_eq!(to(Device::Desktop), format!("{expected}#wechat_redirect"));
         // A5: WxJava puts it there, too.
         assert_eq!(to(Device::Mobile), format!("{expected}&connect_redirect=1#wechat_redirect"));
     }
     // A3, node-webot/wechat-oauth
-    let website = Account { kind: Kind::Website, ..account("appid", "s") };
+    let website = Account { kind: AccountKind::Website, ..account("appid", "s") };
     let (callback, scope, device) = ("http://diveintonode.org/", Base, Device::Desktop);
-    let leave = Leave { callback, scope, state: "hehe", device };
+    let leave = AuthorizeParams { callback, scope, state: "hehe", device };
     assert_eq!(
         authorize_url(&website, &leave),
         "https://open.weixin.qq.com/connect/qrconnect?appid=appid&redirect_uri=http%3A%2F%2Fdiveintonode.org%2F&response_type=code&scope=snsapi_login&state=hehe#wechat_redirect"
@@ -97,7 +98,7 @@ fn grants() {
     let grant = |openid: &str, unionid: Option<&str>, scope, snapshot| {
         Ok((openid.to_owned(), unionid.map(str::to_owned), scope, snapshot))
     };
-    let refused = |code, message: &str| Err(Refusal::Code { code, message: message.to_owned() });
+    let refused = |code, message: &str| Err(ApiError::Code { code, message: message.to_owned() });
     let cases = [
         (
             "T1",
@@ -189,16 +190,16 @@ fn grants() {
             r#"{"errcode":"40226","errmsg":"code blocked\u0007"}"#,
             refused(40226, "code blocked"),
         ),
-        ("no openid", r#"{"access_token":"AT"}"#, Err(Refusal::Nonsense("no openid"))),
-        ("no token", r#"{"openid":"o"}"#, Err(Refusal::Nonsense("no access_token"))),
+        ("no openid", r#"{"access_token":"AT"}"#, Err(ApiError::Nonsense("no openid"))),
+        ("no token", r#"{"openid":"o"}"#, Err(ApiError::Nonsense("no access_token"))),
         (
             "strange openid",
             r#"{"access_token":"AT","openid":"o\r\nX: y"}"#,
-            Err(Refusal::Nonsense("an openid of strange characters")),
+            Err(ApiError::Nonsense("an openid of strange characters")),
         ),
-        ("html", "<html>502</html>", Err(Refusal::Nonsense("not JSON"))),
-        ("empty", "", Err(Refusal::Nonsense("not JSON"))),
-        ("list", "[]", Err(Refusal::Nonsense("not a JSON object"))),
+        ("html", "<html>502</html>", Err(ApiError::Nonsense("not JSON"))),
+        ("empty", "", Err(ApiError::Nonsense("not JSON"))),
+        ("list", "[]", Err(ApiError::Nonsense("not a JSON object"))),
     ];
     for (name, body, expected) in cases {
         let read = read_grant(body.as_bytes());
@@ -234,7 +235,7 @@ fn profiles() {
         serde_json::json!({ "sex": 1, "language": "zh_CN", "privilege": [] })
     );
     let e9 = read_profile(br#"{"errcode":48001,"errmsg":"api unauthorized, rid: x"}"#).unwrap_err();
-    assert_eq!(e9.fault(), Fault::Scope);
+    assert_eq!(e9.class(), ErrorClass::Scope);
 }
 
 #[test]
@@ -253,24 +254,24 @@ fn avatars_move_to_https_where_wechat_serves_them() {
 #[test]
 fn faults() {
     let cases = [
-        (-1, Fault::Code),
-        (40029, Fault::Code),
-        (40163, Fault::Code),
-        (42003, Fault::Code),
-        (40001, Fault::Setup),
-        (40013, Fault::Setup),
-        (40125, Fault::Setup),
-        (40164, Fault::Setup),
-        (45009, Fault::Busy),
-        (45011, Fault::Busy),
-        (40226, Fault::Visitor),
-        (50002, Fault::Visitor),
-        (48001, Fault::Scope),
-        (99999, Fault::Setup),
+        (-1, ErrorClass::Code),
+        (40029, ErrorClass::Code),
+        (40163, ErrorClass::Code),
+        (42003, ErrorClass::Code),
+        (40001, ErrorClass::Setup),
+        (40013, ErrorClass::Setup),
+        (40125, ErrorClass::Setup),
+        (40164, ErrorClass::Setup),
+        (45009, ErrorClass::Busy),
+        (45011, ErrorClass::Busy),
+        (40226, ErrorClass::Visitor),
+        (50002, ErrorClass::Visitor),
+        (48001, ErrorClass::Scope),
+        (99999, ErrorClass::Setup),
     ];
     for (code, expected) in cases {
-        let refusal = Refusal::Code { code, message: String::new() };
-        assert_eq!(refusal.fault(), expected, "{code}");
+        let refusal = ApiError::Code { code, message: String::new() };
+        assert_eq!(refusal.class(), expected, "{code}");
     }
 }
 

@@ -1,0 +1,154 @@
+//! From a cookie to a visitor we know, or to the reason why we do not.
+
+use std::rc::Rc;
+
+use http::Request;
+
+use super::{Error, RequestContext, RequestHandler, WorkerState, profile_refresh::RefreshOutcome};
+use crate::{
+    auth::{self, AccessRequest, Decision, Session, SessionError, VerifiedSession},
+    httputil::cookie,
+    site::Access,
+};
+
+impl RequestHandler {
+    /// Who comes to a path that asks for `access`, and what is to be done about it.
+    pub(super) fn authorize<B>(
+        &self,
+        access: Access,
+        desk: &WorkerState,
+        request: &Request<B>,
+        arrival: &RequestContext<'_>,
+    ) -> Result<(Result<Rc<VerifiedSession>, SessionError>, Decision), Error> {
+        let known = self.authenticate_for(access, desk, request, arrival)?;
+        let visit = AccessRequest {
+            session: known.as_ref().ok().map(|known| &known.session),
+            method: request.method(),
+            headers: request.headers(),
+        };
+        let decision = auth::decide(arrival.site, access, visit);
+        Ok((known, decision))
+    }
+
+    /// Who comes to a path that asks for `access`, as they are now. Where a login is required, it is
+    /// an error if nobody can say whether theirs was ended: to log in again would not help.
+    fn authenticate_for<B>(
+        &self,
+        access: Access,
+        desk: &WorkerState,
+        request: &Request<B>,
+        arrival: &RequestContext<'_>,
+    ) -> Result<Result<Rc<VerifiedSession>, SessionError>, Error> {
+        match access {
+            Access::None => Ok(Err(SessionError::Missing)),
+            Access::Required(..) if self.revocation_unknown(arrival.site) => {
+                Err(Error::RevocationUnknown)
+            }
+            Access::Optional | Access::Required(..) => {
+                let known = self.authenticate(desk, request, arrival);
+                Ok(known.and_then(|known| self.refresh_profile(desk, request, arrival, known)))
+            }
+        }
+    }
+
+    /// Who sent the request, unless nobody can say whether their session was ended elsewhere.
+    pub(super) fn authenticate<B>(
+        &self,
+        desk: &WorkerState,
+        request: &Request<B>,
+        arrival: &RequestContext<'_>,
+    ) -> Result<Rc<VerifiedSession>, SessionError> {
+        let found = self.authenticate_locally(desk, request, arrival).and_then(|known| {
+            if self.revocation_unknown(arrival.site) {
+                Err(SessionError::RevocationUnknown)
+            } else {
+                Ok(known)
+            }
+        });
+        if let Err(why) = &found
+            && let Some(reason) = why.reason()
+        {
+            self.record_session_refusal(reason, arrival);
+        }
+        if let Ok(known) = &found {
+            arrival.session.set(Some(known.tag));
+        }
+        found
+    }
+
+    /// Who sent the request, as far as we have heard: good enough for a logout. Several cookies of
+    /// our name are several claims: exactly one may be good, or somebody planted one.
+    pub(super) fn authenticate_locally<B>(
+        &self,
+        desk: &WorkerState,
+        request: &Request<B>,
+        arrival: &RequestContext<'_>,
+    ) -> Result<Rc<VerifiedSession>, SessionError> {
+        let mut found = Err(SessionError::Missing);
+        for value in cookie::values(request.headers(), arrival.site.cookies.session()) {
+            match (self.verify_cookie(desk, value, arrival), &found) {
+                (Ok(_), Ok(_)) => return Err(SessionError::Ambiguous),
+                (Ok(known), Err(_)) => found = Ok(known),
+                (Err(why), Err(_)) => found = Err(why),
+                (Err(_), Ok(_)) => (),
+            }
+        }
+        found
+    }
+
+    /// The same visitor with nickname and picture as they are now, where the site wants that and
+    /// WeChat has told us. Who has to log in again is a stranger at their next page.
+    fn refresh_profile<B>(
+        &self,
+        desk: &WorkerState,
+        request: &Request<B>,
+        arrival: &RequestContext<'_>,
+        known: Rc<VerifiedSession>,
+    ) -> Result<Rc<VerifiedSession>, SessionError> {
+        let (site, session) = (arrival.site, &known.session);
+        if !site.profile_refresh.is_some_and(|age| session.profile_is_stale(age, arrival.now)) {
+            return Ok(known);
+        }
+        let account = site.login_account(&session.appid).unwrap_or(&site.account);
+        let news = match self.gateway.refreshes.outcome(&desk.rules, account, session) {
+            None => return Ok(known),
+            Some(RefreshOutcome::LoginRequired)
+                if auth::navigates(request.method(), request.headers()) =>
+            {
+                return Err(SessionError::Expired);
+            }
+            Some(RefreshOutcome::Updated(profile)) => Some((profile.nickname, profile.avatar)),
+            Some(RefreshOutcome::Unchanged | RefreshOutcome::LoginRequired) => None,
+        };
+        let session = session.with_profile(news, arrival.now);
+        Ok(Rc::new(VerifiedSession { changed: true, ..VerifiedSession::new(session, site) }))
+    }
+
+    /// The session of one cookie, if it is good here and now. Only the cryptography is remembered.
+    fn verify_cookie(
+        &self,
+        desk: &WorkerState,
+        cookie: &[u8],
+        arrival: &RequestContext<'_>,
+    ) -> Result<Rc<VerifiedSession>, SessionError> {
+        let remembered = desk.verified.borrow_mut().get(cookie).map(Rc::clone);
+        let known = if let Some(known) = remembered {
+            known.session.check(arrival.site, arrival.now)?;
+            known
+        } else {
+            let session = Session::open(cookie, &desk.rules.keys)?;
+            session.check(arrival.site, arrival.now)?;
+            let known = Rc::new(VerifiedSession::new(session, arrival.site));
+            desk.verified.borrow_mut().insert(cookie.into(), Rc::clone(&known));
+            known
+        };
+        // A `max` that was made shorter counts for those who are here already.
+        if known.session.auth_time.plus(desk.rules.session.max) <= arrival.now {
+            return Err(SessionError::Expired);
+        }
+        if self.gateway.feed.is_revoked(&known.session) {
+            return Err(SessionError::Revoked);
+        }
+        Ok(known)
+    }
+}

@@ -1,0 +1,82 @@
+//! The operator ends sessions, and asks how well we know who did so elsewhere.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{Gateway, RequestHandler};
+use crate::{
+    auth::{
+        InvalidRevocationRequest, Revocation, RevocationRequest, RevocationTarget, SessionLogId,
+    },
+    logs::{AuditEvent, AuditKind},
+    site::Site,
+};
+
+/// What became of an operator's wish.
+#[derive(Clone, Debug, Serialize)]
+pub struct RevocationResult {
+    /// The order.
+    #[serde(flatten)]
+    pub order: Revocation,
+    /// Whether every replica gets it now; if not, as soon as the store is back.
+    pub handed_over: bool,
+}
+
+/// How well we know which sessions were ended elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RevocationStatus {
+    /// How long ago we last knew everything; nothing when we never did.
+    pub age: Option<Duration>,
+    /// Whether that is good enough for one of the sites at least.
+    pub serves: bool,
+    /// Whether there may be other replicas at all.
+    pub shared: bool,
+}
+
+impl Gateway {
+    /// Ends sessions on every replica, here before this returns.
+    pub async fn revoke(
+        &self,
+        wanted: &RevocationRequest,
+    ) -> Result<RevocationResult, InvalidRevocationRequest> {
+        let rules = self.rules.load_full();
+        let accounts = rules.sites.all().iter().flat_map(|site| site.accounts());
+        let whom = wanted.target(accounts.map(|account| &**account))?;
+        let order = self.feed.create_revocation(whom, rules.session.max);
+        let given = self.feed.publish(order.clone()).await;
+        if let Err(error) = &given {
+            tracing::warn!(%error, "revocation not shared yet: store unavailable");
+        }
+        let line = AuditEvent::ok(AuditKind::Revocation, "sessions ended by the operator");
+        self.audit.record(match &order.whom {
+            RevocationTarget::Session(sid) => {
+                line.with("session", SessionLogId::of(sid).to_string())
+            }
+            RevocationTarget::Person { appid, openid } => {
+                line.with("appid", appid.as_str()).with("openid", openid.as_str())
+            }
+            RevocationTarget::Account(appid) => {
+                line.with("whom", "everybody of the account").with("appid", appid.as_str())
+            }
+            RevocationTarget::All => line.with("whom", "everybody"),
+        });
+        Ok(RevocationResult { order, handed_over: given.is_ok() })
+    }
+
+    /// How well we know which sessions were ended elsewhere.
+    pub fn status(&self) -> RevocationStatus {
+        let rules = self.rules.load();
+        let mut sites = rules.sites.all().iter();
+        let age = self.feed.time_since_sync();
+        let serves = age.is_some() && sites.any(|site| !self.feed.is_stale(site.revocation));
+        RevocationStatus { age, serves, shared: self.feed.is_shared() }
+    }
+}
+
+impl RequestHandler {
+    /// Whether a site would rather serve nobody than go on without news of ended sessions.
+    pub(super) fn revocation_unknown(&self, site: &Site) -> bool {
+        self.gateway.feed.is_stale(site.revocation)
+    }
+}

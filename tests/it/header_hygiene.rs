@@ -1,0 +1,237 @@
+//! What must not go on, in either direction. Each test names the requirement it holds.
+
+use crate::{
+    harness::{ROUTES, TestConfig, TestGateway},
+    visitor::{Answer, Visitor, raw},
+};
+
+const FORGED: [&str; 14] = [
+    "X-WeChat-OpenId",
+    "x_wechat_openid",
+    "X-WeChat_OpenId",
+    "X.WeChat.OpenId",
+    "x-wechat-nickname",
+    "X-WeChat-Snapshot",
+    "X-WX-OPENID",
+    "x_wx_openid",
+    "Remote-User",
+    "remote_user",
+    "X-Forwarded-Prefix",
+    "Forwarded",
+    "X-Original-URL",
+    "X-Rewrite-URL",
+];
+
+#[tokio::test]
+async fn b1_b2_b3_forged_headers_reach_no_site_on_no_kind_of_route() {
+    let lines = format!(
+        "[site.headers]\naliases = [\"X-WX-OPENID\"]\nextra = {{ \"Remote-User\" = \"openid\" }}\n{ROUTES}"
+    );
+    let street = TestGateway::open(TestConfig::site(&lines)).await;
+    let forged: Vec<(&str, &str)> = FORGED.iter().map(|name| (*name, "forged")).collect();
+    let mut phone = Visitor::wechat(street.gateway);
+    let (_, mine) = phone.open("/").await;
+    let openid = mine.received("x-wechat-openid")[0].to_owned();
+    for (mut visitor, path, known) in [
+        (Visitor::desktop(street.gateway), "/static/a", false),
+        (Visitor::desktop(street.gateway), "/news/a", false),
+        (phone.clone(), "/static/a", false),
+        (phone.clone(), "/news/a", true),
+        (phone.clone(), "/orders", true),
+    ] {
+        let answer = visitor.send("GET", path, &forged, "").await;
+        assert_eq!(answer.status, 200, "{path}");
+        assert!(!answer.text.contains("forged"), "{path}: {}", answer.text);
+        let expected: &[&str] = if known { &[&openid] } else { &[] };
+        for name in ["x-wechat-openid", "x-wx-openid", "remote-user"] {
+            assert_eq!(answer.received(name), expected, "{path} {name}");
+        }
+    }
+    street.close().await;
+}
+
+#[tokio::test]
+async fn b1_hop_by_hop_headers_end_here_in_both_directions() {
+    let street = TestGateway::usual().await;
+    let request = "GET /static/a HTTP/1.1\r\nhost: h5.example.com\r\nconnection: close, x-secret, x-real-ip\r\nx-secret: 1\r\nkeep-alive: 300\r\nproxy-connection: keep-alive\r\nproxy-authorization: Basic x\r\nte: trailers\r\n\r\n";
+    let answer = Answer::parse(&raw(street.gateway, request).await);
+    for name in
+        ["x-secret", "keep-alive", "proxy-connection", "proxy-authorization", "te", "connection"]
+    {
+        assert!(answer.received(name).is_empty(), "{name}: {}", answer.text);
+    }
+    assert_eq!(
+        answer.received("x-real-ip"),
+        ["127.0.0.1"],
+        "B1: ours are set after theirs have gone"
+    );
+    assert_eq!(answer.header("keep-alive"), None);
+    street.close().await;
+}
+
+#[tokio::test]
+async fn the_site_learns_where_a_request_came_from() {
+    let street = TestGateway::usual().await;
+    let mut visitor = Visitor::desktop(street.gateway);
+    let lies = [
+        ("x-forwarded-for", "6.6.6.6"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "evil.example"),
+        ("x-real-ip", "6.6.6.6"),
+        ("x-request-id", "lie"),
+    ];
+    let answer = visitor.send("GET", "/static/a", &lies, "").await;
+    assert_eq!(answer.received("host"), ["h5.example.com"]);
+    assert_eq!(answer.received("x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(answer.received("x-real-ip"), ["127.0.0.1"]);
+    assert_eq!(answer.received("x-forwarded-proto"), ["http"]);
+    assert_eq!(answer.received("x-forwarded-host"), ["h5.example.com"]);
+    assert_eq!(answer.received("x-request-id")[0].len(), 32);
+    street.close().await;
+
+    let plan = TestConfig {
+        server: "trusted_proxies = [\"127.0.0.0/8\"]".to_owned(),
+        ..TestConfig::site(ROUTES)
+    };
+    let street = TestGateway::open(plan).await;
+    let mut visitor = Visitor::desktop(street.gateway);
+    let truths = [
+        ("x-forwarded-for", "6.6.6.6, 198.51.100.7"),
+        ("x-forwarded-proto", "https"),
+        ("x-request-id", "abc-123"),
+    ];
+    let answer = visitor.send("GET", "/static/a", &truths, "").await;
+    assert_eq!(
+        answer.received("x-forwarded-for"),
+        ["198.51.100.7"],
+        "B3: the rightmost untrusted one"
+    );
+    assert_eq!(answer.received("x-forwarded-proto"), ["https"]);
+    assert_eq!(answer.received("x-request-id"), ["abc-123"]);
+    street.close().await;
+}
+
+#[tokio::test]
+async fn c2_sites_can_neither_read_nor_set_our_cookies() {
+    let street = TestGateway::usual().await;
+    let mut phone = Visitor::wechat(street.gateway);
+    let _ = phone.open("/").await;
+    let answer = phone
+        .send("GET", "/static/a", &[("cookie", "a=1; nick=张三; wxgate-flow-x=2; b=3")], "")
+        .await;
+    assert_eq!(answer.received("cookie"), ["a=1; nick=张三; b=3"]);
+    let answer = phone.get("/static/cookies").await;
+    assert_eq!(answer.all("set-cookie").collect::<Vec<_>>(), ["a=1"]);
+    street.close().await;
+}
+
+#[tokio::test]
+async fn a1_a5_ambiguous_paths_are_refused_before_any_route() {
+    let street = TestGateway::usual().await;
+    for target in [
+        "/static/../orders",
+        "/static/%2e%2e/orders",
+        "/static/..%2forders",
+        "/static/%2E%2E%2Forders",
+        "//static/a",
+        "/static//a",
+        "/static\\..\\orders",
+        "/static/%5c..%5corders",
+        "/static/a%00",
+        "/static/..;/orders",
+        "/static;x=1/../orders",
+        "/st%61tic/a",
+        "/static/%252e%252e/orders",
+        "/static/%c0%ae%c0%ae/orders",
+        "/static/.",
+        "/%2e/orders",
+        "static/a",
+        "*",
+    ] {
+        let request = format!(
+            "GET {target} HTTP/1.1\r\nhost: h5.example.com\r\nconnection: close\r\naccept: text/html\r\n\r\n"
+        );
+        let answer = raw(street.gateway, &request).await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{target}: {answer}");
+    }
+    assert_eq!(street.site.hits(), 0);
+    street.close().await;
+}
+
+#[tokio::test]
+async fn a1_a_site_can_have_ambiguous_paths_protected_instead() {
+    let street =
+        TestGateway::open(TestConfig::site(&format!("ambiguous_paths = \"protect\"\n{ROUTES}")))
+            .await;
+    let mut desk = Visitor::desktop(street.gateway).script();
+    assert_eq!(desk.get("/static/%2e%2e/a").await.status, 401, "never public");
+    assert_eq!(street.site.hits(), 0);
+    street.close().await;
+}
+
+#[tokio::test]
+async fn a4_b5_requests_that_two_servers_read_in_two_ways_are_refused() {
+    let street = TestGateway::usual().await;
+    let h = "host: h5.example.com\r\n";
+    let cases = [
+        ("no host", "GET /static/a HTTP/1.1\r\n\r\n".to_owned()),
+        ("two hosts", format!("GET /static/a HTTP/1.1\r\n{h}{h}\r\n")),
+        ("a host and another", format!("GET /static/a HTTP/1.1\r\n{h}host: evil.example\r\n\r\n")),
+        (
+            "authority and host disagree",
+            format!("GET http://evil.example/static/a HTTP/1.1\r\n{h}\r\n"),
+        ),
+        ("userinfo", "GET /static/a HTTP/1.1\r\nhost: a@h5.example.com\r\n\r\n".to_owned()),
+        (
+            "two lengths",
+            format!(
+                "POST /static/a HTTP/1.1\r\n{h}content-length: 1\r\ncontent-length: 2\r\n\r\nab"
+            ),
+        ),
+        ("length list", format!("POST /static/a HTTP/1.1\r\n{h}content-length: 1, 1\r\n\r\na")),
+        (
+            "gzip, chunked",
+            format!(
+                "POST /static/a HTTP/1.1\r\n{h}transfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n"
+            ),
+        ),
+        (
+            "chunked twice",
+            format!(
+                "POST /static/a HTTP/1.1\r\n{h}transfer-encoding: chunked, chunked\r\n\r\n0\r\n\r\n"
+            ),
+        ),
+        ("obs-fold", format!("GET /static/a HTTP/1.1\r\n{h}x-a: 1\r\n 2\r\n\r\n")),
+        ("space before colon", format!("GET /static/a HTTP/1.1\r\n{h}x-a : 1\r\n\r\n")),
+    ];
+    // The connection closes by our will, and what came behind the request is not read as another.
+    let next = format!("GET /static/next HTTP/1.1\r\n{h}\r\n");
+    for (name, request) in cases {
+        let answer = raw(street.gateway, &format!("{request}{next}")).await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{name}: {answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{name}: {answer}");
+    }
+    let connect = "CONNECT h5.example.com:80 HTTP/1.1\r\nhost: h5.example.com:80\r\n\r\n";
+    let answer = raw(street.gateway, &format!("{connect}{next}")).await;
+    assert!(answer.starts_with("HTTP/1.1 405"), "{answer}");
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+    assert_eq!(street.site.hits(), 0);
+    street.close().await;
+}
+
+#[tokio::test]
+async fn b4_underscores_follow_the_site() {
+    for (policy, status, received) in [("drop", 200, 0), ("refuse", 400, 0), ("pass", 200, 1)] {
+        let street =
+            TestGateway::open(TestConfig::site(&format!("underscores = \"{policy}\"\n{ROUTES}")))
+                .await;
+        let mut visitor = Visitor::desktop(street.gateway);
+        let answer = visitor
+            .send("GET", "/static/a", &[("my_header", "1"), ("x_wechat_openid", "forged")], "")
+            .await;
+        assert_eq!(answer.status, status, "{policy}");
+        assert_eq!(answer.received("my_header").len(), received, "{policy}");
+        assert!(!answer.text.contains("forged"), "{policy}");
+        street.close().await;
+    }
+}
