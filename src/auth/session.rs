@@ -227,6 +227,11 @@ impl Session {
         session
     }
 
+    /// Its id as a number. [`Session::open`] takes 32 hexadecimal digits and nothing else.
+    pub fn id(&self) -> u128 {
+        u128::from_str_radix(&self.sid, 16).unwrap_or_default()
+    }
+
     /// What logs call it: enough to tell it from all others, and of no use to whoever reads it.
     pub fn log_id(&self) -> SessionLogId {
         SessionLogId::of(&self.sid)
@@ -346,4 +351,35 @@ fn encode(text: &str) -> String {
     const ENCODE_SET: &percent_encoding::AsciiSet =
         &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
     utf8_percent_encode(text, ENCODE_SET).to_string()
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// A session with this id and expiry, and nothing else of interest.
+    pub fn session_with(sid: u128, expiry: u64) -> Session {
+        let identity = Identity {
+            openid: "o1".to_owned(),
+            unionid: None,
+            nickname: None,
+            avatar: None,
+            scope: Scope::Base,
+        };
+        Session {
+            iss: ISSUER.to_owned(),
+            aud: "https://h5.example.com".to_owned(),
+            identity,
+            sid: format!("{sid:032x}"),
+            iat: Timestamp(1),
+            exp: Timestamp(expiry),
+            auth_time: Timestamp(1),
+            profiled: None,
+            max: Timestamp(expiry),
+            appid: "wx1".to_owned(),
+            also: BTreeMap::new(),
+            knows: Timestamp::default(),
+            snapshot: false,
+        }
+    }
 }

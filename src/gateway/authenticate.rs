@@ -132,6 +132,7 @@ impl RequestHandler {
         arrival: &RequestContext<'_>,
     ) -> Result<Rc<VerifiedSession>, SessionError> {
         let remembered = desk.verified.borrow_mut().get(cookie).map(Rc::clone);
+        let is_first = remembered.is_none();
         let known = if let Some(known) = remembered {
             known.session.check(arrival.site, arrival.now)?;
             known
@@ -148,6 +149,10 @@ impl RequestHandler {
         }
         if self.gateway.feed.is_revoked(&known.session) {
             return Err(SessionError::Revoked);
+        }
+        // Another replica may have renewed it: the first request with a cookie tells.
+        if is_first {
+            self.gateway.expiries.extend(&known.session);
         }
         Ok(known)
     }

@@ -49,7 +49,7 @@ impl Tunnel {
             None => pipe.await,
             Some(vigil) => tokio::select! {
                 () = pipe => (),
-                () = vigil.wait_revoked() => (),
+                () = vigil.wait_over() => (),
             },
         }
     }
@@ -64,7 +64,12 @@ impl Body {
     /// A site's body, watched over where there is a session that could be ended.
     pub fn site(body: UpstreamBody, vigil: Option<SessionWatch>) -> Self {
         match vigil {
-            Some(vigil) if !body.is_end_stream() => Content::Watched(body, vigil).into(),
+            Some(mut vigil) if !body.is_end_stream() => {
+                if body.is_lasting() {
+                    vigil.register();
+                }
+                Content::Watched(body, vigil).into()
+            }
             Some(_) | None => Content::Site(body).into(),
         }
     }

@@ -139,6 +139,7 @@ impl Error {
             Self::Upstream(upstream::Error::ResponseTimeout(_)) => StatusCode::GATEWAY_TIMEOUT,
             Self::Upstream(upstream::Error::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Upstream(upstream::Error::BodyTimeout) => StatusCode::REQUEST_TIMEOUT,
+            Self::Upstream(upstream::Error::SessionOver) => StatusCode::UNAUTHORIZED,
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::UnexpectedUpgrade
             | Self::Upstream(
@@ -165,7 +166,9 @@ impl Error {
             Self::WeChatOnly => ErrorPage::WeChatOnly,
             Self::CrossSiteLogout | Self::UntrustedVerifyCaller(_) => ErrorPage::Forbidden,
             Self::BehindProxy(cause) => cause.notice(),
-            Self::LoginExpired | Self::UnknownBrokerLogin => ErrorPage::LoginExpired,
+            Self::LoginExpired
+            | Self::UnknownBrokerLogin
+            | Self::Upstream(upstream::Error::SessionOver) => ErrorPage::LoginExpired,
             Self::UnknownReturn => ErrorPage::UnknownReturn,
             Self::Store(_) => ErrorPage::StoreAway,
             Self::CookiesLost { .. } => ErrorPage::CookiesLost,
@@ -206,7 +209,7 @@ impl Error {
             Self::CookiesLost { retry } | Self::Declined { retry } | Self::Login { retry, .. } => {
                 Some(retry)
             }
-            Self::LoginExpired => Some("/"),
+            Self::LoginExpired | Self::Upstream(upstream::Error::SessionOver) => Some("/"),
             Self::BadRequest(_)
             | Self::AmbiguousPath(_)
             | Self::UnderscoreInHeaderName
@@ -250,7 +253,11 @@ impl Error {
         }
         let broken_off = matches!(
             self,
-            Self::Upstream(upstream::Error::MalformedBody | upstream::Error::BodyTimeout)
+            Self::Upstream(
+                upstream::Error::MalformedBody
+                    | upstream::Error::BodyTimeout
+                    | upstream::Error::SessionOver
+            )
         );
         broken_off || matches!(self, Self::BadRequest(_) | Self::MethodNotAllowed)
     }

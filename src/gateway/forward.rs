@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     auth::VerifiedSession,
+    clock::Timestamp,
     http1::Incoming,
     httputil::{
         headers,
@@ -42,6 +43,10 @@ impl RequestHandler {
         if site.upstream.protocol == Protocol::Http2 {
             body.with_trailers(site);
         }
+        if let Some(known) = &known {
+            let mut vigil = SessionWatch::new(known, &self.post, known.session.exp);
+            body.break_off_when(move || vigil.pass_piece());
+        }
         let passage = outbound_headers((request, tunnel), desk, arrival, known.as_deref())?;
         let onward =
             OutboundRequest { method: request.method(), uri: request.uri(), fields: passage };
@@ -57,32 +62,43 @@ impl RequestHandler {
         let answer = self.upstream.send(&onward, body, (group, &site.upstream), &early).await;
         arrival.upstream_time.set(Some(began.elapsed()));
         let response = answer?;
-        let mut response = self.build_response(response, arrival, (tunnel, known.as_ref()))?;
-        if let Some(known) = known
-            && renew_session_cookie(&mut response, desk, arrival, &known)?
-        {
-            self.gateway.metrics.session("renewed", "");
-        }
-        Ok(response)
+        self.build_response(response, desk, arrival, (tunnel, known.as_ref()))
     }
 
     /// The site's answer, without cookies that are ours to set.
     fn build_response(
         &self,
         response: Response<upstream::UpstreamBody>,
+        desk: &WorkerState,
         arrival: &RequestContext<'_>,
         (tunnel, known): (bool, Option<&Rc<VerifiedSession>>),
     ) -> Result<Response<Body>, Error> {
         let mut response = response;
-        let vigil = known.map(|known| SessionWatch::new(known, &self.post));
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        // If the visitor asked for no other protocol, the site's answer makes no sense.
+        if switched && !tunnel {
+            return Err(Error::UnexpectedUpgrade);
+        }
         arrival.site.cookies.strip_reserved_set_cookie(response.headers_mut());
+        let vigil = match known {
+            None => None,
+            Some(known) => {
+                let headers = response.headers_mut();
+                let renewed = self.renew_session_cookie(headers, desk, arrival, known)?;
+                let expiry = renewed.unwrap_or(known.session.exp);
+                Some(SessionWatch::new(known, &self.post, expiry))
+            }
+        };
         if !switched {
             return Ok(response.map(|body| Body::site(body, vigil)));
         }
-        // If the visitor asked for no other protocol, the site's answer makes no sense.
         let (head, body) = response.into_parts();
-        let site = body.switched().filter(|_| tunnel).ok_or(Error::UnexpectedUpgrade)?;
+        let site = body.switched().ok_or(Error::UnexpectedUpgrade)?;
+        // At once: whoever has the response may renew the session over another connection.
+        let vigil = vigil.map(|mut vigil| {
+            vigil.register();
+            vigil
+        });
         let mut response = Response::from_parts(head, Body::tunnel(Tunnel { site, vigil }));
         response.headers_mut().insert(header::CONNECTION, UPGRADE);
         response.headers_mut().insert(header::UPGRADE, WEBSOCKET);
@@ -157,25 +173,29 @@ pub fn insert_identity_headers(
     Ok(())
 }
 
-/// Starts the idle time of a session anew, once half of it has passed; whether it did.
-pub fn renew_session_cookie(
-    response: &mut Response<Body>,
-    desk: &WorkerState,
-    arrival: &RequestContext<'_>,
-    known: &VerifiedSession,
-) -> Result<bool, Error> {
-    let rules = &desk.rules;
-    let renewed = known.session.renewed(arrival.now, &rules.session);
-    let news = || known.changed.then(|| known.session.clone());
-    let Some(session) = renewed.or_else(news) else { return Ok(false) };
-    let names = &arrival.site.cookies;
-    let cookie =
-        names.set_cookie(names.session(), &session.seal(&rules.keys)?, session.age(arrival.now));
-    if let Some(cookie) = cookie {
-        response.headers_mut().append(header::SET_COOKIE, cookie);
-        keep_private(response.headers_mut());
+impl RequestHandler {
+    /// Starts the idle time of a session anew, once half of it has passed. Returns when the cookie
+    /// expires that the visitor receives with these headers; nothing if they receive none.
+    pub(super) fn renew_session_cookie(
+        &self,
+        headers: &mut HeaderMap,
+        desk: &WorkerState,
+        arrival: &RequestContext<'_>,
+        known: &VerifiedSession,
+    ) -> Result<Option<Timestamp>, Error> {
+        let rules = &desk.rules;
+        let renewed = known.session.renewed(arrival.now, &rules.session);
+        let news = || known.changed.then(|| known.session.clone());
+        let Some(session) = renewed.or_else(news) else { return Ok(None) };
+        let (names, age) = (&arrival.site.cookies, session.age(arrival.now));
+        let cookie = names.set_cookie(names.session(), &session.seal(&rules.keys)?, age);
+        let Some(cookie) = cookie else { return Ok(None) };
+        headers.append(header::SET_COOKIE, cookie);
+        keep_private(headers);
+        self.gateway.expiries.extend(&session);
+        self.gateway.metrics.session("renewed", "");
+        Ok(Some(session.exp))
     }
-    Ok(true)
 }
 
 /// A response with a cookie of ours is for one visitor only, whatever the site said of it.

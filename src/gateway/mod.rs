@@ -43,6 +43,7 @@ mod rules;
 mod shared;
 mod throttle;
 mod verify;
+mod session_expiry;
 mod session_watch;
 mod voice;
 
@@ -60,7 +61,7 @@ use access_log::{AccessLogBuffer, AccessLogEntry};
 use context::{GatewayEndpoint, RequestContext, RouteMatch};
 use reply::ClientPreferences;
 use rules::{RuntimeConfig, WorkerState};
-use session_watch::RevocationHandle;
+use session_watch::SessionWatchContext;
 use throttle::LimitedAction;
 
 /// One thread's part of the gateway.
@@ -68,7 +69,7 @@ pub struct RequestHandler {
     gateway: Arc<Gateway>,
     desk: RefCell<Rc<WorkerState>>,
     upstream: UpstreamClient,
-    post: Rc<RevocationHandle>,
+    post: Rc<SessionWatchContext>,
     lines: Rc<AccessLogBuffer>,
     counters: Arc<ThreadMetrics>,
 }
@@ -82,7 +83,7 @@ impl RequestHandler {
         let backends = Arc::clone(&gateway.backends);
         let upstream = UpstreamClient::new(Arc::clone(&gateway.tls), (arena, backends), most_idle);
         let lines = AccessLogBuffer::new(gateway.log.clone(), gateway.traces.clone());
-        let post = RevocationHandle::new(&gateway.feed);
+        let post = SessionWatchContext::new(&gateway);
         Self { gateway, desk: RefCell::new(desk), upstream, post, lines, counters }
     }
 

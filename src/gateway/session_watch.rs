@@ -1,5 +1,6 @@
-//! Answers that go on for long, WebSocket and server-sent events, end with the session that they
-//! were begun with.
+//! Responses that last (WebSocket tunnels, server-sent events, long downloads) end with the session
+//! that they were begun with: when it is revoked, at its `max`, and when it expires, unless a request
+//! renewed it meanwhile.
 
 use std::{
     future::Future,
@@ -10,75 +11,136 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
-use super::revocation_sync::RevocationSync;
-use crate::{auth::VerifiedSession, httputil::BoxError};
+use super::{Gateway, session_expiry::ExpiryGuard};
+use crate::{auth::VerifiedSession, clock::Timestamp, httputil::BoxError};
 
-/// How often to look. An order takes half a second to come here at most.
+/// How often a session is looked at. A revocation takes half a second to arrive at most.
 const POLL_INTERVAL: Duration = Duration::from_millis(400);
 
-/// Where the vigils of one thread look. Each counts itself here and not at the feed, so that
-/// threads do not contend for one counter.
-pub struct RevocationHandle(Arc<RevocationSync>);
+/// What the session watches of one thread share. Each counts itself here and not at the gateway, so
+/// that threads do not contend for one counter.
+pub struct SessionWatchContext(Arc<Gateway>);
 
-impl RevocationHandle {
+impl SessionWatchContext {
     /// A thread's.
-    pub fn new(feed: &Arc<RevocationSync>) -> Rc<Self> {
-        Rc::new(Self(Arc::clone(feed)))
+    pub fn new(gateway: &Arc<Gateway>) -> Rc<Self> {
+        Rc::new(Self(Arc::clone(gateway)))
     }
 }
 
-/// Watches over one answer to a visitor we know.
+/// Watches over one response to an authenticated visitor.
+///
+/// Most responses are complete before the first look and cost nothing. Event streams and tunnels are
+/// registered as they begin, other responses at the first look. A renewal before that does no harm:
+/// the response itself renews a session that is due, so the expiry it began with is at least half of
+/// `idle` away.
 pub struct SessionWatch {
     known: Rc<VerifiedSession>,
-    post: Rc<RevocationHandle>,
-    /// Pieces that came without a pause.
-    passed: u8,
-    /// Only for answers that make somebody wait: most never do.
-    next: Option<Pin<Box<Sleep>>>,
+    post: Rc<SessionWatchContext>,
+    /// When the session expires by the cookie that the visitor holds as the response begins.
+    expiry: Timestamp,
+    /// Whether a piece has passed.
+    begun: bool,
+    /// Present once there is a second piece, or a wait for one: most responses have neither.
+    watch: Option<Box<WatchState>>,
+}
+
+/// What watches over a response that lasts.
+struct WatchState {
+    /// The last look, or the beginning of the watch.
+    looked: Instant,
+    /// Present once the response is registered.
+    guard: Option<ExpiryGuard>,
+    /// Set by the first wait for the site.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Default for WatchState {
+    fn default() -> Self {
+        Self { looked: Instant::now(), guard: None, timer: None }
+    }
 }
 
 impl SessionWatch {
-    /// Over an answer to `known`.
-    pub fn new(known: &Rc<VerifiedSession>, post: &Rc<RevocationHandle>) -> Self {
-        Self { known: Rc::clone(known), post: Rc::clone(post), passed: 0, next: None }
+    /// Over a response to `known`, whose cookie is good until `expiry`.
+    pub fn new(
+        known: &Rc<VerifiedSession>,
+        post: &Rc<SessionWatchContext>,
+        expiry: Timestamp,
+    ) -> Self {
+        let (known, post) = (Rc::clone(known), Rc::clone(post));
+        Self { known, post, expiry, begun: false, watch: None }
     }
 
-    /// Completes when the session has been ended.
-    pub async fn wait_revoked(self) {
-        while !self.post.0.is_revoked(&self.known.session) {
+    /// Registers the response, so that it learns of renewals from now on. Returns when the session
+    /// expires as far as this replica has seen.
+    pub fn register(&mut self) -> Timestamp {
+        let Self { known, post, expiry, watch, .. } = self;
+        let watch = watch.get_or_insert_default();
+        let guard = &mut watch.guard;
+        guard.get_or_insert_with(|| post.0.expiries.watch(&known.session, *expiry)).expiry()
+    }
+
+    /// Completes when the session is over.
+    pub async fn wait_over(mut self) {
+        while !self.look() {
             sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// What `poll` brings of the answer, unless the session has been ended.
+    /// Returns what `poll` reads of the response, or an error if the session is over.
     pub fn poll_frame<T>(
         &mut self,
         cx: &mut Context<'_>,
         poll: impl FnOnce(&mut Context<'_>) -> Poll<Option<Result<T, BoxError>>>,
     ) -> Poll<Option<Result<T, BoxError>>> {
         let piece = poll(cx);
-        let ended = if piece.is_pending() { self.poll_ended(cx) } else { self.passed() };
-        if ended { Poll::Ready(Some(Err("session revoked".into()))) } else { piece }
+        let over = match &piece {
+            Poll::Pending => self.poll_over(cx),
+            Poll::Ready(Some(Ok(_))) => self.pass_piece(),
+            Poll::Ready(Some(Err(_)) | None) => false,
+        };
+        if over { Poll::Ready(Some(Err("session is over".into()))) } else { piece }
     }
 
-    /// Whether the session has been ended, looked at each few pieces: an answer that never pauses
-    /// never waits for a clock.
-    fn passed(&mut self) -> bool {
-        self.passed = self.passed.wrapping_add(1) % 64;
-        self.passed == 0 && self.post.0.is_revoked(&self.known.session)
+    /// Counts a piece and returns whether the session is over. A site that is faster than its visitor
+    /// never makes the response wait, so the timer alone would not be enough.
+    pub fn pass_piece(&mut self) -> bool {
+        if !std::mem::replace(&mut self.begun, true) {
+            return false;
+        }
+        let watch = self.watch.get_or_insert_default();
+        watch.looked.elapsed() >= POLL_INTERVAL && self.look()
     }
 
-    /// Whether the session has been ended, looked at from time to time while nothing comes.
-    fn poll_ended(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Returns whether the session is over, looked at from time to time while nothing comes.
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> bool {
         loop {
-            let next = self.next.get_or_insert_with(|| Box::pin(sleep(POLL_INTERVAL)));
-            match next.as_mut().poll(cx) {
-                Poll::Pending => return false,
-                Poll::Ready(()) if self.post.0.is_revoked(&self.known.session) => return true,
-                Poll::Ready(()) => self.next = None,
+            let watch = self.watch.get_or_insert_default();
+            let timer = watch.timer.get_or_insert_with(|| Box::pin(sleep(POLL_INTERVAL)));
+            if timer.as_mut().poll(cx).is_pending() {
+                return false;
+            }
+            timer.as_mut().reset(Instant::now() + POLL_INTERVAL);
+            if self.look() {
+                return true;
             }
         }
+    }
+
+    /// Returns whether the session is over.
+    fn look(&mut self) -> bool {
+        let expiry = self.register();
+        if let Some(watch) = &mut self.watch {
+            watch.looked = Instant::now();
+        }
+        let (gateway, session) = (&self.post.0, &self.known.session);
+        let now = (gateway.clock)();
+        // No cookie is good beyond the `max` of its session. One that a reload made shorter counts
+        // for the sessions that exist.
+        let max = session.auth_time.plus(gateway.rules.load().session.max);
+        expiry.min(max) <= now || gateway.feed.is_revoked(session)
     }
 }

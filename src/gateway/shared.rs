@@ -18,6 +18,7 @@ use super::{
     profile_refresh::ProfileRefresher,
     revocation_sync::RevocationSync,
     rules::RuntimeConfig,
+    session_expiry::SessionExpiries,
     throttle::RateLimiter,
 };
 use crate::{
@@ -68,6 +69,7 @@ pub struct Gateway {
     /// Counts reloads, so that a thread sees one without touching the snapshot's counter.
     pub(super) edition: AtomicU64,
     pub(super) feed: Arc<RevocationSync>,
+    pub(super) expiries: Arc<SessionExpiries>,
     pub(super) tls: Arc<rustls::ClientConfig>,
     pub(super) backends: Arc<BackendRegistry>,
     pub(super) exchanges: CodeExchanger,
@@ -126,6 +128,7 @@ impl Gateway {
             rules: arc_swap::ArcSwap::from_pointee(rules),
             edition: AtomicU64::new(0),
             feed,
+            expiries: Arc::default(),
             tls,
             backends,
             exchanges: CodeExchanger::new(wechat.clone(), Arc::clone(&store), runtime.clone()),

@@ -47,6 +47,8 @@ pub enum RequestBodyError {
     Stalled,
     /// It makes no sense, or breaks off.
     Garbled,
+    /// The session that it was begun with is over.
+    SessionOver,
 }
 
 /// Bytes per second that a request body brings at the least. Whoever sends a byte every few
@@ -66,6 +68,8 @@ struct BodyRateMonitor {
     again: Vec<Bytes>,
     /// Whose rules let trailers through.
     trailers: Option<Arc<Site>>,
+    /// Asked with each piece that comes, if the visitor has a session.
+    is_over: Option<Box<dyn FnMut() -> bool>>,
 }
 
 impl BodyRateMonitor {
@@ -78,6 +82,7 @@ impl BodyRateMonitor {
             bytes: 0,
             again: Vec::new(),
             trailers: None,
+            is_over: None,
         }
     }
 
@@ -143,6 +148,13 @@ impl LimitedRequestBody {
         }
     }
 
+    /// Breaks it off with the first piece that comes when `is_over` returns true.
+    pub fn break_off_when(&mut self, is_over: impl FnMut() -> bool + 'static) {
+        if let Some(pace) = &mut self.pace {
+            pace.is_over = Some(Box::new(is_over));
+        }
+    }
+
     /// Puts back what has been taken of it, in order.
     pub(super) fn put_back(&mut self, pieces: Vec<Bytes>) {
         if let Some(pace) = &mut self.pace {
@@ -154,6 +166,9 @@ impl LimitedRequestBody {
     fn passed(&mut self, bytes: u64) -> Result<(), RequestBodyError> {
         if let Some(pace) = &mut self.pace {
             pace.moved(bytes);
+            if pace.is_over.as_mut().is_some_and(|is_over| is_over()) {
+                return Err(RequestBodyError::SessionOver);
+            }
         }
         self.left = self.left.checked_sub(bytes).ok_or(RequestBodyError::TooLarge)?;
         Ok(())
@@ -269,6 +284,11 @@ fn is_of<B>(response: &Response<B>, wanted: &[u8]) -> bool {
 }
 
 impl UpstreamBody {
+    /// Returns whether it may be quiet for hours: events, and gRPC.
+    pub fn is_lasting(&self) -> bool {
+        self.patience.is_none() && self.exchange.is_some()
+    }
+
     fn new(exchange: Exchange, patience: Option<Duration>) -> Self {
         if exchange.is_over() && !exchange.is_switched() {
             exchange.end();

@@ -212,6 +212,7 @@ impl From<RequestBodyError> for Error {
             RequestBodyError::TooLarge => Self::TooLarge,
             RequestBodyError::Stalled => Self::BodyTimeout,
             RequestBodyError::Garbled => Self::MalformedBody,
+            RequestBodyError::SessionOver => Self::SessionOver,
         }
     }
 }

@@ -74,6 +74,9 @@ pub enum Error {
     /// The visitor's request body has no end that we could find.
     #[error("the request body is not well formed")]
     MalformedBody,
+    /// The visitor's session ended before their request body did.
+    #[error("the session was over before the request body was complete")]
+    SessionOver,
 }
 
 impl Error {
@@ -84,7 +87,7 @@ impl Error {
             Self::Overloaded => Some("full"),
             Self::ResponseTimeout(_) => Some("slow"),
             Self::ConnectionClosed(_) => Some("broken"),
-            Self::TooLarge | Self::BodyTimeout | Self::MalformedBody => None,
+            Self::TooLarge | Self::BodyTimeout | Self::MalformedBody | Self::SessionOver => None,
         }
     }
 }

@@ -41,6 +41,7 @@ mod online;
 mod openssl;
 mod probe;
 mod security_requirements;
+mod session_end;
 mod assertion;
 mod proxies;
 mod queues;

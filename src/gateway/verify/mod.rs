@@ -76,8 +76,8 @@ impl RequestHandler {
         let site = arrival.site;
         let (known, decision) = self.authorize(access, desk, original, arrival)?;
         let response = match decision {
-            Decision::ForwardWithIdentity => pass(desk, arrival, known.as_deref().ok())?,
-            Decision::ForwardAnonymous => pass(desk, arrival, None)?,
+            Decision::ForwardWithIdentity => self.pass(desk, arrival, known.as_deref().ok())?,
+            Decision::ForwardAnonymous => self.pass(desk, arrival, None)?,
             Decision::Forbidden => return Err(Error::WeChatOnly),
             Decision::Login(_)
             | Decision::ShowLoginPage(_)
@@ -107,21 +107,24 @@ fn reject_identity_headers(site: &Site, headers: &HeaderMap) -> Result<(), Error
     Ok(())
 }
 
-/// Lets a request through: every name is there, with nothing in it where nothing is known (C5).
-fn pass(
-    desk: &WorkerState,
-    arrival: &RequestContext<'_>,
-    known: Option<&VerifiedSession>,
-) -> Result<Response<Body>, Error> {
-    let mut response = reply::empty(StatusCode::NO_CONTENT);
-    let headers = response.headers_mut();
-    for name in arrival.site.identity_header_names() {
-        headers.insert(name, HeaderValue::from_static(""));
+impl RequestHandler {
+    /// Lets a request through: every name is there, with nothing in it where nothing is known (C5).
+    fn pass(
+        &self,
+        desk: &WorkerState,
+        arrival: &RequestContext<'_>,
+        known: Option<&VerifiedSession>,
+    ) -> Result<Response<Body>, Error> {
+        let mut response = reply::empty(StatusCode::NO_CONTENT);
+        let headers = response.headers_mut();
+        for name in arrival.site.identity_header_names() {
+            headers.insert(name, HeaderValue::from_static(""));
+        }
+        let Some(known) = known else { return Ok(response) };
+        forward::insert_identity_headers(headers, desk, arrival, known)?;
+        self.renew_session_cookie(headers, desk, arrival, known)?;
+        Ok(response)
     }
-    let Some(known) = known else { return Ok(response) };
-    forward::insert_identity_headers(headers, desk, arrival, known)?;
-    forward::renew_session_cookie(&mut response, desk, arrival, known)?;
-    Ok(response)
 }
 
 /// Stops a request, and says where its visitor can log in.
