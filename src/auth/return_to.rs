@@ -182,6 +182,8 @@ mod tests {
             path in "(/[A-Za-z0-9_~é中-]{1,8}){1,4}",
             query in "([?][a-z]{1,4}=(https://x[.]com/y|%2F%2Fc|[A-Za-z0-9&=:@+]{0,20}))?",
         ) {
+            // Paths of the gateway itself are nobody's destination.
+            prop_assume!(path != "/_wx" && !path.starts_with("/_wx/"));
             let base = Url::parse("https://h5.example.com/").unwrap();
             let asked = base.join(&format!("{path}{query}")).unwrap();
             let target = asked.as_str().strip_prefix("https://h5.example.com").unwrap();
