@@ -25,7 +25,7 @@ use crate::{
     httputil::{
         Host, Path, cookie,
         forwarded::{self, TrustedProxies},
-        headers::{ReservedHeaders, UnderscorePolicy},
+        headers::{MethodOverridePolicy, ReservedHeaders, UnderscorePolicy},
     },
     site::{Scope, Site},
     test_support::{self, FixedEnvironment, NOW, SECRET},
@@ -221,12 +221,13 @@ fn rightmost_stranger(headers: &HeaderMap, ours: &TrustedProxies) -> Option<IpAd
 
 fn nothing_reserved_is_left(headers: &HeaderMap) {
     let custom = [HeaderName::from_static("remote-user")];
-    let reserved = ReservedHeaders::new(custom.iter(), UnderscorePolicy::Pass);
+    let reserved =
+        ReservedHeaders::new(custom.iter(), UnderscorePolicy::Pass, MethodOverridePolicy::Drop);
     let ours = [forwarded::FOR, forwarded::PROTO, header::FORWARDED];
     for name in headers.keys().chain(&ours) {
         let folded = name.as_str().replace(|c: char| !c.is_ascii_alphanumeric(), "_");
-        let families = ["x_wechat_", "x_forwarded_", "x_original_", "x_rewrite_"];
-        let exact = ["remote_user", "forwarded", "x_real_ip", "x_request_id"];
+        let families = ["x_wechat_", "x_wx_", "x_forwarded_", "x_original_", "x_rewrite_"];
+        let exact = ["remote_user", "forwarded", "x_real_ip", "x_request_id", "client_ip", "proxy"];
         if families.iter().any(|it| folded.starts_with(it)) || exact.contains(&&*folded) {
             assert!(!reserved.keeps(name.as_str(), false), "{name}");
         }

@@ -22,6 +22,7 @@ pub fn site() -> Site {
         number: 0,
         name: "h5.example.com".to_owned(),
         hosts: vec![Host::parse("h5.example.com").unwrap()],
+        upstream_hosts: vec![http::HeaderValue::from_static("h5.example.com")],
         public_url: Origin::parse("https://h5.example.com").unwrap(),
         account: Arc::new(Account {
             name: "main".to_owned(),

@@ -44,6 +44,7 @@ pub const SERVER: TableSchema = TableSchema {
         ("workers", "workers = 0"),
         ("reuse_port", "reuse_port = false"),
         ("trusted_proxies", r#"trusted_proxies = ["10.0.0.0/8"]"#),
+        ("client_address_header", r#"client_address_header = "True-Client-IP""#),
         ("proxy_protocol", "proxy_protocol = false"),
         ("prefix", r#"prefix = "/_wx""#),
         ("drain", r#"drain = "30s""#),

@@ -21,8 +21,8 @@ pub struct RequestContext<'a> {
     pub landing: RouteMatch,
     /// Who brought it.
     pub peer: &'a Peer,
-    /// The host as the visitor spelled it.
-    pub host: HeaderValue,
+    /// The name of the site that matched, as the site receives it in `Host`.
+    pub host: &'a HeaderValue,
     /// Whether that is the host the site is known by, where logins end.
     pub on_canonical_host: bool,
     /// When it arrived.
@@ -105,7 +105,7 @@ pub fn resolve<'a, B>(
     let ip = rules.trusted.client(peer.ip, request.headers());
     entry.set_client(ip);
     well_formed(request)?;
-    let (text, host) = host(request)?;
+    let (_, host) = host(request)?;
     let site = rules.sites.find(&host).ok_or_else(|| unknown_host(rules, &host))?;
     entry.set_site(site);
     let trusted = rules.trusted.includes(peer.ip);
@@ -117,7 +117,7 @@ pub fn resolve<'a, B>(
         landing: match_route(rules, site, request)?,
         peer,
         on_canonical_host: host == site.public_url.host().as_str(),
-        host: text,
+        host: site.upstream_host(&host).ok_or(Error::UnknownHost)?,
         now,
         origin: ClientInfo {
             ip,

@@ -32,6 +32,10 @@ pub enum Error {
     /// A header that says who a visitor is, from a visitor.
     #[error("a header that only the gateway may set")]
     Impersonation,
+    /// A header that names another method than the one that is judged, on a site with a route for
+    /// some methods only.
+    #[error("a header that overrides the method")]
+    MethodOverride,
     /// No site answers to that host.
     #[error("no site for this host")]
     UnknownHost,
@@ -122,6 +126,7 @@ impl Error {
             | Self::AmbiguousPath(_)
             | Self::UnderscoreInHeaderName
             | Self::Impersonation
+            | Self::MethodOverride
             | Self::Upstream(upstream::Error::MalformedBody)
             | Self::LoginExpired
             | Self::UnknownBrokerLogin
@@ -159,6 +164,7 @@ impl Error {
             | Self::AmbiguousPath(_)
             | Self::UnderscoreInHeaderName
             | Self::Impersonation
+            | Self::MethodOverride
             | Self::Upstream(upstream::Error::MalformedBody) => ErrorPage::BadRequest,
             Self::UnknownHost => ErrorPage::UnknownHost,
             Self::NotFound => ErrorPage::NotFound,
@@ -214,6 +220,7 @@ impl Error {
             | Self::AmbiguousPath(_)
             | Self::UnderscoreInHeaderName
             | Self::Impersonation
+            | Self::MethodOverride
             | Self::UnknownHost
             | Self::NotFound
             | Self::MethodNotAllowed

@@ -134,7 +134,7 @@ fn outbound_headers<'a>(
         reserved: &site.reserved,
         cookies: &site.cookies,
         way: ForwardedInfo {
-            host: &arrival.host,
+            host: arrival.host,
             client: &origin.client,
             scheme: origin.scheme,
             request_id: &origin.request_id,

@@ -18,20 +18,30 @@ pub const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// One id for this request, in every log it passes.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The proxies whose word we take. Empty by default: nobody's.
+/// `trusted_proxies`, whose forwarded headers are believed. Empty by default.
 #[derive(Clone, Debug, Default)]
-pub struct TrustedProxies(Vec<IpNet>);
+pub struct TrustedProxies {
+    networks: Vec<IpNet>,
+    address_header: Option<HeaderName>,
+}
 
 impl TrustedProxies {
     /// These networks and no others.
-    pub fn new(nets: Vec<IpNet>) -> Self {
-        Self(nets)
+    pub fn new(networks: Vec<IpNet>) -> Self {
+        Self { networks, address_header: None }
+    }
+
+    /// Reads the client's address from this header instead of `X-Forwarded-For`: one field with one
+    /// address, as CDNs send it (`client_address_header`).
+    #[must_use]
+    pub fn with_address_header(self, name: Option<HeaderName>) -> Self {
+        Self { address_header: name.filter(|name| *name != FOR), ..self }
     }
 
     /// Whether the word of this address is taken.
     pub fn includes(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.0.iter().any(|net| net.contains(&address))
+        self.networks.iter().any(|net| net.contains(&address))
     }
 
     /// The visitor's address: the rightmost one that is not a trusted proxy's. What does not
@@ -40,6 +50,12 @@ impl TrustedProxies {
         let mut client = peer;
         if !self.includes(peer) {
             return client;
+        }
+        if let Some(name) = &self.address_header {
+            let mut values = headers.get_all(name).iter();
+            let (value, second) = (values.next(), values.next());
+            let text = value.filter(|_| second.is_none()).and_then(|value| value.to_str().ok());
+            return text.and_then(|text| address(text.trim())).unwrap_or(peer);
         }
         let fields: Vec<&str> =
             headers.get_all(FOR).iter().map(|value| value.to_str().unwrap_or("-")).collect();
@@ -100,6 +116,43 @@ mod tests {
                 headers.append(FOR, field.parse().unwrap());
             }
             let client = trusted.client(peer.parse().unwrap(), &headers);
+            assert_eq!(client, expected.parse::<IpAddr>().unwrap(), "{peer} {fields:?}");
+        }
+    }
+
+    /// The peer, the fields of a request, and whose it is.
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+
+    #[test]
+    fn b3_another_header_can_name_the_client() {
+        let trusted = || TrustedProxies::new(vec!["10.0.0.0/8".parse().unwrap()]);
+        let cdn = trusted().with_address_header(Some(HeaderName::from_static("true-client-ip")));
+        let cases: [Case<'_>; 9] = [
+            ("10.0.0.1", &[("true-client-ip", "198.51.100.7")], "198.51.100.7"),
+            ("10.0.0.1", &[("true-client-ip", " 2001:db8::1 ")], "2001:db8::1"),
+            ("10.0.0.1", &[("true-client-ip", "198.51.100.7:4711")], "198.51.100.7"),
+            // X-Forwarded-For counts no more, and nothing is guessed.
+            ("10.0.0.1", &[("x-forwarded-for", "198.51.100.7")], "10.0.0.1"),
+            (
+                "10.0.0.1",
+                &[("x-forwarded-for", "6.6.6.6"), ("true-client-ip", "198.51.100.7")],
+                "198.51.100.7",
+            ),
+            ("10.0.0.1", &[("true-client-ip", "6.6.6.6, 198.51.100.7")], "10.0.0.1"),
+            (
+                "10.0.0.1",
+                &[("true-client-ip", "6.6.6.6"), ("true-client-ip", "198.51.100.7")],
+                "10.0.0.1",
+            ),
+            ("10.0.0.1", &[("true-client-ip", "unknown")], "10.0.0.1"),
+            ("192.0.2.1", &[("true-client-ip", "6.6.6.6")], "192.0.2.1"),
+        ];
+        for (peer, fields, expected) in cases {
+            let mut headers = HeaderMap::new();
+            for (name, value) in fields {
+                headers.append(*name, value.parse().unwrap());
+            }
+            let client = cdn.client(peer.parse().unwrap(), &headers);
             assert_eq!(client, expected.parse::<IpAddr>().unwrap(), "{peer} {fields:?}");
         }
     }

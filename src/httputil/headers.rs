@@ -40,15 +40,29 @@ pub enum UnderscorePolicy {
     Pass,
 }
 
-/// The headers that only we may set for a site. A visitor who sends one is impersonating us.
+/// Names that make a framework treat a request as one of another method.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MethodOverridePolicy {
+    /// They are forwarded: legacy REST code lives on them, and no route depends on the method.
+    #[default]
+    Pass,
+    /// They are removed: a route of the site names `methods`, and the site must not see another
+    /// method than the one that was judged.
+    Drop,
+}
+
+/// The headers that a client may not send to a site: those that only the gateway sets, and those
+/// that state something the gateway has judged otherwise.
 ///
 /// Names are equal when they are equal after folding case and every character that is no letter
-/// or digit to `_`, because some sites (PHP, Perl, old CGI) see them so.
+/// or digit to `_`, because some sites (PHP, Perl, old CGI) see them so. A leading `HTTP_` is
+/// ignored: it is how CGI code spells a header's name, and some Java code asks for it literally.
 #[derive(Clone, Debug, Default)]
 pub struct ReservedHeaders {
-    /// Folded.
+    /// Names of the operator's, folded.
     custom: Vec<String>,
     underscores: UnderscorePolicy,
+    method_overrides: MethodOverridePolicy,
 }
 
 /// A header's name that the site's policy refuses.
@@ -56,45 +70,56 @@ pub struct ReservedHeaders {
 pub struct RejectedHeader;
 
 impl ReservedHeaders {
-    /// The identity and forwarded families, and the names this operator added.
+    /// The built-in families and the names this operator added.
     pub fn new<'a>(
         custom: impl Iterator<Item = &'a HeaderName>,
         underscores: UnderscorePolicy,
+        method_overrides: MethodOverridePolicy,
     ) -> Self {
         let folded = |name: &HeaderName| name.as_str().bytes().map(fold).map(char::from).collect();
-        Self { custom: custom.map(folded).collect(), underscores }
+        Self { custom: custom.map(folded).collect(), underscores, method_overrides }
     }
 
     /// Refuses a request for its names, where the policy is to refuse it.
     pub fn check(&self, headers: &HeaderMap, trusted: bool) -> Result<(), RejectedHeader> {
-        let refused = |name: &HeaderName| self.fate(name.as_str(), trusted) == HeaderAction::Refuse;
+        let refused =
+            |name: &HeaderName| self.action(name.as_str(), trusted) == HeaderAction::Refuse;
         if self.underscores == UnderscorePolicy::Refuse && headers.keys().any(refused) {
             return Err(RejectedHeader);
         }
         Ok(())
     }
 
-    /// Whether a header of a request may go on: hop-by-hop headers and our families do not.
-    /// `trusted` is whether the forwarded headers of the peer may.
+    /// Whether a header of a request is forwarded. `trusted` is whether the peer is one of
+    /// `trusted_proxies`, which may send a few more.
     pub fn keeps(&self, name: &str, trusted: bool) -> bool {
-        self.fate(name, trusted) == HeaderAction::Keep
+        self.action(name, trusted) == HeaderAction::Keep
     }
 
-    /// Whether a name, in some spelling, is one that says who a visitor is.
+    /// Whether a name, in some spelling, is one that states who a visitor is.
     pub fn is_identity(&self, name: &str) -> bool {
-        has_prefix(name, "x_wechat_") || self.custom.iter().any(|custom| is(name, custom))
+        let bare = without_http(name);
+        IDENTITY.iter().any(|family| has_prefix(bare, family))
+            || self.custom.iter().any(|custom| is(name, custom) || is(bare, custom))
     }
 
-    fn fate(&self, name: &str, trusted: bool) -> HeaderAction {
-        // Most names begin like none of those below.
-        let plain =
-            !matches!(name.bytes().next(), Some(b'c' | b'f' | b'k' | b'p' | b't' | b'u' | b'x'));
-        if plain && self.custom.is_empty() && memchr::memchr(b'_', name.as_bytes()).is_none() {
+    /// Whether the site would read this header as another method than the one that was judged, on a
+    /// site with a route that depends on the method.
+    pub fn is_method_override(&self, name: &str) -> bool {
+        self.method_overrides == MethodOverridePolicy::Drop && overrides_method(without_http(name))
+    }
+
+    fn action(&self, name: &str, trusted: bool) -> HeaderAction {
+        if self.custom.is_empty() && !may_be_reserved(name) {
             return HeaderAction::Keep;
         }
-        let ours = self.is_identity(name);
-        let forwarded = !trusted && is_forwarded(name);
-        if is_hop_by_hop(name) || ours || is_another_path(name) || forwarded {
+        let bare = without_http(name);
+        if is_hop_by_hop(name)
+            || self.is_identity(name)
+            || overrides_target(bare)
+            || self.is_method_override(name)
+            || (is_forwarded(bare) && !(trusted && FROM_PROXIES.contains(&name)))
+        {
             return HeaderAction::Drop;
         }
         match self.underscores {
@@ -115,21 +140,110 @@ enum HeaderAction {
     Refuse,
 }
 
-/// Where the visitor came from: a proxy's word, or a lie.
-fn is_forwarded(name: &str) -> bool {
-    has_prefix(name, "x_forwarded_")
-        || ["forwarded", "x_real_ip", "x_request_id"].into_iter().any(|it| is(name, it))
+/// The identity families: the gateway's own, and Tencent cloud's, of which aliases are members.
+const IDENTITY: [&str; 2] = ["x_wechat_", "x_wx_"];
+
+/// Forwarded headers that the gateway does not rebuild and a trusted proxy may send, in this
+/// spelling alone. Every other member of the family was put there by the visitor as likely as by the
+/// proxy: nginx passes on what it does not set.
+const FROM_PROXIES: [&str; 2] = ["x-forwarded-port", "x-forwarded-prefix"];
+
+/// A quick test that is false for nearly every name that browsers send: whether any of the rules
+/// below can apply.
+fn may_be_reserved(name: &str) -> bool {
+    let first = name.as_bytes().first().copied().unwrap_or_default();
+    let last = name.as_bytes().last().copied().unwrap_or_default();
+    matches!(first, b'c' | b'f' | b'k' | b'm' | b'p' | b't' | b'u' | b'x')
+        || matches!(last, b'p' | b'4' | b'6')
+        || name.ends_with("addr")
+        || name.ends_with("for")
+        || memchr::memchr(b'_', name.as_bytes()).is_some()
+        || has_prefix(name, "http_")
 }
 
-/// What frameworks believe more than the path itself, which is the one we judged. Proxies that
-/// know nothing of these pass them on from a visitor, so not even a trusted one may bring them.
-fn is_another_path(name: &str) -> bool {
-    has_prefix(name, "x_original_") || has_prefix(name, "x_rewrite_")
+/// The name without the prefix of CGI variables.
+fn without_http(name: &str) -> &str {
+    if has_prefix(name, "http_") { name.get("http_".len()..).unwrap_or(name) } else { name }
+}
+
+/// Whether a header states where a request came from: a family that proxies write, and the many
+/// names under which legacy code looks for the client's address before it asks for ours.
+fn is_forwarded(name: &str) -> bool {
+    const NAMES: [&str; 8] = [
+        "forwarded",
+        "x_forwarded",
+        "x_request_id",
+        "x_host",
+        "x_http_host_override",
+        "x_envoy_external_address",
+        "x_azure_socketip",
+        "x_custom_ip_authorization",
+    ];
+    has_prefix(name, "x_forwarded_")
+        || has_prefix(name, "forwarded_")
+        || NAMES.iter().any(|it| is(name, it))
+        || states_address(name)
+}
+
+/// Whether the last word of a name is `IP` or the like: `Client-IP`, `True-Client-IP`,
+/// `CF-Connecting-IPv6`, `X-Azure-ClientIP`, `WL-Proxy-Client-IP`, `X-Remote-Addr`,
+/// `X-Original-Forwarded-For`. There are too many of them for a list, and new ones come with each CDN.
+pub fn states_address(name: &str) -> bool {
+    const WORDS: [&str; 9] =
+        ["ip", "ipv4", "ipv6", "addr", "clientip", "realip", "remoteip", "userip", "remoteaddr"];
+    let word = name.rfind(|c: char| !c.is_ascii_alphanumeric()).map_or(0, |at| at + 1);
+    let word = name.get(word..).unwrap_or_default();
+    WORDS.iter().any(|it| word.eq_ignore_ascii_case(it))
+        || has_suffix(name, "forwarded_for")
+        || has_suffix(name, "forward_for")
+}
+
+/// Whether frameworks believe this header more than the request target, which is what was judged:
+/// Symfony and IIS (`X-Original-URL`, `X-Rewrite-URL`), URL rewriters (`X-HTTP-DestinationURL`,
+/// `X-Override-URL`), and CGI programs that make requests through whatever `Proxy` names (httpoxy).
+/// Proxies that know nothing of these pass them on from a visitor, so not even a trusted one may
+/// send them.
+fn overrides_target(name: &str) -> bool {
+    const NAMES: [&str; 11] = [
+        "x_http_destinationurl",
+        "x_http_destination_url",
+        "x_destination_url",
+        "x_override_url",
+        "x_override_uri",
+        "x_request_uri",
+        "x_request_url",
+        "x_proxy_url",
+        "proxy",
+        "proxy_url",
+        "proxy_host",
+    ];
+    has_prefix(name, "x_original_")
+        || has_prefix(name, "x_rewrite_")
+        || NAMES.iter().any(|it| is(name, it))
+}
+
+/// Whether frameworks take the method from this header.
+fn overrides_method(name: &str) -> bool {
+    const NAMES: [&str; 6] = [
+        "x_http_method_override",
+        "x_http_method",
+        "x_method_override",
+        "x_method",
+        "method_override",
+        "x_requested_method",
+    ];
+    NAMES.iter().any(|it| is(name, it))
 }
 
 /// Whether a name folds to `folded`.
 fn is(name: &str, folded: &str) -> bool {
     name.len() == folded.len() && has_prefix(name, folded)
+}
+
+/// Whether a name, folded, ends with `folded`.
+fn has_suffix(name: &str, folded: &str) -> bool {
+    let rest = name.len().checked_sub(folded.len()).and_then(|at| name.get(at..));
+    rest.is_some_and(|rest| has_prefix(rest, folded))
 }
 
 /// Whether a name, folded, begins with `folded`. Nearly always the first letter tells.

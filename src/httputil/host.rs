@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, fmt};
 
+use http::HeaderValue;
 use url::Url;
 
 /// A host name as we compare it: lowercase, without port or trailing dot.
@@ -131,6 +132,14 @@ impl Origin {
     /// `https://h5.example.com`, in the form a browser sends as `Origin`.
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// The `Host` header of a request for this name at the origin's port: without a port where that
+    /// is the usual one of the scheme.
+    pub fn host_header(&self, name: &Host) -> Option<HeaderValue> {
+        let authority = self.text.split_once("://").map_or("", |(_, authority)| authority);
+        let port = authority.strip_prefix(self.host.as_str()).unwrap_or_default();
+        HeaderValue::try_from(format!("{name}{port}")).ok()
     }
 
     /// Its scheme.

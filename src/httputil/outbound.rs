@@ -89,7 +89,7 @@ pub struct OutboundHeaders<'a> {
 /// How a request came to us.
 #[derive(Debug)]
 pub struct ForwardedInfo<'a> {
-    /// The host as the visitor spelled it.
+    /// The host of the site that the request is for, as `hosts` names it.
     pub host: &'a HeaderValue,
     /// The visitor's address.
     pub client: &'a HeaderValue,
@@ -172,7 +172,6 @@ impl ForwardedInfo<'_> {
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::httputil::headers::UnderscorePolicy;
 
     /// What a site gets of these headers, in the order of their names: ours are not among them.
     pub fn forwarded_fields(
@@ -217,7 +216,7 @@ pub mod tests {
             sent.append(name, HeaderValue::from_static("theirs"));
             sent.append(name, HeaderValue::from_static("theirs again"));
         }
-        let reserved = ReservedHeaders::new([].iter(), UnderscorePolicy::Drop);
+        let reserved = ReservedHeaders::default();
         let kept = |trusted| {
             let kept = forwarded_fields(&sent, &reserved, trusted);
             kept.iter().map(|(name, value)| format!("{name}: {value:?}")).collect::<Vec<_>>()

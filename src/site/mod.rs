@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use http::{HeaderName, Method};
+use http::{HeaderName, HeaderValue, Method};
 
 use crate::{
     httputil::{self, Host, Origin, Path, headers::UnderscorePolicy},
@@ -72,6 +72,8 @@ pub struct Site {
     pub name: String,
     /// Every host it answers to.
     pub hosts: Vec<Host>,
+    /// Each of `hosts` as the site receives it in `Host`: with a port only if `public_url` has one.
+    pub upstream_hosts: Vec<HeaderValue>,
     /// What the visitor types; the base of every URL we build, and the audience of its tokens.
     pub public_url: Origin,
     /// Who logs its visitors in.
@@ -236,6 +238,13 @@ pub const SNAPSHOT: HeaderName = HeaderName::from_static("x-wechat-snapshot");
 pub const ASSERTION: HeaderName = HeaderName::from_static("x-wechat-assertion");
 
 impl Site {
+    /// The `Host` header for the site of a request for `host`, which is one of `hosts`. A site sees
+    /// its own names only, in one spelling, whatever the visitor's client sent.
+    pub fn upstream_host(&self, host: &str) -> Option<&HeaderValue> {
+        let number = self.hosts.iter().position(|name| name.as_str() == host)?;
+        self.upstream_hosts.get(number)
+    }
+
     /// Every header that may speak of a visitor: what a proxy has to overwrite, so that nobody
     /// can send one of their own.
     pub fn identity_header_names(&self) -> impl Iterator<Item = HeaderName> {

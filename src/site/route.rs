@@ -201,6 +201,11 @@ impl Routes {
         strictest.unwrap_or(Access::Required(Scope::Base, Prompt::Direct))
     }
 
+    /// Returns whether some path has a route for some methods only.
+    pub fn depend_on_method(&self) -> bool {
+        self.rules.iter().any(|rule| !rule.route.methods.is_empty())
+    }
+
     /// What applies where no other rule does.
     pub fn default_access(&self) -> &Route {
         &self.otherwise

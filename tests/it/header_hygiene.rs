@@ -5,7 +5,8 @@ use crate::{
     visitor::{Answer, Visitor, raw},
 };
 
-const FORGED: [&str; 14] = [
+/// From anybody, a trusted proxy too.
+const FORGED: [&str; 44] = [
     "X-WeChat-OpenId",
     "x_wechat_openid",
     "X-WeChat_OpenId",
@@ -14,13 +15,46 @@ const FORGED: [&str; 14] = [
     "X-WeChat-Snapshot",
     "X-WX-OPENID",
     "x_wx_openid",
+    "X-WX-FROM-OPENID",
+    "X-WX-FROM-UNIONID",
+    "X-WX-FROM-APPID",
+    "X-WX-SOURCE",
+    "X-WX-ENV",
+    "X-WX-CALL-ID",
     "Remote-User",
     "remote_user",
-    "X-Forwarded-Prefix",
+    "Remote.User",
+    "X-Forwarded-User",
+    "X-Forwarded-Email",
+    "X-Forwarded-Groups",
+    "X-Forwarded-Access-Token",
+    "X-Forwarded-Ssl",
+    "X-Forwarded-Scheme",
+    "X-Forwarded-Uri",
+    "X-Forwarded-Path",
+    "X-Forwarded-Method",
+    "X-Forwarded",
     "Forwarded",
+    "Client-IP",
+    "X-Client-IP",
+    "True-Client-IP",
+    "CF-Connecting-IP",
+    "X-Cluster-Client-IP",
+    "Forwarded-For",
+    "X-Remote-IP",
+    "X-Originating-IP",
+    "WL-Proxy-Client-IP",
+    "Ali-CDN-Real-IP",
+    "X-Remote-Addr",
     "X-Original-URL",
     "X-Rewrite-URL",
+    "X-HTTP-DestinationURL",
+    "X-Override-URL",
+    "Proxy",
 ];
+
+/// From anybody but a trusted proxy.
+const FROM_PROXIES: [&str; 2] = ["X-Forwarded-Port", "X-Forwarded-Prefix"];
 
 #[tokio::test]
 async fn b1_b2_b3_forged_headers_reach_no_site_on_no_kind_of_route() {
@@ -28,7 +62,8 @@ async fn b1_b2_b3_forged_headers_reach_no_site_on_no_kind_of_route() {
         "[site.headers]\naliases = [\"X-WX-OPENID\"]\nextra = {{ \"Remote-User\" = \"openid\" }}\n{ROUTES}"
     );
     let street = TestGateway::open(TestConfig::site(&lines)).await;
-    let forged: Vec<(&str, &str)> = FORGED.iter().map(|name| (*name, "forged")).collect();
+    let names = FORGED.iter().chain(&FROM_PROXIES);
+    let forged: Vec<(&str, &str)> = names.map(|name| (*name, "forged")).collect();
     let mut phone = Visitor::wechat(street.gateway);
     let (_, mine) = phone.open("/").await;
     let openid = mine.received("x-wechat-openid")[0].to_owned();
@@ -45,6 +80,75 @@ async fn b1_b2_b3_forged_headers_reach_no_site_on_no_kind_of_route() {
         let expected: &[&str] = if known { &[&openid] } else { &[] };
         for name in ["x-wechat-openid", "x-wx-openid", "remote-user"] {
             assert_eq!(answer.received(name), expected, "{path} {name}");
+        }
+    }
+    street.close().await;
+}
+
+/// nginx forwards what it does not set, so that a trusted proxy brings a visitor's headers, too.
+#[tokio::test]
+async fn b3_a_trusted_proxy_brings_no_forwarded_header_that_we_do_not_understand() {
+    let lines = format!("[site.headers]\nextra = {{ \"Remote-User\" = \"openid\" }}\n{ROUTES}");
+    let server = "trusted_proxies = [\"127.0.0.0/8\"]\nclient_address_header = \"True-Client-IP\"";
+    let plan = TestConfig { server: server.to_owned(), ..TestConfig::site(&lines) };
+    let street = TestGateway::open(plan).await;
+    for name in FORGED.into_iter().filter(|name| *name != "True-Client-IP") {
+        let mut visitor = Visitor::desktop(street.gateway);
+        let answer = visitor.send("GET", "/static/a", &[(name, "forged")], "").await;
+        assert_eq!(answer.status, 200, "{name}");
+        assert!(!answer.text.contains("forged"), "{name}: {}", answer.text);
+    }
+    for name in FROM_PROXIES {
+        let answer =
+            Visitor::desktop(street.gateway).send("GET", "/static/a", &[(name, "1")], "").await;
+        assert_eq!(answer.received(&name.to_lowercase()), ["1"], "{name}");
+    }
+    let fields = [("true-client-ip", "198.51.100.7"), ("x-forwarded-for", "6.6.6.6")];
+    let answer = Visitor::desktop(street.gateway).send("GET", "/static/a", &fields, "").await;
+    for name in ["x-forwarded-for", "x-real-ip"] {
+        assert_eq!(answer.received(name), ["198.51.100.7"], "{name}");
+    }
+    assert!(answer.received("true-client-ip").is_empty());
+    street.close().await;
+}
+
+/// A route for some methods would be passed by if the site saw another method than the gateway.
+#[tokio::test]
+async fn a3_method_overrides_reach_no_site_with_a_route_for_some_methods() {
+    let by_method = "[[site.route]]\npath = \"/api/*\"\nmethods = [\"GET\"]\nauth = \"none\"\n";
+    for (routes, forwarded) in [(ROUTES.to_owned(), 1), (format!("{ROUTES}{by_method}"), 0)] {
+        let street = TestGateway::open(TestConfig::site(&routes)).await;
+        for name in [
+            "X-HTTP-Method-Override",
+            "X-HTTP-Method",
+            "X-Method-Override",
+            "x.http.method.override",
+        ] {
+            let mut visitor = Visitor::desktop(street.gateway);
+            let answer = visitor.send("GET", "/static/a", &[(name, "DELETE")], "").await;
+            assert_eq!(answer.received(&name.to_lowercase()).len(), forwarded, "{name}");
+        }
+        street.close().await;
+    }
+}
+
+/// A site that builds links or chooses a tenant by `Host` sees its own names only.
+#[tokio::test]
+async fn a4_the_site_sees_the_name_that_matched() {
+    let street = TestGateway::usual().await;
+    for (target, host, expected) in [
+        ("/static/a", "h5.example.com", "h5.example.com"),
+        ("/static/a", "H5.EXAMPLE.com", "h5.example.com"),
+        ("/static/a", "h5.example.com.", "h5.example.com"),
+        ("/static/a", "h5.example.com:80", "h5.example.com"),
+        ("/static/a", "H5.Example.Com.:8443", "h5.example.com"),
+        ("/static/a", "www.example.com:1", "www.example.com"),
+        ("http://WWW.example.com.:8080/static/a", "www.example.com", "www.example.com"),
+    ] {
+        let request = format!("GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        let answer = Answer::parse(&raw(street.gateway, &request).await);
+        for name in ["host", "x-forwarded-host"] {
+            assert_eq!(answer.received(name), [expected], "{target} {host} {name}");
         }
     }
     street.close().await;

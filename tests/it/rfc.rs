@@ -217,10 +217,10 @@ async fn what_the_site_receives() {
             &["http://h5"],
         ),
         (
-            "9110 7.2: Host is not rewritten",
+            "9110 7.2: Host is the name that matched, in one spelling",
             "GET /static/a HTTP/1.1\r\nhost: H5.Example.com:8080\r\nconnection: close\r\n\r\n"
                 .to_owned(),
-            &["host: H5.Example.com:8080\r\n"],
+            &["host: h5.example.com\r\n"],
             &[],
         ),
         (

@@ -204,7 +204,11 @@ async fn b2_b3_words_that_disagree_and_names_of_ours_are_refused() {
         "X-WeChat-OpenId-pay",
         "X-WeChat-Assertion",
         "X-WX-OPENID",
+        "X-WX-FROM-OPENID",
+        "x_wx_source",
         "remote_user",
+        "Remote.User",
+        "HTTP_REMOTE_USER",
     ] {
         for path in ["/orders", "/static/a"] {
             let fields = [method, ("x-original-uri", path), (name, "forged")];

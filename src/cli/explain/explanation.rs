@@ -123,8 +123,8 @@ impl Explanation {
         let also = site.also.iter();
         let also = also.map(|it| (format!("X-WeChat-OpenId-{}", shown(&it.name)), "openid"));
         let proof = site.assertion.then(|| (shown(ASSERTION.as_str()), "all of it, signed"));
-        let mut removed = vec!["X-WeChat-* in any spelling".to_owned()];
-        removed.extend(IdentityField::TENCENT.iter().map(|(_, name)| shown(name.as_str())));
+        let mut removed =
+            vec!["X-WeChat-* in any spelling".to_owned(), "X-WX-* in any spelling".to_owned()];
         removed.extend(site.extra_headers.iter().map(|(name, _)| shown(name.as_str())));
         removed.sort();
         removed.dedup();

@@ -37,13 +37,6 @@ fn extras(table: &TableReader<'_>) -> Vec<(HeaderName, IdentityField)> {
     found
 }
 
-/// The names only we may set: Tencent's even where they are off, so that turning one on never
-/// finds a site that believed visitors, and the operator's own.
-pub fn reserved(extras: &[(HeaderName, IdentityField)]) -> Vec<HeaderName> {
-    let tencent = IdentityField::TENCENT.into_iter().map(|(_, name)| name);
-    tencent.chain(extras.iter().map(|(name, _)| name.clone())).collect()
-}
-
 fn add(
     table: &TableReader<'_>,
     word: &StrValue<'_>,
@@ -108,7 +101,7 @@ fn header(table: &TableReader<'_>, word: &StrValue<'_>) -> Option<HeaderName> {
 fn needed(folded: &str) -> Option<&'static str> {
     let begins = |prefixes: &[&str]| prefixes.iter().any(|prefix| folded.starts_with(prefix));
     match folded {
-        _ if begins(&["x_wechat_"]) => Some("the gateway sets this family itself"),
+        _ if begins(&["x_wechat_", "x_wx_"]) => Some("the gateway sets this family itself"),
         "forwarded" | "x_real_ip" | "x_request_id" => Some("the gateway rebuilds it"),
         _ if begins(&["x_forwarded_", "x_original_", "x_rewrite_"]) => {
             Some("it speaks of the way the request took")

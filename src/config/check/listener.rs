@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderName;
 use ipnet::IpNet;
 
 use super::{acme, paths};
@@ -19,7 +20,7 @@ use crate::{
         schema,
     },
     gateway::BodyLimits,
-    httputil::{Host, Path, forwarded::TrustedProxies},
+    httputil::{Host, Path, forwarded::TrustedProxies, headers},
     server::{Limits, ListenAddress, Settings, tls},
 };
 
@@ -70,7 +71,7 @@ pub fn front(file: &TableReader<'_>) -> ServerSection {
         listeners,
         orders,
         admin,
-        trusted: trusted(&server),
+        trusted: trusted(&server).with_address_header(client_address_header(&server)),
         prefix: prefix(&server),
         body: BodyLimits {
             size: limits.size("body_size", 0, 0..=1 << 50),
@@ -269,6 +270,29 @@ fn trusted(server: &TableReader<'_>) -> TrustedProxies {
     };
     let words = server.words("trusted_proxies").unwrap_or_default();
     TrustedProxies::new(words.into_iter().filter_map(read).collect())
+}
+
+/// The header in which trusted proxies name the client instead of `X-Forwarded-For`. It has to be one
+/// that visitors cannot send to the site.
+fn client_address_header(server: &TableReader<'_>) -> Option<HeaderName> {
+    let word = server.word("client_address_header")?;
+    let name = HeaderName::from_bytes(word.text.as_bytes()).ok();
+    if let Some(name) = name.filter(|name| headers::states_address(name.as_str())) {
+        if server.value("trusted_proxies").is_none() {
+            let help = "name your proxies or your CDN's addresses in trusted_proxies";
+            server.desk.warn(
+                word.at,
+                "nobody may send this header: trusted_proxies is empty",
+                help,
+            );
+        }
+        return Some(name);
+    }
+    let message = format!("\"{}\" is no header for a client's address", word.text);
+    let help = "write the name that your CDN documents, such as \"True-Client-IP\", \
+                \"CF-Connecting-IP\" or \"X-Real-IP\"";
+    server.desk.error(word.at, message, help);
+    None
 }
 
 fn prefix(server: &TableReader<'_>) -> String {

@@ -18,7 +18,7 @@ use crate::{
     httputil::{
         Host, Origin,
         cookie::CookieNames,
-        headers::{ReservedHeaders, UnderscorePolicy},
+        headers::{MethodOverridePolicy, ReservedHeaders, UnderscorePolicy},
     },
     site::{
         Account, AccountKind, AmbiguousPathPolicy, FragmentPolicy, OutsideWeChat, RevocationPolicy,
@@ -101,13 +101,21 @@ fn site(
     let cors = cors(&table.table("cors", &schema::CORS));
     let revocation = revocation(table, plan);
     let (extra_headers, assertion) = headers::headers(&table.table("headers", &schema::HEADERS));
-    let reserved = headers::reserved(&extra_headers);
     let routes = route::routes(table, scope, plan.prefix);
+    let method_overrides = if routes.depend_on_method() {
+        MethodOverridePolicy::Drop
+    } else {
+        MethodOverridePolicy::Pass
+    };
+    let custom = extra_headers.iter().map(|(name, _)| name);
+    let reserved = ReservedHeaders::new(custom, underscores, method_overrides);
     let public_url = public_url?;
+    let upstream_hosts = hosts.iter().filter_map(|host| public_url.host_header(host)).collect();
     Some(Site {
         number: 0,
         name: hosts.first()?.to_string(),
         hosts,
+        upstream_hosts,
         account: account?,
         also,
         profile_refresh,
@@ -123,7 +131,7 @@ fn site(
         assertion,
         routes,
         cookies: CookieNames::new(plan.cookie, public_url.is_secure()),
-        reserved: ReservedHeaders::new(reserved.iter(), underscores),
+        reserved,
         public_url,
     })
 }

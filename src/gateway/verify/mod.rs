@@ -100,6 +100,9 @@ fn reject_identity_headers(site: &Site, headers: &HeaderMap) -> Result<(), Error
         if site.reserved.is_identity(name.as_str()) {
             return Err(Error::Impersonation);
         }
+        if site.reserved.is_method_override(name.as_str()) {
+            return Err(Error::MethodOverride);
+        }
         if site.underscores == UnderscorePolicy::Refuse && name.as_str().contains('_') {
             return Err(Error::UnderscoreInHeaderName);
         }

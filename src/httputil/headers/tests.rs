@@ -39,7 +39,8 @@ fn b1_hop_by_hop_ends_here_with_what_connection_names() {
 #[test]
 fn b2_b3_b4_no_spelling_of_a_reserved_name_gets_through() {
     let custom = [HeaderName::from_static("remote-user"), HeaderName::from_static("x-wx-openid")];
-    let reserved = ReservedHeaders::new(custom.iter(), UnderscorePolicy::Pass);
+    let reserved =
+        ReservedHeaders::new(custom.iter(), UnderscorePolicy::Pass, MethodOverridePolicy::Drop);
     let cases = [
         // name, kept from a stranger, kept from a trusted proxy
         ("X-WeChat-OpenId", false, false),
@@ -47,26 +48,118 @@ fn b2_b3_b4_no_spelling_of_a_reserved_name_gets_through() {
         ("X-WeChat_OpenId", false, false),
         ("X.WeChat.OpenId", false, false),
         ("x-wechat-anything", false, false),
+        ("HTTP_X_WECHAT_OPENID", false, false),
         ("Remote-User", false, false),
         ("remote_user", false, false),
         ("REMOTE.USER", false, false),
+        ("HTTP_REMOTE_USER", false, false),
+        // Tencent cloud's family, whole, whether or not aliases are on.
         ("X-WX-OPENID", false, false),
         ("x_wx_openid", false, false),
-        ("X-Forwarded-For", false, false), // we say it anew
-        ("x_forwarded_for", false, true),
+        ("X-WX-UNIONID", false, false),
+        ("X-WX-APPID", false, false),
+        ("X-WX-FROM-OPENID", false, false),
+        ("X-WX-FROM-UNIONID", false, false),
+        ("X-WX-FROM-APPID", false, false),
+        ("X-WX-SOURCE", false, false),
+        ("X-WX-ENV", false, false),
+        ("X-WX-CALL-ID", false, false),
+        ("x.wx.anything", false, false),
+        ("x-wxy", true, true),
+        // Forwarded headers: those that the gateway rebuilds, and the two that a proxy may add.
+        ("X-Forwarded-For", false, false),
+        ("x_forwarded_for", false, false),
+        ("X-Forwarded-Host", false, false),
+        ("X-Forwarded-Proto", false, false),
+        ("X-Forwarded-Port", false, true),
         ("X-Forwarded-Prefix", false, true),
-        ("Forwarded", false, true),
+        ("X_Forwarded_Prefix", false, false),
+        ("X-Forwarded-User", false, false),
+        ("X-Forwarded-Email", false, false),
+        ("X-Forwarded-Groups", false, false),
+        ("X-Forwarded-Preferred-Username", false, false),
+        ("X-Forwarded-Access-Token", false, false),
+        ("X-Forwarded-Ssl", false, false),
+        ("X-Forwarded-Scheme", false, false),
+        ("X-Forwarded-Uri", false, false),
+        ("X-Forwarded-Path", false, false),
+        ("X-Forwarded-Method", false, false),
+        ("X-Forwarded-Server", false, false),
+        ("X-Forwarded", false, false),
+        ("Forwarded", false, false),
         ("X-Real-IP", false, false),
+        ("x_real_ip", false, false),
+        ("x_request_id", false, false),
+        ("X-Host", false, false),
+        ("X-HTTP-Host-Override", false, false),
+        // The client's address under the names that legacy code knows.
+        ("Client-IP", false, false),
+        ("HTTP_CLIENT_IP", false, false),
+        ("HTTP_X_FORWARDED_FOR", false, false),
+        ("X-Client-IP", false, false),
+        ("X_CLIENT.IP", false, false),
+        ("True-Client-IP", false, false),
+        ("CF-Connecting-IP", false, false),
+        ("CF-Connecting-IPv6", false, false),
+        ("CF-Pseudo-IPv4", false, false),
+        ("X-Cluster-Client-IP", false, false),
+        ("Forwarded-For", false, false),
+        ("Forwarded-For-IP", false, false),
+        ("X-Forward-For", false, false),
+        ("X-Original-Forwarded-For", false, false),
+        ("X-Remote-IP", false, false),
+        ("X-Remote-Addr", false, false),
+        ("Remote-Addr", false, false),
+        ("X-Originating-IP", false, false),
+        ("X-ProxyUser-Ip", false, false),
+        ("Proxy-Client-IP", false, false),
+        ("WL-Proxy-Client-IP", false, false),
+        ("Fastly-Client-IP", false, false),
+        ("Ali-CDN-Real-IP", false, false),
+        ("Cdn-Src-Ip", false, false),
+        ("X-Azure-ClientIP", false, false),
+        ("X-Azure-SocketIP", false, false),
+        ("X-Appengine-User-IP", false, false),
+        ("X-Envoy-External-Address", false, false),
+        ("X-Custom-IP-Authorization", false, false),
+        ("X-Ship", true, true),
+        ("X-Tip", true, true),
+        ("X-Trip-Id", true, true),
+        ("X-Addressee", true, true),
+        // Another target than the one that was judged.
         ("X-Original-URL", false, false),
         ("X-Rewrite-URL", false, false),
+        ("X-HTTP-DestinationURL", false, false),
+        ("x_http_destinationurl", false, false),
+        ("X-Override-URL", false, false),
+        ("X-Proxy-URL", false, false),
+        ("Proxy", false, false),
+        ("Destination", true, true), // WebDAV
+        // Another method, on a site with a route for some methods.
+        ("X-HTTP-Method-Override", false, false),
+        ("X_HTTP_METHOD_OVERRIDE", false, false),
+        ("X-HTTP-Method", false, false),
+        ("X-Method-Override", false, false),
+        ("Method-Override", false, false),
         ("X-Requested-With", true, true),
         ("x-wechatty", true, true),
         ("accept", true, true),
+        ("referer", true, true),
         ("under_score", true, true),
     ];
     for (name, stranger, trusted) in cases {
         let kept = |it| !stripped(&[(name, "forged")], &reserved, it).is_empty();
         assert_eq!((kept(false), kept(true)), (stranger, trusted), "{name}");
+    }
+}
+
+#[test]
+fn method_overrides_pass_where_no_route_names_methods() {
+    let reserved = ReservedHeaders::default();
+    for name in ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "Method-Override"]
+    {
+        assert_eq!(stripped(&[(name, "DELETE")], &reserved, false).len(), 1, "{name}");
+        assert!(!reserved.is_method_override(name), "{name}");
     }
 }
 
@@ -80,7 +173,7 @@ fn b4_underscores_are_dropped_refused_or_passed() {
     for (policy, admitted, kept) in cases {
         let mut headers = HeaderMap::new();
         headers.insert(HeaderName::from_static("a_b"), HeaderValue::from_static("1"));
-        let reserved = ReservedHeaders::new([].iter(), policy);
+        let reserved = ReservedHeaders::new([].iter(), policy, MethodOverridePolicy::Pass);
         assert_eq!(reserved.check(&headers, false), admitted, "{policy:?}");
         assert_eq!(forwarded_fields(&headers, &reserved, false).len(), kept, "{policy:?}");
     }
@@ -105,7 +198,9 @@ fn name() -> impl Strategy<Value = String> {
     let words = "x-wechat-openid x-wechat- x-wechat x-wechatty-a remote-user remoteuser \
                  x-wx-openid x-wx-openid-2 x-forwarded-for x-forwarded forwarded x-real-ip \
                  x-request-id x-original-url x-rewrite-url x-rewrite te keep-alive \
-                 transfer-encoding accept x-custom";
+                 transfer-encoding accept x-custom x-wx-source x-wx client-ip cf-connecting-ipv6 \
+                 remote-addr forwarded-for x-forwarded-port x-forwarded-user x-override-url proxy \
+                 x-http-method-override http-client-ip http-x-wechat-openid ship";
     let words: Vec<&str> = words.split_whitespace().collect();
     let separators = vec!['-', '-', '_', '.', '!', '~', '*'];
     let lot = (proptest::sample::select(separators), any::<bool>());
@@ -134,11 +229,13 @@ proptest! {
         sent in proptest::collection::vec(name(), 1..12),
         trusted in any::<bool>(),
         pass in any::<bool>(),
+        strict in any::<bool>(),
     ) {
         let custom =
             [HeaderName::from_static("remote-user"), HeaderName::from_static("x-wx-openid")];
         let policy = if pass { UnderscorePolicy::Pass } else { UnderscorePolicy::Drop };
-        let reserved = ReservedHeaders::new(custom.iter(), policy);
+        let methods = if strict { MethodOverridePolicy::Drop } else { MethodOverridePolicy::Pass };
+        let reserved = ReservedHeaders::new(custom.iter(), policy, methods);
         let names: Vec<HeaderName> =
             sent.iter().map(|name| HeaderName::from_bytes(name.as_bytes()).unwrap()).collect();
         let mut headers = HeaderMap::new();
@@ -147,16 +244,23 @@ proptest! {
         }
         let passed = forwarded_fields(&headers, &reserved, trusted);
         for name in &names {
-            let seen = as_php_sees_it(name.as_str());
+            let folded = as_php_sees_it(name.as_str());
+            let seen = folded.strip_prefix("http_").unwrap_or(&folded);
+            let last = seen.rsplit('_').next().unwrap();
+            let address = ["ip", "ipv4", "ipv6", "addr"].contains(&last)
+                || seen.ends_with("forwarded_for");
             let forwarded = seen.starts_with("x_forwarded_")
-                || ["forwarded", "x_real_ip", "x_request_id"].contains(&&*seen);
-            let ours = ["x-forwarded-for", "x-real-ip", "x-request-id"].contains(&name.as_str());
+                || ["forwarded", "x_forwarded", "x_request_id"].contains(&seen)
+                || address;
+            let from_proxy = trusted && name == "x-forwarded-port";
             let gone = seen.starts_with("x_wechat_")
-                || ["remote_user", "x_wx_openid"].contains(&&*seen)
+                || seen.starts_with("x_wx_")
+                || seen == "remote_user"
                 || seen.starts_with("x_original_")
                 || seen.starts_with("x_rewrite_")
-                || (forwarded && !trusted)
-                || ours
+                || ["x_override_url", "proxy"].contains(&seen)
+                || (strict && seen == "x_http_method_override")
+                || (forwarded && !from_proxy)
                 || ["te", "keep-alive", "transfer-encoding"].contains(&name.as_str())
                 || (!pass && name.as_str().contains('_'));
             let all = |headers: &HeaderMap| -> Vec<HeaderValue> {
