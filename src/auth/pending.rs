@@ -46,6 +46,12 @@ pub enum StateError {
     Forged,
     /// Ours, but too long ago.
     Expired,
+    /// Ours, and from the future: the clock of this replica and that of the replica which wrote it
+    /// stand further apart than [`CLOCK_SKEW`].
+    ClockSkew {
+        /// How far in the future, in seconds.
+        seconds: u64,
+    },
 }
 
 impl OAuthState {
@@ -70,8 +76,11 @@ impl OAuthState {
         }
         let [nonce @ .., a, b, c, d, restarts, scope, _, _, _, _] = *body;
         let issued = Timestamp(u64::from(u32::from_be_bytes([a, b, c, d])));
-        if issued.plus(STATE_LIFETIME) <= now || now.plus(CLOCK_SKEW) < issued {
+        if issued.plus(STATE_LIFETIME) <= now {
             return Err(StateError::Expired);
+        }
+        if now.plus(CLOCK_SKEW) < issued {
+            return Err(StateError::ClockSkew { seconds: issued.since(now) });
         }
         let scope = if scope == 0 { Scope::Base } else { Scope::UserInfo };
         Ok(Self { nonce: u128::from_be_bytes(nonce), issued, restarts, scope })
@@ -221,7 +230,7 @@ mod tests {
 
     #[test]
     fn state_survives_wechat_and_nothing_else_passes() {
-        use StateError::{Expired, Forged};
+        use StateError::{ClockSkew, Expired, Forged};
         let keys = keys(&[("a", "0123456789abcdef0123456789abcdef")]);
         let other = super::super::token::tests::keys(&[("a", "ffffffffffffffffffffffffffffffff")]);
         let state = OAuthState {
@@ -243,7 +252,7 @@ mod tests {
             (text.clone(), &keys, SITE, 1_599, Ok(state)),
             (text.clone(), &keys, SITE, 1_600, Err(Expired)),
             (text.clone(), &keys, SITE, 940, Ok(state)),
-            (text.clone(), &keys, SITE, 939, Err(Expired)),
+            (text.clone(), &keys, SITE, 939, Err(ClockSkew { seconds: 61 })),
             (text.clone(), &keys, "https://h5.example.co", 1_000, Err(Forged)),
             (text.clone(), &other, SITE, 1_000, Err(Forged)),
             (text.to_uppercase(), &keys, SITE, 1_000, Err(Forged)),

@@ -88,6 +88,12 @@ pub enum SessionError {
     Missing,
     /// Theirs was not signed by us, or says what we never say.
     Invalid,
+    /// Theirs was signed by us, and in the future: the clock of this replica and that of the replica
+    /// which wrote it stand further apart than [`CLOCK_SKEW`].
+    ClockSkew {
+        /// How far in the future, in seconds.
+        seconds: u64,
+    },
     /// Theirs names a key that we do not have, or no longer.
     UnknownKey,
     /// Two of theirs are good, so somebody planted one.
@@ -109,6 +115,7 @@ impl SessionError {
         match self {
             Self::Missing => None,
             Self::Invalid => Some("forged"),
+            Self::ClockSkew { .. } => Some("clock_skew"),
             Self::UnknownKey => Some("unknown_key"),
             Self::Ambiguous => Some("several"),
             Self::WrongSite => Some("elsewhere"),
@@ -183,13 +190,15 @@ impl Session {
         if ours { Ok(session) } else { Err(SessionError::Invalid) }
     }
 
-    /// Whether it is good for `site` at this moment. Replicas' clocks may differ by [`CLOCK_SKEW`].
+    /// Whether it is good for `site` at this moment. Replicas' clocks may differ by [`CLOCK_SKEW`]; a
+    /// session from further in the future is refused, because nobody can tell how long it should
+    /// still last (F1). `auth_time` is not after `iat` ([`Session::open`]).
     pub fn check(&self, site: &Site, now: Timestamp) -> Result<(), SessionError> {
         if self.aud != site.public_url.as_str() || site.login_account(&self.appid).is_none() {
             return Err(SessionError::WrongSite);
         }
         if now.plus(CLOCK_SKEW) < self.iat {
-            return Err(SessionError::Invalid);
+            return Err(SessionError::ClockSkew { seconds: self.iat.since(now) });
         }
         if self.exp <= now || self.max <= now {
             return Err(SessionError::Expired);

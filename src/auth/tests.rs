@@ -212,8 +212,9 @@ fn a_session_is_good_for_one_site_and_time() {
         (site(), 10_099, Ok(())),
         (site(), 10_100, Err(SessionError::Expired)),
         (site(), 9_940, Ok(())), // another replica's clock is behind
-        (site(), 9_939, Err(SessionError::Invalid)),
-        (Site { public_url: other, ..site() }, 10_000, Err(SessionError::WrongSite)),
+        (site(), 9_939, Err(SessionError::ClockSkew { seconds: 61 })),
+        (Site { public_url: other.clone(), ..site() }, 10_000, Err(SessionError::WrongSite)),
+        (Site { public_url: other, ..site() }, 9_939, Err(SessionError::WrongSite)),
     ];
     for (site, now, expected) in cases {
         assert_eq!(session.check(&site, Timestamp(now)), expected, "{} at {now}", site.public_url);

@@ -65,10 +65,8 @@ impl RequestHandler {
                 Ok(known)
             }
         });
-        if let Err(why) = &found
-            && let Some(reason) = why.reason()
-        {
-            self.record_session_refusal(reason, arrival);
+        if let Err(why) = &found {
+            self.record_session_refusal(*why, arrival);
         }
         if let Ok(known) = &found {
             arrival.session.set(Some(known.tag));

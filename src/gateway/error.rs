@@ -60,6 +60,14 @@ pub enum Error {
     /// The state is not ours, or ten minutes old.
     #[error("callback does not belong to a pending login")]
     LoginExpired,
+    /// The state, or the ticket with it, was written in the future of this replica's clock.
+    #[error("the login began {seconds} s in the future of this replica's clock")]
+    ClockSkew {
+        /// How far in the future.
+        seconds: u64,
+        /// Where to try again.
+        retry: Option<&'static str>,
+    },
     /// The state is good, but this browser does not remember it.
     #[error("a callback without its flow cookie")]
     CookiesLost {
@@ -129,6 +137,7 @@ impl Error {
             | Self::MethodOverride
             | Self::Upstream(upstream::Error::MalformedBody)
             | Self::LoginExpired
+            | Self::ClockSkew { .. }
             | Self::UnknownBrokerLogin
             | Self::UnknownReturn
             | Self::CookiesLost { .. } => StatusCode::BAD_REQUEST,
@@ -173,6 +182,7 @@ impl Error {
             Self::CrossSiteLogout | Self::UntrustedVerifyCaller(_) => ErrorPage::Forbidden,
             Self::BehindProxy(cause) => cause.notice(),
             Self::LoginExpired
+            | Self::ClockSkew { .. }
             | Self::UnknownBrokerLogin
             | Self::Upstream(upstream::Error::SessionOver) => ErrorPage::LoginExpired,
             Self::UnknownReturn => ErrorPage::UnknownReturn,
@@ -199,6 +209,7 @@ impl Error {
         let is_login = matches!(
             self,
             Self::LoginExpired
+                | Self::ClockSkew { .. }
                 | Self::UnknownBrokerLogin
                 | Self::UnknownReturn
                 | Self::Store(_)
@@ -206,7 +217,13 @@ impl Error {
                 | Self::Declined { .. }
                 | Self::Login { .. }
         );
-        is_login.then(|| self.notice().word())
+        is_login.then(|| self.reason())
+    }
+
+    /// The word for it in logs and metrics: that of the page, except where the page does not tell the
+    /// visitor what the operator has to know.
+    fn reason(&self) -> &'static str {
+        if let Self::ClockSkew { .. } = self { "clock_skew" } else { self.notice().word() }
     }
 
     /// Where the button of the page leads.
@@ -216,6 +233,7 @@ impl Error {
                 Some(retry)
             }
             Self::LoginExpired | Self::Upstream(upstream::Error::SessionOver) => Some("/"),
+            Self::ClockSkew { retry, .. } => *retry,
             Self::BadRequest(_)
             | Self::AmbiguousPath(_)
             | Self::UnderscoreInHeaderName
@@ -279,7 +297,7 @@ impl Error {
         } else {
             AuditEvent::failed(AuditKind::Refusal, "request refused")
         };
-        let line = line.with("reason", self.notice().word()).with("error", error_chain::line(self));
+        let line = line.with("reason", self.reason()).with("error", error_chain::line(self));
         line.with("remedy", self.remedy().unwrap_or_default())
     }
 
@@ -288,9 +306,16 @@ impl Error {
         if let Self::Login { source: wechat::Error::Api(refusal), .. } = self {
             return refusal.remedy();
         }
+        if let Self::ClockSkew { .. } = self {
+            return Some(SYNCHRONIZE_CLOCKS);
+        }
         None
     }
 }
+
+/// The remedy for clocks that stand too far apart.
+pub const SYNCHRONIZE_CLOCKS: &str =
+    "synchronize the clocks of all replicas with NTP; `wxgate check --online` compares them";
 
 fn login_status(error: &wechat::Error) -> StatusCode {
     match error {

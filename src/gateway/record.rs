@@ -6,9 +6,10 @@ use http::StatusCode;
 
 use super::{
     Error, LimitedAction, RequestContext, RequestHandler, RuntimeConfig, WorkerState,
-    access_log::AccessLogEntry,
+    access_log::AccessLogEntry, error::SYNCHRONIZE_CLOCKS,
 };
 use crate::{
+    auth::SessionError,
     logs::{AuditEvent, AuditKind},
     metrics::ConnectionGuard,
 };
@@ -35,13 +36,16 @@ impl RequestHandler {
     }
 
     /// Notes that the session somebody brought is none, and counts it.
-    pub(super) fn record_session_refusal(
-        &self,
-        reason: &'static str,
-        arrival: &RequestContext<'_>,
-    ) {
+    pub(super) fn record_session_refusal(&self, why: SessionError, arrival: &RequestContext<'_>) {
+        let Some(reason) = why.reason() else { return };
         self.gateway.metrics.session("refused", reason);
-        let line = AuditEvent::failed(AuditKind::Refusal, "session refused").with("reason", reason);
+        let mut line =
+            AuditEvent::failed(AuditKind::Refusal, "session refused").with("reason", reason);
+        if let SessionError::ClockSkew { seconds } = why {
+            line = line
+                .with("error", format!("issued {seconds} s in the future of this replica's clock"))
+                .with("remedy", SYNCHRONIZE_CLOCKS);
+        }
         self.gateway.audit.record(arrival.audit_event(line));
     }
 

@@ -23,6 +23,23 @@ pub fn sessions_are_refused(facts: &DiagnosisInput<'_>, found: &mut Vec<Finding>
             ],
         ));
     }
+    let skewed = refused("clock_skew") + count(facts.logins, "failed", "clock_skew");
+    // One is enough: the signature is good, so that no browser and no robot can bring this about.
+    if skewed > 0 {
+        found.push(finding(
+            "clock_skew",
+            FindingSeverity::Critical,
+            ["各副本的时钟相差一分钟以上", "The clocks of replicas stand more than a minute apart"],
+            Bilingual::new(
+                format!("最近一分钟有 {skewed} 个会话或登录因签发时间在本机的未来而被拒绝：本机时钟慢了，或签发它们的副本时钟快了。访客被迫重新登录。审计日志里有相差的秒数。"),
+                format!("{skewed} refused in the last minute: they were issued in the future of this replica's clock. Either it is behind, or the clock of the replica that issued them is ahead. Their visitors have to log in again. The audit lines say by how many seconds."),
+            ),
+            [
+                "在每个副本的机器上用 NTP 校时（chronyc tracking、timedatectl）；wxgate check --online 会与别处的时钟比较。",
+                "Synchronize the clock of every replica's machine with NTP (`chronyc tracking`, `timedatectl`); `wxgate check --online` compares it with others.",
+            ],
+        ));
+    }
     let forged = refused("forged");
     if forged >= MIN_REFUSALS {
         found.push(finding(

@@ -95,7 +95,7 @@ fn each_trouble_has_its_name() {
         let begins = Timestamp(expires.0 - 90 * 86_400);
         vec![CertificateView { names: vec!["h5.example.com".to_owned()], begins, expires }]
     }
-    let cases: [Case; 28] = [
+    let cases: [Case; 30] = [
         (|_| (), &[], ""),
         (
             |it| it.wechat.values_mut().for_each(|host| *host = vital("connection refused")),
@@ -149,6 +149,12 @@ fn each_trouble_has_its_name() {
         ),
         (|it| it.sessions = one("refused", "unknown_key", 2), &[], "a stray browser"),
         (|it| it.sessions = one("refused", "forged", 9), &[("key_mismatch", Warning)], "9 refused"),
+        (
+            |it| it.sessions = one("refused", "clock_skew", 1),
+            &[("clock_skew", Critical)],
+            "1 refused",
+        ),
+        (|it| it.logins = one("failed", "clock_skew", 2), &[("clock_skew", Critical)], "2 refused"),
         (|it| it.all_logins = one("started", "", 5), &[("nobody_returns", Critical)], "5 logins"),
         (|it| it.logins = one("started", "", 10), &[("nobody_returns", Critical)], "10 logins"),
         (

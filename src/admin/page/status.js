@@ -32,7 +32,7 @@ const REASONS = {
   login_expired: ['登录已过期，或不是由此网关开始', 'Expired, or never begun here'], cookies_lost: ['回来时没有 cookie', 'Came back without the cookie'],
   declined: ['访客拒绝授权', 'The visitor declined'], consent_needed: ['授权少于页面所需', 'Granted less than the page asks'], code_failed: ['code 失效', 'The code no longer worked'],
   wechat_busy: ['微信繁忙或额度用尽', 'WeChat busy, or a quota used up'], wechat_unreachable: ['微信接口无应答', 'WeChat did not answer'], misconfigured: ['微信不接受公众号凭据', 'WeChat refuses the account'],
-  not_allowed: ['微信不允许该访客', 'WeChat refuses the visitor'], forged: ['签名不符', 'Signature does not fit'], unknown_key: ['密钥不在列表中', 'Key not in the list'], several: ['两个有效 cookie', 'Two good cookies'],
+  not_allowed: ['微信不允许该访客', 'WeChat refuses the visitor'], forged: ['签名不符', 'Signature does not fit'], clock_skew: ['签发时间在本机的未来：副本时钟相差太多', 'Issued in the future: the clocks of replicas differ'], unknown_key: ['密钥不在列表中', 'Key not in the list'], several: ['两个有效 cookie', 'Two good cookies'],
   elsewhere: ['属于别的站点或公众号', 'Of another site or account'], expired: ['已过期', 'Expired'], ended: ['已注销或被吊销', 'Logged out or revoked'], unsure: ['存储失联，无法确认', 'Store away, nobody can tell'],
   cookie: ['回来时没有 cookie', 'Came back without the cookie'], code: ['code 失效', 'The code no longer worked'],
 };

@@ -13,7 +13,10 @@ use super::{
     login_store::{PendingBrokerLogin, TicketIdentity},
 };
 use crate::{
-    auth::{Identity, OAuthState, pending::MAX_RESTARTS},
+    auth::{
+        Identity, OAuthState,
+        pending::{MAX_RESTARTS, StateError},
+    },
     gateway::{
         Body, ClientPreferences, Error, LimitedAction, RequestHandler,
         login::{self, CallbackParams, CodeParam, is_code_spent},
@@ -44,9 +47,12 @@ impl RequestHandler {
         let keys = &visit.rules.keys;
         let words = CallbackParams::of(request.uri().query());
         let state = words.state.as_deref();
-        let state =
-            state.and_then(|it| OAuthState::open(it, keys, &visit.broker.audience, visit.now).ok());
         let state = state.ok_or(Error::UnknownBrokerLogin)?;
+        let state = OAuthState::open(state, keys, &visit.broker.audience, visit.now);
+        let state = state.map_err(|error| match error {
+            StateError::ClockSkew { seconds } => Error::ClockSkew { seconds, retry: None },
+            StateError::Forged | StateError::Expired => Error::UnknownBrokerLogin,
+        })?;
         let mut step = traces::step("login return");
         step.set_attribute("wxgate.login", || Some(state.id()));
         let answer = self.handle_known_state(visit, request, (state, words.code));

@@ -11,7 +11,7 @@ use super::{LoginRequest, QueryParam, finish_span, relay::RelayTicket, set, star
 use crate::{
     auth::{
         OAuthState, PartialLogin, PendingLogin, ReturnTo, Session,
-        pending::{CLOCK_SKEW, MAX_RESTARTS},
+        pending::{CLOCK_SKEW, MAX_RESTARTS, StateError},
     },
     clock::Timestamp,
     gateway::{
@@ -33,6 +33,8 @@ pub struct CallbackParams {
     pub code: CodeParam,
     /// Where the visitor was going, should their cookie be lost.
     pub hint: Option<String>,
+    /// How many seconds a ticket lies in the future. It brings nothing else then.
+    pub clock_skew: Option<u64>,
 }
 
 /// The code of a callback.
@@ -56,7 +58,13 @@ impl CallbackParams {
                 QueryParam::One(_) | QueryParam::Repeated => CodeParam::Unusable,
             },
             hint: QueryParam::of(query, "rd").single(),
+            clock_skew: None,
         }
+    }
+
+    /// Nothing.
+    pub fn none() -> Self {
+        Self { state: None, code: CodeParam::Absent, hint: None, clock_skew: None }
     }
 }
 
@@ -75,6 +83,8 @@ struct VerifiedCallback {
 enum CallbackError {
     /// The state is not ours, or too old.
     State,
+    /// The state, or the ticket with it, lies so many seconds in the future.
+    ClockSkew(u64),
     /// The state is good, but its cookie is not there.
     Cookie(OAuthState),
 }
@@ -87,9 +97,15 @@ impl VerifiedCallback {
         arrival: &RequestContext<'_>,
     ) -> Result<Self, CallbackError> {
         let (site, audience) = (arrival.site, arrival.site.public_url.as_str());
+        if let Some(seconds) = words.clock_skew {
+            return Err(CallbackError::ClockSkew(seconds));
+        }
         let state = words.state.as_deref().ok_or(CallbackError::State)?;
-        let state = OAuthState::open(state, &rules.keys, audience, arrival.now)
-            .map_err(|_| CallbackError::State)?;
+        let state = OAuthState::open(state, &rules.keys, audience, arrival.now);
+        let state = state.map_err(|error| match error {
+            StateError::ClockSkew { seconds } => CallbackError::ClockSkew(seconds),
+            StateError::Forged | StateError::Expired => CallbackError::State,
+        })?;
         let name = site.cookies.flow(&state.id());
         let pending = cookie::values(request.headers(), &name)
             .filter_map(|value| PendingLogin::open(value, &rules.keys, audience, &rules.prefix))
@@ -119,11 +135,8 @@ impl RequestHandler {
         let ticket = QueryParam::of(request.uri().query(), "ticket").single();
         // A gateway that is alone wrote it by the same clock.
         let skew = if self.gateway.feed.is_shared() { CLOCK_SKEW } else { Duration::ZERO };
-        let ticket = ticket.and_then(|it| RelayTicket::open(&it, &desk.rules.keys, arrival, skew));
-        let words = ticket.map_or(
-            CallbackParams { state: None, code: CodeParam::Absent, hint: None },
-            RelayTicket::words,
-        );
+        let words = ticket.and_then(|it| RelayTicket::open(&it, &desk.rules.keys, arrival, skew));
+        let words = words.unwrap_or_else(CallbackParams::none);
         self.finish_login(desk, request, arrival, words).await
     }
 
@@ -143,6 +156,9 @@ impl RequestHandler {
         let back = match back {
             Ok(back) => back,
             Err(CallbackError::State) => return Err(Error::LoginExpired),
+            Err(CallbackError::ClockSkew(seconds)) => {
+                return Err(Error::ClockSkew { seconds, retry: Some("/") });
+            }
             Err(CallbackError::Cookie(state)) => {
                 self.record_restart(arrival, ("cookie", "cookies_lost"), "");
                 let (return_to, scope) = (return_to_hint(&words, rules), state.scope);

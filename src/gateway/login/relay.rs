@@ -14,7 +14,7 @@ use super::callback::{CallbackParams, CodeParam};
 use crate::{
     auth::{
         KeyRing, OAuthState,
-        pending::site_number,
+        pending::{StateError, site_number},
         token::{CryptoError, NONCE},
     },
     clock::Timestamp,
@@ -47,24 +47,26 @@ impl RelayTicket {
         keys.seal(&json, &place(audience), random)
     }
 
-    /// Reads a ticket for the site of `arrival`, while it is good. `skew` is how far the clock of
-    /// whoever wrote it may be from ours, on either side.
+    /// Reads what the callback said out of a ticket for the site of `arrival`, while it is good.
+    /// `skew` is how far the clock of the replica that wrote it may be from this one's, on either side.
     pub fn open(
         sealed: &str,
         keys: &KeyRing,
         arrival: &RequestContext<'_>,
         skew: Duration,
-    ) -> Option<Self> {
+    ) -> Option<CallbackParams> {
         let json = keys.open(sealed.as_bytes(), &place(arrival.site.public_url.as_str())).ok()?;
         let ticket: Self = serde_json::from_slice(&json).ok()?;
-        let early = arrival.now.plus(skew) < ticket.iat;
-        (!early && arrival.now < ticket.iat.plus(RELAY_TICKET_LIFETIME + skew)).then_some(ticket)
-    }
-
-    /// What the callback said.
-    pub fn words(self) -> CallbackParams {
-        let code = self.code.map_or(CodeParam::Absent, CodeParam::Some);
-        CallbackParams { state: Some(self.state), code, hint: self.rd }
+        if arrival.now.plus(skew) < ticket.iat {
+            let clock_skew = Some(ticket.iat.since(arrival.now));
+            return Some(CallbackParams { clock_skew, ..CallbackParams::none() });
+        }
+        (arrival.now < ticket.iat.plus(RELAY_TICKET_LIFETIME + skew)).then(|| CallbackParams {
+            state: Some(ticket.state),
+            code: ticket.code.map_or(CodeParam::Absent, CodeParam::Some),
+            hint: ticket.rd,
+            clock_skew: None,
+        })
     }
 }
 
@@ -91,23 +93,32 @@ pub fn relay<B>(
     let here = rules.sites.find(&host);
     let site = words.state.as_deref().and_then(|state| site_of(rules, state, now));
     match site {
-        Some(site) if site.public_url.host().as_str() != host => {
-            Some(redirect_to_site(rules, site, words, now))
+        Some((site, _)) if site.public_url.host().as_str() == host => None,
+        Some((site, Ok(()))) => Some(redirect_to_site(rules, site, words, now)),
+        Some((_, Err(StateError::ClockSkew { seconds }))) => {
+            Some(Err(Error::ClockSkew { seconds, retry: None }))
         }
-        Some(_) => None,
-        None if here.is_some() => None,
-        None => Some(Err(Error::LoginExpired)),
+        Some((_, Err(StateError::Expired | StateError::Forged))) | None if here.is_some() => None,
+        Some((_, Err(StateError::Expired | StateError::Forged))) | None => {
+            Some(Err(Error::LoginExpired))
+        }
     }
 }
 
-/// The site that a state was made for.
-fn site_of<'a>(rules: &'a RuntimeConfig, state: &str, now: Timestamp) -> Option<&'a Site> {
+/// The site that a state was made for, and whether the state is good at this moment.
+fn site_of<'a>(
+    rules: &'a RuntimeConfig,
+    state: &str,
+    now: Timestamp,
+) -> Option<(&'a Site, Result<(), StateError>)> {
     let number = OAuthState::site(state)?;
-    let mut sites = rules.sites.all().iter().map(|site| &**site);
-    sites.find(|site| {
+    rules.sites.all().iter().find_map(|site| {
         let audience = site.public_url.as_str();
-        site_number(audience) == number
-            && OAuthState::open(state, &rules.keys, audience, now).is_ok()
+        if site_number(audience) != number {
+            return None;
+        }
+        let opened = OAuthState::open(state, &rules.keys, audience, now).map(|_| ());
+        (opened != Err(StateError::Forged)).then_some((&**site, opened))
     })
 }
 
