@@ -1,5 +1,6 @@
-//! The other listener, for machines that watch us and for the operator: health, metrics, the end
-//! of sessions, and a page. Never on the public one.
+//! The admin listener, for monitoring and for the operator: health, metrics, revocations, and the status
+//! page. Never on the public one. A second listener has health and metrics alone, for monitoring that
+//! must not be able to end sessions.
 
 use std::{convert::Infallible, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -17,6 +18,7 @@ use crate::{
     gateway::{Gateway, RevocationStatus},
     httputil::Host,
     metrics::Metrics,
+    secret::Secret,
 };
 
 mod runtime_status;
@@ -47,6 +49,10 @@ const MAX_EVENT_STREAMS: usize = 32;
 pub struct Settings {
     /// An address that visitors cannot reach.
     pub listen: SocketAddr,
+    /// An address with `/metrics`, `/healthz` and `/readyz` alone.
+    pub metrics_listen: Option<SocketAddr>,
+    /// What every POST has to present as a Bearer token.
+    pub token: Option<Secret>,
     /// Names, beside addresses and `localhost`, under which people may look at the page.
     pub hosts: Vec<Host>,
 }
@@ -54,6 +60,7 @@ pub struct Settings {
 /// A bound listener, not yet accepting.
 pub struct AdminServer {
     listener: TcpListener,
+    metrics_listener: Option<TcpListener>,
     desk: Arc<AdminState>,
 }
 
@@ -74,11 +81,21 @@ impl AdminServer {
         board: RuntimeStatus,
         gateway: Arc<Gateway>,
     ) -> io::Result<Self> {
-        let listener = TcpListener::bind(settings.listen).await?;
+        let listener = bind(settings.listen).await?;
+        let metrics_listener = match settings.metrics_listen {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
+        board.set_admin_token(settings.token.as_ref());
         let (news, looking) =
             (watch::Sender::default(), Arc::new(Semaphore::new(MAX_EVENT_STREAMS)));
         let desk = AdminState { hosts: settings.hosts, board, gateway, news, looking };
-        Ok(Self { listener, desk: Arc::new(desk) })
+        Ok(Self { listener, metrics_listener, desk: Arc::new(desk) })
+    }
+
+    /// The address of `metrics_listen`, where there is one.
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics_listener.as_ref()?.local_addr().ok()
     }
 
     /// The address we got.
@@ -92,24 +109,32 @@ impl AdminServer {
         let desk = &self.desk;
         let (gateway, board) = (Arc::clone(&desk.gateway), desk.board.clone());
         tokio::select! {
-            () = self.accept() => (),
+            () = self.accept(&self.listener, Paths::All) => (),
+            () = self.accept_metrics() => (),
             () = recent_activity::sample_periodically(gateway, board, desk.news.clone()) => (),
             () = stop => (),
         }
     }
 
-    async fn accept(&self) {
+    async fn accept_metrics(&self) {
+        match &self.metrics_listener {
+            Some(listener) => self.accept(listener, Paths::ReadOnly).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn accept(&self, listener: &TcpListener, paths: Paths) {
         let room = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
             let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
-            let Ok((stream, _)) = self.listener.accept().await else {
+            let Ok((stream, _)) = listener.accept().await else {
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
             let desk = Arc::clone(&self.desk);
             let service = service_fn(move |request| {
                 let desk = Arc::clone(&desk);
-                async move { Ok::<_, Infallible>(desk.handle(request).await) }
+                async move { Ok::<_, Infallible>(desk.handle(request, paths).await) }
             });
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT);
@@ -122,9 +147,28 @@ impl AdminServer {
     }
 }
 
+/// The paths that a listener has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Paths {
+    All,
+    /// Health and metrics.
+    ReadOnly,
+}
+
+async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))
+}
+
 impl AdminState {
-    async fn handle(&self, request: Request<Incoming>) -> Response<AdminBody> {
+    async fn handle(&self, request: Request<Incoming>, paths: Paths) -> Response<AdminBody> {
         let mut response = match request.uri().path() {
+            _ if paths == Paths::ReadOnly => self.for_machines(&request),
+            _ if !self.is_authorized(&request) => unauthorized(),
+            api::LOG if is_read(request.method()) && !is_ours(request.headers(), &self.hosts) => {
+                unknown_name()
+            }
             api::REVOCATIONS => api::revoke(request, &self.gateway).await,
             api::LOG => api::log(request, &self.board, &self.gateway).await,
             "/" | "/events" | "/status.json" | "/config" | "/config.json" => {
@@ -136,8 +180,26 @@ impl AdminState {
         response
     }
 
+    /// Whoever changes something has to present the token, where there is one.
+    fn is_authorized<B>(&self, request: &Request<B>) -> bool {
+        if is_read(request.method()) {
+            return true;
+        }
+        let Some(token) = self.board.admin_token() else { return true };
+        let mut values = request.headers().get_all(header::AUTHORIZATION).iter();
+        let (Some(value), None) = (values.next(), values.next()) else { return false };
+        let presented = value.as_bytes().split_at_checked("Bearer ".len());
+        presented.is_some_and(|(scheme, presented)| {
+            scheme.eq_ignore_ascii_case(b"bearer ") && token.is(presented)
+        })
+    }
+
     /// Health and metrics: exact paths and methods only, so that nothing else can pass for them.
+    /// Health is asked by programs that know no name, and tells nothing that a page could use.
     fn for_machines<B>(&self, request: &Request<B>) -> Response<AdminBody> {
+        if request.uri().path() == "/metrics" && !is_ours(request.headers(), &self.hosts) {
+            return unknown_name();
+        }
         let (standing, metrics) = (self.gateway.status(), self.gateway.metrics());
         metrics.news(standing.age);
         let ready = self.board.is_ready().then_some(standing);
@@ -147,12 +209,11 @@ impl AdminState {
     /// The page and what it asks for. A page of somebody else's, whose name they let point at this
     /// address (DNS rebinding), is not shown ours: the browser says which name it believes in.
     fn for_people<B>(&self, request: &Request<B>) -> Response<AdminBody> {
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        if !is_read(request.method()) {
             return say(StatusCode::METHOD_NOT_ALLOWED, "GET only\n".to_owned());
         }
         if !is_ours(request.headers(), &self.hosts) {
-            let why = "this name is not in [admin] hosts: use the address, or add the name there\n";
-            return say(StatusCode::MISDIRECTED_REQUEST, why.to_owned());
+            return unknown_name();
         }
         match request.uri().path() {
             "/events" => self.events(),
@@ -184,6 +245,25 @@ impl AdminState {
     }
 }
 
+fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+fn unknown_name() -> Response<AdminBody> {
+    let why = "this name is not in [admin] hosts: use the address, or add the name there\n";
+    say(StatusCode::MISDIRECTED_REQUEST, why.to_owned())
+}
+
+fn unauthorized() -> Response<AdminBody> {
+    let why = "{\"error\":\"every POST needs the token of [admin] as a Bearer token\"}\n";
+    let mut response =
+        typed(Response::new(AdminBody::whole(why.to_owned())), "application/json; charset=utf-8");
+    *response.status_mut() = StatusCode::UNAUTHORIZED;
+    let scheme = HeaderValue::from_static("Bearer realm=\"wxgate\"");
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+    response
+}
+
 /// Whether a request names an address, this machine, or a name that the operator gave us.
 fn is_ours(headers: &HeaderMap, hosts: &[Host]) -> bool {
     let mut named = headers.get_all(header::HOST).iter();
@@ -199,7 +279,7 @@ fn answer<B>(
     (ready, servers): (Option<RevocationStatus>, &str),
     metrics: &Metrics,
 ) -> Response<AdminBody> {
-    let get = matches!(*request.method(), Method::GET | Method::HEAD);
+    let get = is_read(request.method());
     if get && request.uri().path() == "/metrics" {
         let text = metrics.text().unwrap_or_default();
         let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

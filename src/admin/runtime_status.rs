@@ -15,6 +15,8 @@ use serde::Serialize;
 use crate::{
     clock::{self, Timestamp},
     logs::LevelControl,
+    secret::Secret,
+    site::broker::ClientSecret,
 };
 
 /// Shared by those who write and those who read.
@@ -26,6 +28,7 @@ struct RuntimeState {
     ready: AtomicBool,
     levels: Mutex<LevelControl>,
     file: Mutex<ConfigFileStatus>,
+    admin_token: Mutex<Option<ClientSecret>>,
     certificates: Mutex<Vec<CertificateView>>,
 }
 
@@ -139,6 +142,17 @@ impl RuntimeStatus {
     /// The configuration in force.
     pub fn file(&self) -> ConfigFileStatus {
         lock(&self.0.file).clone()
+    }
+
+    /// Puts the token of `[admin]` in force, or takes it away.
+    pub fn set_admin_token(&self, token: Option<&Secret>) {
+        let mut current = self.0.admin_token.lock().unwrap_or_else(PoisonError::into_inner);
+        *current = token.map(ClientSecret::new);
+    }
+
+    /// The token that every POST has to present.
+    pub fn admin_token(&self) -> Option<ClientSecret> {
+        self.0.admin_token.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The certificates in force.

@@ -3,7 +3,7 @@
 //! Where replicas share a store, the order goes there and a gateway need not even run. A gateway
 //! that is alone keeps its list to itself: it is asked over its admin listener.
 
-use std::{net::SocketAddr, path::Path, process::ExitCode, time::Duration};
+use std::{path::Path, process::ExitCode, time::Duration};
 
 use bytes::Bytes;
 use clap::Args;
@@ -15,6 +15,7 @@ use tokio::{net::TcpStream, time::timeout};
 
 use super::{EX_USAGE, print_stderr, print_stdout, report_config_errors};
 use crate::{
+    admin,
     auth::{ActiveRevocations, Revocation, RevocationRequest, RevocationTarget},
     clock,
     config::Config,
@@ -65,7 +66,7 @@ pub fn revoke(path: &Path, whose: RevokeArgs, json: bool) -> ExitCode {
                 if config.gateway.store.is_shared() {
                     over_the_store(&config, whom).await
                 } else {
-                    ask_the_gateway(config.admin.listen, &wanted).await
+                    ask_the_gateway(&config.admin, &wanted).await
                 }
             };
             timeout(REVOKE_TIMEOUT, done).await.unwrap_or_else(|_| Err("no answer".to_owned()))
@@ -121,7 +122,11 @@ async fn over_the_store(config: &Config, whom: RevocationTarget) -> Result<Value
     handed.map(|()| json!(order)).map_err(|error| error.to_string())
 }
 
-async fn ask_the_gateway(admin: SocketAddr, wanted: &RevocationRequest) -> Result<Value, String> {
+async fn ask_the_gateway(
+    settings: &admin::Settings,
+    wanted: &RevocationRequest,
+) -> Result<Value, String> {
+    let admin = settings.listen;
     let nobody = |error: std::io::Error| {
         format!(
             "the list of ended sessions is inside the running gateway, whose admin listener {admin} \
@@ -133,7 +138,11 @@ async fn ask_the_gateway(admin: SocketAddr, wanted: &RevocationRequest) -> Resul
     let http = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = http.map_err(broken)?;
     tokio::spawn(connection);
-    let request = Request::post("/revocations")
+    let mut request = Request::post("/revocations");
+    if let Some(token) = &settings.token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.expose()));
+    }
+    let request = request
         .header(header::HOST, admin.to_string())
         .header(header::CONTENT_TYPE, "application/json")
         .body(Full::<Bytes>::from(json!(wanted).to_string()))

@@ -69,10 +69,8 @@ async fn run(
     let gateway = Arc::new(Gateway::new(config.gateway, clock::system, log)?);
     let server = Server::bind(config.server)?;
     let keeper = keeper(&server, &gateway, certificates.as_ref())?;
-    let listen = config.admin.listen;
     let admin = AdminServer::bind(config.admin, board.clone(), Arc::clone(&gateway)).await;
-    let admin =
-        admin.map_err(|error| format!("cannot listen on {listen} for the admin: {error}"))?;
+    let admin = admin.map_err(|error| format!("cannot listen for the admin on {error}"))?;
     for address in server.addrs() {
         tracing::info!(%address, "listening");
     }
@@ -83,6 +81,9 @@ async fn run(
         tracing::info!(%address, "listening with TLS");
     }
     tracing::info!(address = %admin.addr()?, "listening for the admin");
+    if let Some(address) = admin.metrics_addr() {
+        tracing::info!(%address, "listening for metrics");
+    }
 
     let ended = CancellationToken::new();
     let watch = ReloadWatcher {
@@ -143,7 +144,8 @@ struct ReloadWatcher {
 
 /// What only a restart changes, in words that can be compared.
 fn fixed(config: &Config) -> String {
-    let (mut server, admin) = (config.server.clone(), &config.admin);
+    let (mut server, mut admin) = (config.server.clone(), config.admin.clone());
+    admin.token = None;
     if let Some(tls) = &mut server.tls {
         tls.certificates.clear();
         tls.acme = None;
@@ -205,11 +207,13 @@ impl ReloadWatcher {
         if let Some(Err(error)) = acme.map(ManagerHandle::check) {
             return self.refuse(vec![error_chain::line(&error)]);
         }
-        let (fixed, log, shown) = (fixed(&config), config.log, config.shown);
+        let (fixed, token) = (fixed(&config), config.admin.token);
+        let (log, shown) = (config.log, config.shown);
         if let Err(error) = self.gateway.reload(config.gateway) {
             return self.refuse(vec![error_chain::line(&error)]);
         }
         self.board.levels().settle(&log);
+        self.board.set_admin_token(token.as_ref());
         self.board.set_accepted(self.path.clone(), shown, warnings(&config.warnings));
         if let (Some(certificates), Some(chosen)) = (&self.certificates, chosen) {
             certificates.replace(chosen);

@@ -180,8 +180,9 @@ mod tests {
 
     /// Keys without a default: what has to be written, what means nothing when it is not, and what
     /// depends on other keys.
-    const NONE: [(&str, &[&str]); 18] = [
+    const NONE: [(&str, &[&str]); 19] = [
         ("[server]", &["client_address_header"]),
+        ("[admin]", &["metrics_listen", "token"]),
         ("[server.tls]", &["listen", "certificates"]),
         ("[server.acme]", &["terms_agreed", "domains", "contact", "ca", "eab_kid", "eab_hmac_key"]),
         ("[site.health]", &["path", "host"]),

@@ -108,6 +108,8 @@ pub const ADMIN: TableSchema = TableSchema {
     title: "[admin]",
     keys: &[
         ("listen", r#"listen = "127.0.0.1:9090""#),
+        ("metrics_listen", r#"metrics_listen = "0.0.0.0:9091""#),
+        ("token", r#"token = { file = "/etc/wxgate/admin_token" }"#),
         ("hosts", r#"hosts = ["wxgate.internal"]"#),
     ],
 };

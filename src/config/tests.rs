@@ -82,6 +82,8 @@ fn the_file_at_the_root_loads_and_explains_every_key() {
 /// Keys that `config.toml` shows an example of, commented out, and no default.
 const EXAMPLES: &[&str] = &[
     "client_address_header",
+    "metrics_listen",
+    "token",
     "dir",
     "extra",
     "aliases",

@@ -66,7 +66,8 @@ pub enum Delivery {
     Ticket,
 }
 
-/// A client's secret. Only its hash is looked at, so that comparing tells nothing of its length.
+/// A secret that a program presents. Only its hash is held and compared, so that the time of a
+/// comparison tells nothing of its length.
 #[derive(Clone)]
 pub struct ClientSecret([u8; 32]);
 
@@ -80,6 +81,11 @@ impl ClientSecret {
     /// That of this text.
     pub fn new(secret: &Secret) -> Self {
         Self::of(secret.expose().as_bytes())
+    }
+
+    /// Returns whether this is the secret that was presented, in a time that tells nothing of it.
+    pub fn is(&self, presented: &[u8]) -> bool {
+        verify_slices_are_equal(&self.0, &Self::of(presented).0).is_ok()
     }
 
     fn of(bytes: &[u8]) -> Self {
@@ -118,11 +124,9 @@ impl Broker {
 
     /// The client who has this secret. All are looked at, and each in constant time.
     pub fn holder(&self, secret: &[u8]) -> Option<&Arc<Client>> {
-        let shown = ClientSecret::of(secret);
         let mut found = None;
         for client in &self.clients {
-            let same = |own: &ClientSecret| verify_slices_are_equal(&own.0, &shown.0).is_ok();
-            if client.secret.as_ref().is_some_and(same) {
+            if client.secret.as_ref().is_some_and(|own| own.is(secret)) {
                 found = Some(client);
             }
         }

@@ -492,7 +492,8 @@ async fn it_is_counted_like_everything_else() {
     let _ = server(&street, "GET", &format!("/api/wechat/getOpenId?code={code}"), SHOP, "").await;
     let _ = server(&street, "GET", "/api/wechat/getOpenId?code=x", "wrong", "").await;
     let admin = street.admin().await;
-    let text = raw(admin, "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    let text =
+        raw(admin, "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await;
     for line in [
         "wxgate_requests_total{site=\"auth.example.com\",route=\"gateway\",status=\"302\"} 2",
         "wxgate_requests_total{site=\"auth.example.com\",route=\"gateway\",status=\"400\"} 1",

@@ -206,7 +206,8 @@ impl TestGateway {
         let board = RuntimeStatus::default();
         board.set_ready(true);
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        let settings = admin::Settings { listen, hosts: Vec::new() };
+        let settings =
+            admin::Settings { listen, metrics_listen: None, token: None, hosts: Vec::new() };
         let admin = AdminServer::bind(settings, board, Arc::clone(&self.shared)).await.unwrap();
         let addr = admin.addr().unwrap();
         tokio::spawn(admin.serve(std::future::pending()));

@@ -110,7 +110,7 @@ async fn g5_a_visitor_who_reads_nothing_over_tls_is_given_up() {
     let asking = async { while stream.write_all(request.as_bytes()).await.is_ok() {} };
     let given_up = timeout(Duration::from_secs(20), asking).await;
     assert!(given_up.is_ok(), "the gateway still waits for it");
-    let scrape = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let scrape = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     let metrics = raw(street.admin().await, scrape).await;
     assert!(metrics.contains("{limit=\"send_time\"} 1"), "{metrics}");
     street.close().await;
@@ -306,7 +306,7 @@ async fn g5_who_meets_a_limit_is_counted() {
     let endless = format!("GET /static/endless HTTP/1.1\r\n{H}\r\n");
     let _held = connected(&street, &endless).await;
     let keys = ["header_time", "header_bytes", "idle_time", "body_size", "body_time", "unreadable"];
-    let scrape = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let scrape = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     let metrics = timeout(Duration::from_secs(20), async {
         loop {
             let metrics = raw(admin, scrape).await;

@@ -26,6 +26,7 @@ mod broker_api;
 mod broker_servers;
 mod clocks;
 mod access_rules;
+mod admin;
 mod forward;
 mod framing;
 mod h2;

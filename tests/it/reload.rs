@@ -150,7 +150,7 @@ impl Rewritten {
     }
 
     async fn refused(&self) -> String {
-        let request = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        let request = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
         let metrics = raw(self.admin, request).await;
         let mut lines = metrics.lines().map(str::to_owned);
         lines

@@ -30,7 +30,7 @@ async fn redis_stops_and_starts_and_nothing_is_lost() {
     assert!(given.contains("\"handed_over\":false"), "{given}");
     assert_eq!(fleet.statuses(&leaving).await, [200, 302, 200], "known where it was ordered");
     assert!(fleet.ready(0).await.contains("news of ended sessions"), "{}", fleet.ready(0).await);
-    let request = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let request = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     let least = gone.elapsed();
     let metrics = crate::visitor::raw(fleet.admins[0], request).await;
     let lag = metrics.lines().find_map(|line| line.strip_prefix("wxgate_revocation_lag_seconds "));

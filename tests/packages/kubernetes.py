@@ -49,7 +49,7 @@ def check_config(program, objects):
         container = of(objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]
         names = [it["name"] for it in container["env"]]
         env = dict.fromkeys(names, "0123456789abcdef" * 4) | {"WXGATE_REDIS_URL": "redis://redis:6379", "PATH": os.environ["PATH"]}
-        assert set(names) == {"WXGATE_SESSION_KEY", "WXGATE_APP_SECRET", "WXGATE_REDIS_URL"}, names
+        assert set(names) == {"WXGATE_SESSION_KEY", "WXGATE_APP_SECRET", "WXGATE_ADMIN_TOKEN", "WXGATE_REDIS_URL"}, names
         subprocess.run([program, "check", "--config", file], check=True, env=env, stdout=subprocess.DEVNULL)
     return tomllib.loads(text)
 
@@ -60,14 +60,16 @@ def check_agreement(config, objects):
     container = pod["containers"][0]
     ports = {it["name"]: it["containerPort"] for it in container["ports"]}
     assert config["server"]["listen"] == [f"0.0.0.0:{ports['http']}"], ports
-    assert config["admin"]["listen"] == f"0.0.0.0:{ports['admin']}", ports
+    assert config["admin"]["metrics_listen"] == f"0.0.0.0:{ports['metrics']}", ports
+    # What can end sessions is reached from inside the pod alone, and needs the token there.
+    assert config["admin"]["listen"].startswith("127.0.0.1:") and "token" in config["admin"]
     service = [it["targetPort"] for it in of(objects, "Service")["spec"]["ports"]]
     assert service == ["http"], f"the Service leads to {service}"
     wait = int(container["lifecycle"]["preStop"]["exec"]["command"][-1])
     assert pod["terminationGracePeriodSeconds"] > wait + seconds(config["server"]["drain"])
-    assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "admin"}
+    assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "metrics"}
     for probe in ("livenessProbe", "startupProbe"):
-        assert container[probe]["httpGet"] == {"path": "/healthz", "port": "admin"}, probe
+        assert container[probe]["httpGet"] == {"path": "/healthz", "port": "metrics"}, probe
 
 
 def main(program):

@@ -10,7 +10,7 @@ use std::{
 use http::HeaderName;
 use ipnet::IpNet;
 
-use super::{acme, paths};
+use super::{acme, paths, secret};
 use crate::{
     acme::Settings as Orders,
     admin,
@@ -21,8 +21,12 @@ use crate::{
     },
     gateway::BodyLimits,
     httputil::{Host, Path, forwarded::TrustedProxies, headers},
+    secret::Secret,
     server::{Limits, ListenAddress, Settings, tls},
 };
+
+/// The shortest token of `[admin]`: as hard to guess as a session key.
+const TOKEN_BYTES: usize = 32;
 
 /// Everything that `[server]` and `[admin]` say.
 pub struct ServerSection {
@@ -196,7 +200,29 @@ fn admin(table: &TableReader<'_>, taken: &mut Vec<LocatedAddress>) -> admin::Set
         host
     };
     let hosts = table.words("hosts").unwrap_or_default().into_iter().filter_map(host).collect();
-    admin::Settings { listen, hosts }
+    let metrics_listen = table.word("metrics_listen").and_then(|word| take(table, &word, taken));
+    let token = admin_token(table);
+    if !listen.ip().is_loopback()
+        && token.is_none()
+        && let Some(at) = table.place("listen")
+    {
+        let help = "let it listen on 127.0.0.1 and give monitoring `metrics_listen`, or add \
+                    `token = { env = \"NAME\" }`; `wxgate keygen` makes a good one";
+        table.desk.warn(at, "whoever reaches this address can end sessions", help);
+    }
+    admin::Settings { listen, metrics_listen, token, hosts }
+}
+
+/// What every POST has to present.
+fn admin_token(table: &TableReader<'_>) -> Option<Secret> {
+    table.value("token")?;
+    let found = secret::secret(table, "token")?;
+    let text = found.secret.expose();
+    if text.len() < TOKEN_BYTES || !text.bytes().all(|b| b.is_ascii_graphic()) {
+        let message = format!("`token` must be at least {TOKEN_BYTES} bytes of visible ASCII");
+        table.desk.error(found.at, message, "run `wxgate keygen` for a good one");
+    }
+    Some(found.secret)
 }
 
 /// Reads an address to listen on, and complains when it is in use already.
@@ -213,7 +239,9 @@ fn take(
     if let Some((other, at)) = taken.iter().find(|(other, _)| clash(*other, address)) {
         let message = format!("{address} is taken already, by {other}");
         let help = match table.section.title {
-            "[admin]" => "give [admin] a port of its own that visitors cannot reach",
+            "[admin]" => {
+                "give each listener of [admin] a port of its own that visitors cannot reach"
+            }
             _ if other.is_ipv4() != address.is_ipv4() => {
                 "keep \"[::]\" alone: visitors with IPv4 addresses reach it, too"
             }
