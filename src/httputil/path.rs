@@ -36,6 +36,12 @@ pub enum PathError {
     /// `/a;x=1/b`: servlet containers drop the parameter, others do not.
     #[error("the path holds a parameter before a slash")]
     Parameter,
+    /// `/a./b`, `/a%20`: Windows opens `a`.
+    #[error("a segment of the path ends in a dot or a space")]
+    TrimmedEnd,
+    /// `/a::$INDEX_ALLOCATION/b`, `/a.asp::$DATA`: Windows opens `a` and `a.asp`.
+    #[error("the path names a stream of a Windows file")]
+    FileStream,
 }
 
 impl<'a> Path<'a> {
@@ -56,6 +62,10 @@ impl<'a> Path<'a> {
             let name = segment.split(';').next().unwrap_or_default();
             if matches!(name, "." | "..") {
                 return Err(PathError::DotSegment);
+            }
+            // A parameter does not hide it either: `/a.;x`.
+            if ends_trimmed(name) || ends_trimmed(segment) {
+                return Err(PathError::TrimmedEnd);
             }
             if name.len() < segment.len() && segments.peek().is_some() {
                 return Err(PathError::Parameter);
@@ -87,9 +97,14 @@ impl<'a> Path<'a> {
     }
 }
 
+/// Whether Windows would leave the end of this name out. An escaped dot is refused anywhere.
+fn ends_trimmed(name: &str) -> bool {
+    name.ends_with('.') || name.ends_with("%20")
+}
+
 /// Characters that no parser reads in two ways.
 fn is_plain(b: u8) -> bool {
-    !matches!(b, b'%' | b'\\' | b'#' | b'?' | 0..=b' ' | 127..)
+    !matches!(b, b'%' | b'$' | b'\\' | b'#' | b'?' | 0..=b' ' | 127..)
 }
 
 fn validate_escapes(path: &str) -> Result<(), PathError> {
@@ -112,6 +127,9 @@ fn validate_escapes(path: &str) -> Result<(), PathError> {
             Ok(_) => (),
             Err(_) => return Err(PathError::BrokenEscape),
         }
+    }
+    if percent_decode_str(path).collect::<Vec<u8>>().windows(2).any(|pair| pair == b":$") {
+        return Err(PathError::FileStream);
     }
     overlong(path)
 }
@@ -150,7 +168,29 @@ mod tests {
             ("/static/", None),
             ("/static/a.js", None),
             ("/.well-known/x", None),
-            ("/a..b/...", None),
+            ("/a..b/v1.0/x.tar.gz", None),
+            ("/.a/..b/c", None),
+            ("/a%20b%20c.txt", None),
+            ("/a:b/$c/d$:e", None),
+            ("/protected./x", Some(TrimmedEnd)),
+            ("/protected%20/x", Some(TrimmedEnd)),
+            ("/protected.%20.%20/x", Some(TrimmedEnd)),
+            ("/protected%20./x", Some(TrimmedEnd)),
+            ("/a/b.", Some(TrimmedEnd)),
+            ("/a/b%20", Some(TrimmedEnd)),
+            ("/a/b./", Some(TrimmedEnd)),
+            ("/a/...", Some(TrimmedEnd)),
+            ("/a/%20", Some(TrimmedEnd)),
+            ("/a.;x=1", Some(TrimmedEnd)),
+            ("/a;x=1.", Some(TrimmedEnd)),
+            ("/a%20;x", Some(TrimmedEnd)),
+            ("/a%2e/b", Some(DotSegment)),
+            ("/a%09/b", Some(Separator)),
+            ("/protected::$INDEX_ALLOCATION/x", Some(FileStream)),
+            ("/protected:$i30:$INDEX_ALLOCATION/x", Some(FileStream)),
+            ("/a.asp::$DATA", Some(FileStream)),
+            ("/a.asp:%3A%24DATA", Some(FileStream)),
+            ("/a.asp::%24data", Some(FileStream)),
             ("/%E4%B8%AD%e6%96%87", None),
             ("/100%25", None),
             ("/a%20b%2Bc", None),
@@ -197,10 +237,15 @@ mod tests {
         }
     }
 
+    fn again_segments(path: &[u8]) -> Vec<Vec<u8>> {
+        let decoded: Vec<u8> = percent_encoding::percent_decode(path).collect();
+        decoded.split(|b| *b == b'/').map(<[u8]>::to_vec).collect()
+    }
+
     /// Paths of what attackers play with, and of ordinary words.
     fn paths() -> impl Strategy<Value = String> {
         let pieces = "/ / / // \\ . .. %2e %2E %2f %5c %00 %25 %252e % %u002e ; %3b # %23 ? %c0%ae \
-                      %e4%b8%ad %C4%E3 é a static %40 @ %61 %0d 2 e 2f + %20 ~ *";
+                      %e4%b8%ad %C4%E3 é %20 :$ a static %40 @ %61 %0d 2 e 2f + %20 ~ *";
         let pieces: Vec<&str> = pieces.split_whitespace().collect();
         let piece = prop_oneof![
             9 => proptest::sample::select(pieces).prop_map(str::to_owned),
@@ -232,6 +277,9 @@ mod tests {
             let again: Vec<u8> = percent_encoding::percent_decode(&decoded).collect();
             prop_assert_eq!(again, decoded);
             prop_assert!(!text.contains(['?', '#']), "A2: no query, no fragment");
+            // What Windows opens is what was asked for.
+            let trimmed = |name: &[u8]| name.ends_with(b".") || name.ends_with(b" ");
+            prop_assert!(!again_segments(text.as_bytes()).iter().any(|name| trimmed(name)));
         }
 
         #[test]

@@ -248,6 +248,12 @@ async fn a1_a5_ambiguous_paths_are_refused_before_any_route() {
         "/static/%252e%252e/orders",
         "/static/%c0%ae%c0%ae/orders",
         "/static/.",
+        "/orders./x",
+        "/orders%20",
+        "/orders.%20./x",
+        "/static/a.",
+        "/orders::$INDEX_ALLOCATION/x",
+        "/static/a.php::$DATA",
         "/%2e/orders",
         "static/a",
         "*",
@@ -268,7 +274,10 @@ async fn a1_a_site_can_have_ambiguous_paths_protected_instead() {
         TestGateway::open(TestConfig::site(&format!("ambiguous_paths = \"protect\"\n{ROUTES}")))
             .await;
     let mut desk = Visitor::desktop(street.gateway).script();
-    assert_eq!(desk.get("/static/%2e%2e/a").await.status, 401, "never public");
+    for path in ["/static/%2e%2e/a", "/static/a.", "/static./a", "/static/a%20", "/static/a::$DATA"]
+    {
+        assert_eq!(desk.get(path).await.status, 401, "{path} is never public");
+    }
     assert_eq!(street.site.hits(), 0);
     street.close().await;
 }
