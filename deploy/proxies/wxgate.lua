@@ -2,18 +2,23 @@
 -- needed: HAProxy has its own HTTP client since 2.5.
 
 local GATEWAY = 'http://127.0.0.1:8080/_wx/verify'
-local PATIENCE = 3000 -- milliseconds
+local TIMEOUT = 3000 -- milliseconds
 
 -- What a decision depends on. Whatever else a visitor sends stays here.
 local ASKED = {
   'accept', 'accept-language', 'access-control-request-method', 'cookie', 'origin',
   'sec-fetch-dest', 'sec-fetch-mode', 'sec-fetch-site', 'upgrade-insecure-requests',
   'user-agent', 'x-forwarded-for', 'x-forwarded-host', 'x-forwarded-proto', 'x-request-id',
-  'x-requested-with',
+  'x-requested-with', 'x-http-method-override', 'x-http-method', 'x-method-override',
 }
 
 -- Names beside X-WeChat-*, which [site.headers] adds: { 'x-wx-openid', 'remote-user' }
 local EXTRA = {}
+
+-- PHP, WSGI and CGI read names as equal that differ in case and separators, with or without HTTP_.
+local function folded(name)
+  return (name:lower():gsub('[^%w]', '-'):gsub('^http%-', ''))
+end
 
 local function refuse(txn, status, body)
   local reply = txn:reply({ status = status, body = body })
@@ -41,38 +46,29 @@ local function stop(txn, answer)
   txn:done(reply)
 end
 
--- The session is wxgate's to read, not the site's. ([session] cookie is its name.)
-local function without_ours(cookies)
-  local kept = {}
-  for cookie in cookies:gmatch('[^;]+') do
-    local name = cookie:match('^%s*([^=]*)'):gsub('^__Host%-', '')
-    if name ~= 'wxgate' and not name:find('^wxgate%-flow%-') then
-      kept[#kept + 1] = cookie:match('^%s*(.*)$')
+local function introduce(txn, answer)
+  local ours = {}
+  for _, extra in ipairs(EXTRA) do
+    ours[folded(extra)] = true
+  end
+  for name in pairs(txn.http:req_get_headers()) do
+    if ours[folded(name)] then
+      txn.http:req_del_header(name)
     end
   end
-  return table.concat(kept, '; ')
-end
-
-local function introduce(txn, answer)
   for name, values in pairs(answer.headers) do
-    local ours = name:sub(1, 9) == 'x-wechat-'
-    for _, extra in ipairs(EXTRA) do
-      ours = ours or name == extra
-    end
-    if ours then
+    if name:sub(1, 9) == 'x-wechat-' or ours[name] then
       txn.http:req_del_header(name)
       if values[0] ~= nil and values[0] ~= '' then
         txn.http:req_add_header(name, values[0])
       end
     end
   end
-  local sent = txn.http:req_get_headers()['cookie']
+  -- The visitor's cookies without wxgate's own, which the site is not to see.
   txn.http:req_del_header('cookie')
-  for at = 0, sent and #sent or -1 do
-    local cookies = without_ours(sent[at])
-    if cookies ~= '' then
-      txn.http:req_add_header('cookie', cookies)
-    end
+  local cookies = answer.headers['cookie']
+  if cookies and cookies[0] ~= '' then
+    txn.http:req_add_header('cookie', cookies[0])
   end
   local cookie = answer.headers['set-cookie']
   if cookie then
@@ -95,7 +91,7 @@ core.register_action('wxgate_verify', { 'http-req' }, function(txn)
       end
     end
   end
-  local answer = core.httpclient():get({ url = GATEWAY, headers = sent, timeout = PATIENCE })
+  local answer = core.httpclient():get({ url = GATEWAY, headers = sent, timeout = TIMEOUT })
   if not answer or not answer.status or answer.status == 0 or answer.status >= 500 then
     refuse(txn, 503, 'The login service cannot be reached.\n')
   elseif answer.status == 204 then

@@ -89,7 +89,9 @@ impl Visitor {
         let mut answer = self.get(path).await;
         let mut at = path.to_owned();
         for _ in 0..12 {
-            if !(300..400).contains(&answer.status) {
+            // A proxy that cannot redirect shows the page of the gateway, which goes on by itself.
+            let leads_on = answer.status == 401 && answer.header("wxgate-asker") == Some("page");
+            if !(300..400).contains(&answer.status) && !leads_on {
                 // The emulator's page with two codes: a script would load the first and go on to
                 // the second.
                 let callbacks: Vec<String> =

@@ -2,7 +2,7 @@
 //! request, and pass it to the site themselves.
 //!
 //! The request asked about goes the way of every other: one host, one canonical path, one route,
-//! one decision. Only the answer differs: 204 with every identity name, so that the proxy
+//! one decision. Only the answer differs: 204 (200 where the path was appended) with every identity name, so that the proxy
 //! overwrites whatever a visitor sent; 401 with the address of the login, and for a proxy that
 //! passes it on the page that the visitor would see with us in front; 403 for all else, because
 //! nginx knows no other refusal.
@@ -60,7 +60,14 @@ impl RequestHandler {
             return Err(Error::NotFound.behind_proxy());
         };
         reject_identity_headers(arrival.site, original.headers()).map_err(Error::behind_proxy)?;
-        let answer = self.verify_respond(desk, &original, &arrival, access);
+        // Whoever appends the path (Envoy, Istio, Higress) takes a 200 for a yes and nothing else.
+        let yes = if rest.is_empty() { StatusCode::NO_CONTENT } else { StatusCode::OK };
+        let answer = self.verify_respond(desk, &original, &arrival, access).map(|mut response| {
+            if response.status() == StatusCode::NO_CONTENT {
+                *response.status_mut() = yes;
+            }
+            response
+        });
         entry.set_outcome(&arrival);
         answer
     }
@@ -76,8 +83,10 @@ impl RequestHandler {
         let site = arrival.site;
         let (known, decision) = self.authorize(access, desk, original, arrival)?;
         let response = match decision {
-            Decision::ForwardWithIdentity => self.pass(desk, arrival, known.as_deref().ok())?,
-            Decision::ForwardAnonymous => self.pass(desk, arrival, None)?,
+            Decision::ForwardWithIdentity => {
+                self.pass(desk, original, arrival, known.as_deref().ok())?
+            }
+            Decision::ForwardAnonymous => self.pass(desk, original, arrival, None)?,
             Decision::Forbidden => return Err(Error::WeChatOnly),
             Decision::Login(_)
             | Decision::ShowLoginPage(_)
@@ -112,9 +121,12 @@ fn reject_identity_headers(site: &Site, headers: &HeaderMap) -> Result<(), Error
 
 impl RequestHandler {
     /// Lets a request through: every name is there, with nothing in it where nothing is known (C5).
+    /// `Cookie` is what the site may see of the visitor's cookies (C2), which no proxy can work out by
+    /// itself: empty where nothing is left.
     fn pass(
         &self,
         desk: &WorkerState,
+        original: &Request<()>,
         arrival: &RequestContext<'_>,
         known: Option<&VerifiedSession>,
     ) -> Result<Response<Body>, Error> {
@@ -123,6 +135,9 @@ impl RequestHandler {
         for name in arrival.site.identity_header_names() {
             headers.insert(name, HeaderValue::from_static(""));
         }
+        let cookies = arrival.site.cookies.strip_own(original.headers()).unwrap_or_default();
+        let cookies = HeaderValue::from_bytes(&cookies).unwrap_or(HeaderValue::from_static(""));
+        headers.insert(header::COOKIE, cookies);
         let Some(known) = known else { return Ok(response) };
         forward::insert_identity_headers(headers, desk, arrival, known)?;
         self.renew_session_cookie(headers, desk, arrival, known)?;
