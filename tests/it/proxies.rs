@@ -371,7 +371,7 @@ impl Proxy {
     }
 }
 
-/// nginx, HAProxy and Apache end what is silent for a minute, Envoy after 15 seconds of any answer: an
+/// nginx, `HAProxy` and Apache end what is silent for a minute, Envoy after 15 seconds of any answer: an
 /// event stream or a WebSocket. Waiting for that would take a test as long.
 #[test]
 fn recipes_let_streams_be_silent_for_an_hour() {
