@@ -9,6 +9,7 @@ use tokio::time;
 
 use super::{
     connection::Connection,
+    preface::PrefaceCheck,
     streams::{StreamExecutor, TrackedBody},
     timeout_writer::TimeoutWriter,
 };
@@ -51,7 +52,8 @@ impl Http2ServerConnection {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(limits.header_bytes);
-        let stream = TokioIo::new(TimeoutWriter::new(stream, limits.send_time));
+        let stream = TimeoutWriter::new(stream, limits.send_time);
+        let stream = TokioIo::new(PrefaceCheck::new(stream));
         let mut connection = pin!(http.serve_connection(stream, self.service(streams)));
         let mut deadline = pin!(time::sleep(limits.header_time));
         let (mut patient, mut stopping) = (false, false);

@@ -15,6 +15,7 @@ mod connection;
 mod http1;
 mod http2;
 mod listener;
+mod preface;
 mod streams;
 mod timeout_writer;
 pub mod tls;

@@ -15,6 +15,8 @@ use crate::{
     visitor::Visitor,
 };
 
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
 pub const RST_STREAM: u8 = 3;
@@ -66,12 +68,44 @@ pub struct Wire {
 impl Wire {
     /// A connection on which both have said hello.
     pub async fn open(street: &TestGateway, certified: &Certified) -> Self {
+        let mut wire = Self::silent(street, certified).await;
+        wire.write.write_all(PREFACE).await.unwrap();
+        wire.write.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+        wire
+    }
+
+    /// A connection on which the client has said nothing.
+    async fn silent(street: &TestGateway, certified: &Certified) -> Self {
         let stream =
             connect(street.tls.unwrap(), &certified.roots, "h5.example.com", b"h2").await.unwrap();
-        let (read, mut write) = tokio::io::split(stream);
-        write.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
-        write.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+        let (read, write) = tokio::io::split(stream);
         Self { read, write }
+    }
+
+    /// Asks for a page as the first request of the connection: the status, if it is one that RFC 7541
+    /// has no index for, and whether a body follows.
+    pub async fn get(&mut self, path: &str) -> (Option<u16>, bool) {
+        let [method, scheme, authority, _] = GET;
+        let fields = block(&[method, scheme, authority, (":path", path)]);
+        let head = frame(HEADERS, END_STREAM | END_HEADERS, 1, &fields);
+        self.write.write_all(&head).await.unwrap();
+        let answer = timeout(Duration::from_secs(5), self.next()).await.unwrap();
+        let Some((HEADERS, answer)) = answer else { panic!("{path}: {answer:?}") };
+        // A literal beside the indexed name `:status`; three digits, in plain or by Huffman.
+        let status = match answer.as_slice() {
+            [0x08 | 0x48, 3, digits @ ..] => {
+                std::str::from_utf8(&digits[..3]).unwrap().parse().ok()
+            }
+            [0x08 | 0x48, 0x82, code @ ..] => match code[..2] {
+                [0x6c, 0x02] => Some(502),
+                [0x6c, 0x05] => Some(504),
+                _ => None,
+            },
+            _ => None,
+        };
+        let mut frame = [0; 9];
+        let data = timeout(Duration::from_secs(5), self.read.read_exact(&mut frame)).await.unwrap();
+        (status, data.is_ok() && frame[3] == DATA)
     }
 
     /// The next frame that is an answer to something: its kind, and its payload.
@@ -87,6 +121,55 @@ impl Wire {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn b5_the_first_frame_is_settings() {
+    let certified = certified(&["h5.example.com"]);
+    let street = TestGateway::open(certified.plan.clone()).await;
+    let [method, scheme, authority, _] = GET;
+    let fields = block(&[method, scheme, authority, (":path", "/static/a")]);
+    let request = frame(HEADERS, END_STREAM | END_HEADERS, 1, &fields);
+    let settings = frame(SETTINGS, 0, 0, &[]);
+    let with_values = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 255, 255]);
+    let cases = [
+        ("settings", settings.clone(), true),
+        ("settings with values", with_values, true),
+        ("the reserved bit", frame(SETTINGS, 0, 1 << 31, &[]), true),
+        ("an unknown flag", frame(SETTINGS, 0x80, 0, &[]), true),
+        ("none", Vec::new(), false),
+        ("an acknowledgement", frame(SETTINGS, ACK, 0, &[]), false),
+        ("settings of a stream", frame(SETTINGS, 0, 1, &[]), false),
+        ("a ping", frame(PING, 0, 0, b"12345678"), false),
+        (
+            "a ping, then settings",
+            [frame(PING, 0, 0, b"12345678"), settings.clone()].concat(),
+            false,
+        ),
+        ("a window update", frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]), false),
+        ("an unknown frame", frame(0xbe, 0, 0, b"x"), false),
+        ("the preface again", PREFACE.to_vec(), false),
+    ];
+    for (name, first, good) in cases {
+        let sent = [PREFACE, &first, &request].concat();
+        for size in [sent.len(), 1] {
+            let (hits, mut wire) = (street.site.hits(), Wire::silent(&street, &certified).await);
+            for piece in sent.chunks(size) {
+                // The gateway may have closed in the middle of it.
+                let _ = wire.write.write_all(piece).await;
+                let _ = wire.write.flush().await;
+            }
+            let answer = timeout(Duration::from_secs(5), wire.next()).await.unwrap();
+            let served = matches!(&answer, Some((HEADERS, block)) if block.first() == Some(&0x88));
+            assert_eq!(served, good, "{name}: {answer:?}");
+            assert_eq!(street.site.hits() - hits, usize::from(good), "{name}");
+            if size > 1 && !good {
+                let Some((GOAWAY, reason)) = &answer else { panic!("{name}: {answer:?}") };
+                assert_eq!(reason[4..8], 1_u32.to_be_bytes(), "{name}: PROTOCOL_ERROR");
+            }
+        }
+    }
+    street.close().await;
 }
 
 /// Bytes of memory this process holds, the gateway in it.

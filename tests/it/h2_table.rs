@@ -369,7 +369,7 @@ async fn who_does_not_begin_with_the_preface_is_not_talked_to() {
     let mut wire = Wire { read, write };
     let hello = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &get(1)[..]].concat();
     let end = timeout(Duration::from_secs(5), end(&mut wire, &hello)).await.unwrap();
-    assert_eq!(end, Nothing, "the library is milder than the section, and serves it");
+    assert_eq!(end, Connection(1), "PROTOCOL_ERROR");
     assert_eq!(street.site.hits(), 0);
     street.close().await;
 }
