@@ -15,7 +15,7 @@ use tokio_util::io::poll_read_buf;
 
 use super::{
     BodyDecoder, BodyError, Stream,
-    decoder::DecodeResult,
+    decoder::{BodyStart, DecodeResult},
     head::{HeadScanner, ParseError},
     splice::{PipePool, SplicePipe},
     writer::MessageSink,
@@ -175,6 +175,17 @@ impl Http1Connection {
                 self.framing = BodyDecoder::Done;
             }
         }
+    }
+
+    /// Ready when the body has begun as a body does, or does not: until then, nothing of the message
+    /// needs to be passed on. Takes nothing of it.
+    pub fn poll_body_start(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        while self.framing.check(&self.input)? == BodyStart::Incomplete {
+            if !ready!(self.poll_more(cx, MIN_BODY_READ_LEN))? {
+                return Poll::Ready(Err(BodyError::Truncated));
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Whether the rest of the body can go through a pipe: it comes over a plain socket, its length is

@@ -4,7 +4,7 @@ use std::io;
 
 use bytes::{Bytes, BytesMut};
 
-use super::chunk::ChunkState;
+use super::chunk::{ChunkGrammar, ChunkState};
 
 /// What is still to come of a message's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,10 +13,28 @@ pub enum BodyDecoder {
     Done,
     /// This many bytes.
     Length(u64),
-    /// Chunks, and what frames them: so much more of it is read.
-    Chunked(ChunkState, u32),
+    /// Chunks.
+    Chunked(ChunkedBody),
     /// Whatever comes until the connection closes; a response only.
     CloseDelimited,
+}
+
+/// The rest of a body of chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkedBody {
+    state: ChunkState,
+    grammar: ChunkGrammar,
+    /// Bytes of extensions and trailers that are still allowed.
+    overhead: u32,
+}
+
+/// What the bytes at hand say of a body that has not begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyStart {
+    /// It begins as a body does.
+    Valid,
+    /// The line that begins the first chunk is not there yet.
+    Incomplete,
 }
 
 /// A body that does not come whole.
@@ -45,11 +63,18 @@ pub enum DecodeResult {
 }
 
 /// Bytes of chunk extensions and trailers that are passed over, in all.
-const OVERHEAD: u32 = 16 * 1024;
+const MAX_OVERHEAD: u32 = 16 * 1024;
 
 impl BodyDecoder {
-    /// A body of chunks.
-    pub const CHUNKED: Self = Self::Chunked(ChunkState::FIRST, OVERHEAD);
+    /// A request body of chunks.
+    pub const CHUNKED_REQUEST: Self = Self::chunked(ChunkGrammar::Strict);
+
+    /// A response body of chunks.
+    pub const CHUNKED_RESPONSE: Self = Self::chunked(ChunkGrammar::Lenient);
+
+    const fn chunked(grammar: ChunkGrammar) -> Self {
+        Self::Chunked(ChunkedBody { state: ChunkState::FIRST, grammar, overhead: MAX_OVERHEAD })
+    }
 
     /// A body of this length.
     pub fn of(length: u64) -> Self {
@@ -82,40 +107,67 @@ impl BodyDecoder {
                     *self = Self::of(left);
                     return Ok(DecodeResult::Data(piece));
                 }
-                Self::Chunked(ChunkState::Data(left), spare) => {
+                Self::Chunked(ChunkedBody { state: ChunkState::Data(left), grammar, overhead }) => {
                     let (piece, left) = piece(input, left);
-                    let next = if left == 0 { ChunkState::DataCr } else { ChunkState::Data(left) };
-                    *self = Self::Chunked(next, spare);
+                    let state = after_data(left);
+                    *self = Self::Chunked(ChunkedBody { state, grammar, overhead });
                     return Ok(DecodeResult::Data(piece));
                 }
-                Self::Chunked(chunk, spare) => *self = frame(chunk, spare, input)?,
+                Self::Chunked(body) => {
+                    let (next, read) = body.read_framing(input)?;
+                    drop(input.split_to(read));
+                    *self = next.map_or(Self::Done, Self::Chunked);
+                }
             }
         }
     }
+
+    /// Judges the bytes at hand as [`Self::decode`] would, and takes nothing off them: as long as
+    /// nothing of a message has been passed on, it can still be refused.
+    pub fn check(self, input: &[u8]) -> Result<BodyStart, BodyError> {
+        let Self::Chunked(mut body) = self else { return Ok(BodyStart::Valid) };
+        let (mut rest, mut start) = (input, BodyStart::Incomplete);
+        while !rest.is_empty() {
+            if let ChunkState::Data(left) = body.state {
+                let count = usize::try_from(left).unwrap_or(usize::MAX).min(rest.len());
+                rest = rest.get(count..).unwrap_or_default();
+                body.state = after_data(left.saturating_sub(u64::try_from(count).unwrap_or(left)));
+                continue;
+            }
+            let (next, read) = body.read_framing(rest)?;
+            let Some(next) = next else { return Ok(BodyStart::Valid) };
+            (body, rest) = (next, rest.get(read..).unwrap_or_default());
+            if !body.state.is_in_size_line() {
+                start = BodyStart::Valid;
+            }
+        }
+        Ok(start)
+    }
 }
 
-/// Passes over what frames the data, as much of it as there is.
-fn frame(chunk: ChunkState, spare: u32, input: &mut BytesMut) -> Result<BodyDecoder, BodyError> {
-    let (mut chunk, mut spare, mut read) = (chunk, spare, 0);
-    for byte in input.iter() {
-        if matches!(chunk, ChunkState::Data(_)) {
-            break;
+fn after_data(left: u64) -> ChunkState {
+    if left == 0 { ChunkState::DataCr } else { ChunkState::Data(left) }
+}
+
+impl ChunkedBody {
+    /// Passes over what frames the data, as far as it is there. Returns the rest of the body, nothing
+    /// at its end, and how many bytes were read.
+    fn read_framing(self, input: &[u8]) -> Result<(Option<Self>, usize), BodyError> {
+        let (mut body, mut read) = (self, 0);
+        for byte in input {
+            if matches!(body.state, ChunkState::Data(_)) {
+                break;
+            }
+            read += 1;
+            if body.state.is_in_overhead() {
+                body.overhead = body.overhead.checked_sub(1).ok_or(BodyError::Malformed)?;
+            }
+            let next = body.state.step(*byte, body.grammar).map_err(|_| BodyError::Malformed)?;
+            let Some(next) = next else { return Ok((None, read)) };
+            body.state = next;
         }
-        read += 1;
-        if matches!(
-            chunk,
-            ChunkState::Extension { .. } | ChunkState::Trailer | ChunkState::InTrailer
-        ) {
-            spare = spare.checked_sub(1).ok_or(BodyError::Malformed)?;
-        }
-        let Some(next) = chunk.step(*byte).map_err(|_| BodyError::Malformed)? else {
-            drop(input.split_to(read));
-            return Ok(BodyDecoder::Done);
-        };
-        chunk = next;
+        Ok((Some(body), read))
     }
-    drop(input.split_to(read));
-    Ok(BodyDecoder::Chunked(chunk, spare))
 }
 
 /// At most `left` bytes off `input`, and how many are then to come.

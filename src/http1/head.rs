@@ -8,7 +8,7 @@ use http::{
 };
 use memchr::memchr;
 
-use super::BodyDecoder;
+use super::{BodyDecoder, chunk::is_token};
 use crate::httputil::headers::{is_hop_by_hop, list, remove_connection_options};
 
 mod write;
@@ -103,11 +103,6 @@ fn pass_over_empty_lines(input: &mut BytesMut) -> Result<(), ParseError> {
     }
 }
 
-/// Whether a byte may be in a method or a name (RFC 9110, section 5.6.2).
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
 /// A request, and what of it concerns the connection.
 #[derive(Debug)]
 pub struct ParsedRequest {
@@ -136,12 +131,54 @@ pub struct ParsedResponse {
 
 /// Reads the head of a request with at most so many headers, the crumbs of a cookie counted as one.
 pub fn request(head: &Bytes, most: usize) -> Result<ParsedRequest, ParseError> {
+    match parse_request(head, most) {
+        Err(ParseError::UnsupportedVersion) => match RequestVersion::find(head) {
+            // A later version of the same grammar is served as the latest one that is known
+            // (RFC 9110, section 2.5).
+            Some(version) if version.major == 1 => {
+                parse_request(&version.replace_minor(head, b'1'), most)
+            }
+            Some(_) => Err(ParseError::UnsupportedVersion),
+            None => Err(ParseError::Malformed("an unusable version")),
+        },
+        done => done,
+    }
+}
+
+fn parse_request(head: &Bytes, most: usize) -> Result<ParsedRequest, ParseError> {
     let few = &mut [const { MaybeUninit::uninit() }; STACK_HEADERS];
     match request_into(head, few, most) {
         Err(ParseError::TooManyHeaders) if most > STACK_HEADERS => {
             request_into(head, &mut vec![MaybeUninit::uninit(); most.saturating_mul(2)], most)
         }
         done => done,
+    }
+}
+
+/// The version in a request line.
+struct RequestVersion {
+    major: u8,
+    /// The position of the minor version in the head.
+    minor_at: usize,
+}
+
+impl RequestVersion {
+    /// Finds it, if it has the form of one (RFC 9112, section 2.3).
+    fn find(head: &[u8]) -> Option<Self> {
+        let line = head.get(..memchr(b'\n', head)?)?;
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let version = line.splitn(3, |b| *b == b' ').nth(2)?.strip_prefix(b"HTTP/")?;
+        let [major @ b'0'..=b'9', b'.', b'0'..=b'9'] = version else { return None };
+        Some(Self { major: major.wrapping_sub(b'0'), minor_at: line.len().checked_sub(1)? })
+    }
+
+    /// The head with another minor version.
+    fn replace_minor(&self, head: &[u8], minor: u8) -> Bytes {
+        let mut head = head.to_vec();
+        if let Some(digit) = head.get_mut(self.minor_at) {
+            *digit = minor;
+        }
+        head.into()
     }
 }
 
@@ -171,7 +208,7 @@ fn request_into<'h>(
         return Err(ParseError::Malformed("two lengths"));
     }
     let framing = match (connection.chunked, connection.length) {
-        (true, _) => BodyDecoder::CHUNKED,
+        (true, _) => BodyDecoder::CHUNKED_REQUEST,
         (false, length) => BodyDecoder::of(length.unwrap_or(0)),
     };
     let mut request = Request::new(());
@@ -235,7 +272,7 @@ fn response_into<'h>(
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let framing = match (bodiless, connection.chunked, connection.length) {
         (true, _, _) => BodyDecoder::Done,
-        (false, true, _) => BodyDecoder::CHUNKED,
+        (false, true, _) => BodyDecoder::CHUNKED_RESPONSE,
         (false, false, Some(length)) => BodyDecoder::of(length),
         (false, false, None) => BodyDecoder::CloseDelimited,
     };

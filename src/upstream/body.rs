@@ -262,13 +262,13 @@ pub fn upstream_response(
     (response, exchange): (Response<()>, Exchange),
     patience: Duration,
 ) -> Response<UpstreamBody> {
-    let open = are_events(&response) || (exchange.is_shared() && is_grpc(&response));
+    let open = is_event_stream(&response) || (exchange.is_shared() && is_grpc(&response));
     let patience = (!open).then_some(patience);
     response.map(|()| UpstreamBody::new(exchange, patience))
 }
 
-/// Whether the answer is a stream that may be quiet for hours.
-fn are_events<B>(response: &Response<B>) -> bool {
+/// Returns whether a response is a stream that may be quiet for hours.
+pub(super) fn is_event_stream<B>(response: &Response<B>) -> bool {
     is_of(response, b"text/event-stream")
 }
 

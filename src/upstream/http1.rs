@@ -2,6 +2,7 @@
 //! before it has the whole request.
 
 use std::{
+    future::poll_fn,
     io,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -15,13 +16,13 @@ use tokio::time::Instant;
 
 use super::{
     Error, InterimHandler, MAX_INTERIM,
-    body::LimitedRequestBody,
+    body::{LimitedRequestBody, is_event_stream},
     exchange::{Retry, SendFailure},
     pool::{InFlightGuard, PooledConnection},
 };
 use crate::{
     http1::{
-        BodyError, MessageWriter, SplicePipe, Stream, WriteError,
+        BodyDecoder, BodyError, MessageWriter, SplicePipe, Stream, WriteError,
         head::{self, ParsedResponse},
     },
     httputil::outbound::{HeaderSource, OutboundRequest},
@@ -29,6 +30,9 @@ use crate::{
 
 /// The longest head of a response, in bytes.
 const MAX_RESPONSE_HEAD_LEN: usize = 64 * 1024;
+/// How long the head of a response waits for the beginning of its body. Many servers write the two one
+/// behind the other.
+const BODY_START_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// A request on its way over a connection, or its answer.
 pub struct Http1Exchange {
@@ -76,14 +80,19 @@ impl Http1Exchange {
         (patience, early): (Duration, InterimHandler<'_>),
     ) -> Answer {
         let asked = (method, patience);
-        let answered = std::future::poll_fn(|cx| self.poll_answer(cx, asked, early)).await;
+        let answered = poll_fn(|cx| self.poll_answer(cx, asked, early)).await;
         match answered {
             Ok(answered) => {
                 self.switched = answered.response.status() == StatusCode::SWITCHING_PROTOCOLS;
                 self.keeps = answered.keeps && !self.switched;
                 self.since = None;
                 self.lease.link.wire.start_body(answered.framing, false);
-                Ok((answered.response, self))
+                let chunked = matches!(answered.framing, BodyDecoder::Chunked(_));
+                if !chunked || is_event_stream(&answered.response) {
+                    return Ok((answered.response, self));
+                }
+                // In a box, which responses of a known length do not have to keep room for.
+                Box::pin(self.check_body_start(answered.response)).await
             }
             Err(error) => {
                 let silent = matches!(error, Error::ConnectionClosed(_))
@@ -96,6 +105,32 @@ impl Http1Exchange {
                     false => Retry::Never,
                 };
                 Err(SendFailure { body: self.body, error, again })
+            }
+        }
+    }
+
+    /// Refuses a response whose body is malformed from the start, while it can still be replaced by an
+    /// error page. A body that does not begin soon is judged as it is passed on: what streams must
+    /// not wait.
+    async fn check_body_start(mut self: Box<Self>, response: Response<()>) -> Answer {
+        let due = Instant::now() + BODY_START_TIMEOUT;
+        let started = poll_fn(|cx| {
+            let _ = self.poll_send(cx);
+            let link = &mut *self.lease.link;
+            match link.wire.poll_body_start(cx) {
+                Poll::Ready(started) => Poll::Ready(started),
+                Poll::Pending => link.clock.poll_until(cx, due).map(Ok),
+            }
+        });
+        match started.await {
+            Ok(()) => Ok((response, self)),
+            Err(error) => {
+                let error = Error::ConnectionClosed(match error {
+                    BodyError::Io(error) => error,
+                    BodyError::Truncated => io::ErrorKind::UnexpectedEof.into(),
+                    BodyError::Malformed => io::Error::new(io::ErrorKind::InvalidData, error),
+                });
+                Err(SendFailure { body: self.body, error, again: Retry::Never })
             }
         }
     }

@@ -41,9 +41,135 @@ fn b5_chunks_have_one_reading() {
         "0\r\n\n",
     ];
     for body in bad {
-        assert_eq!(decoded(BodyDecoder::CHUNKED, &[body.as_bytes()]), Err("chunks"), "{body:?}");
+        assert_eq!(
+            decoded(BodyDecoder::CHUNKED_REQUEST, &[body.as_bytes()]),
+            Err("chunks"),
+            "{body:?}"
+        );
     }
     assert_eq!(bad.len(), 17);
+}
+
+#[test]
+fn b5_extensions_and_trailers_follow_their_grammar() {
+    use BodyDecoder as B;
+    // What follows the size of the first chunk; whether a visitor may send it, and a site.
+    let extensions: [(&[u8], bool, bool); 47] = [
+        (b"", true, true),
+        (b";a", true, true),
+        (b";a=b", true, true),
+        (b";a;b=c;d", true, true),
+        (b";a=\"\"", true, true),
+        (b";a=\"b;c \\\" =\td\"", true, true),
+        (b";a=\"\\\\\"", true, true),
+        (b";a=\"\xe4\xb8\xad\\\xe4\"", true, true),
+        (b" ;a", true, true),
+        (b"\t; a \t= b ;c = \"d\" ;e", true, true),
+        (b"; !#$%&'*+-.^_`|~0aZ=1", true, true),
+        (b";", false, true),
+        (b"; ", false, true),
+        (b";;", false, true),
+        (b";a;", false, true),
+        (b";;a", false, true),
+        (b";a=", false, true),
+        (b";a= ", false, true),
+        (b";=b", false, true),
+        (b";a==b", false, true),
+        (b";a=b=c", false, true),
+        (b";a ", false, true),
+        (b";a=b ", false, true),
+        (b";a=\"b\" ", false, true),
+        (b";a b", false, true),
+        (b";a=b c", false, true),
+        (b";a=b\"c\"", false, true),
+        (b";a=\"b\"c", false, true),
+        (b";a=\"b\"\"c\"", false, true),
+        (b";a=\"b", false, true),
+        (b";a=\"b\\\"", false, true),
+        (b";a=\"b\x7f\"", false, true),
+        (b";a=\"b\\\0\"", false, true),
+        (b";bad[=x", false, true),
+        (b";a=[x", false, true),
+        (b";a,b", false, true),
+        (b";\0ext", false, true),
+        (b";a\0", false, true),
+        (b";a\x01=b", false, true),
+        (b";\xe4\xb8\xad", false, true),
+        (b";a=\xe4\xb8\xad", false, true),
+        (b" ", false, false),
+        (b" a", false, false),
+        (b"\t", false, false),
+        (b" =b", false, false),
+        (b";a\n", false, false),
+        (b";a=\"\r\"", false, false),
+    ];
+    let trailers: [(&[u8], bool, bool); 14] = [
+        (b"a: b", true, true),
+        (b"a:", true, true),
+        (b"a:b:c", true, true),
+        (b"a: \xe4\xb8\xad\t", true, true),
+        (b"a", false, true),
+        (b":", false, true),
+        (b": b", false, true),
+        (b"a : b", false, true),
+        (b" a: b", false, true),
+        (b"\ta: b", false, true),
+        (b"a b: c", false, true),
+        (b"a: \0", false, true),
+        (b"a\0: b", false, true),
+        (b"a: b\n", false, false),
+    ];
+    let chunk = |rest: &[u8]| [b"1", rest, b"\r\na\r\n0\r\n\r\n"].concat();
+    let last = |rest: &[u8]| [b"1\r\na\r\n0", rest, b"\r\n\r\n"].concat();
+    let trailer = |rest: &[u8]| [b"1\r\na\r\n0\r\nt: 1\r\n", rest, b"\r\n\r\n"].concat();
+    let extensions = extensions.iter().flat_map(|(it, visitor, site)| {
+        [(chunk(it), *visitor, *site), (last(it), *visitor, *site)]
+    });
+    let trailers = trailers.iter().map(|(it, visitor, site)| (trailer(it), *visitor, *site));
+    let mut seen = 0;
+    for (bytes, visitor, site) in extensions.chain(trailers) {
+        let dealt: Vec<&[u8]> = bytes.chunks(1).collect();
+        for (framing, passes) in [(B::CHUNKED_REQUEST, visitor), (B::CHUNKED_RESPONSE, site)] {
+            for pieces in [&*dealt, &[&bytes]] {
+                let expected =
+                    if passes { Ok((b"a".to_vec(), true, vec![])) } else { Err("chunks") };
+                let text = bytes.escape_ascii();
+                assert_eq!(decoded(framing, pieces), expected, "{framing:?} {text}");
+            }
+            assert_eq!(framing.check(&bytes).is_ok(), passes, "{}", bytes.escape_ascii());
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 108);
+}
+
+#[test]
+fn the_beginning_of_a_body_is_judged_before_it_is_taken() {
+    use BodyStart::{Incomplete, Valid};
+    let cases = [
+        ("", Some(Incomplete)),
+        ("5", Some(Incomplete)),
+        ("5\r", Some(Incomplete)),
+        ("5;a", Some(Incomplete)),
+        ("5\r\n", Some(Valid)),
+        ("5\r\nab", Some(Valid)),
+        ("2\r\nab\r\n", Some(Valid)),
+        ("2\r\nab\r\n3", Some(Valid)),
+        ("0\r\n", Some(Valid)),
+        ("0\r\n\r\nHTTP/1.1", Some(Valid)),
+        ("x", None),
+        ("\r\n", None),
+        ("-5\r\n", None),
+        ("5\n", None),
+        ("2\r\nabc", None),
+        ("2\r\nab\r\nx", None),
+        ("0\r\n\n", None),
+    ];
+    for (text, expected) in cases {
+        let start = BodyDecoder::CHUNKED_RESPONSE.check(text.as_bytes()).ok();
+        assert_eq!(start, expected, "{text:?}");
+    }
+    assert_eq!(BodyDecoder::of(5).check(b"").ok(), Some(Valid));
 }
 
 #[test]
@@ -54,8 +180,8 @@ fn where_bodies_end() {
         (BodyDecoder::of(2), "abc", "ab", true, "c"),
         (BodyDecoder::of(4), "abc", "abc", false, ""),
         (BodyDecoder::CloseDelimited, "abc", "abc", false, ""),
-        (BodyDecoder::CHUNKED, "3;x\r\nabc\r\n0\r\nt: 1\r\n\r\nGET", "abc", true, "GET"),
-        (BodyDecoder::CHUNKED, "3\r\nabc\r\n", "abc", false, ""),
+        (BodyDecoder::CHUNKED_REQUEST, "3;x\r\nabc\r\n0\r\nt: 1\r\n\r\nGET", "abc", true, "GET"),
+        (BodyDecoder::CHUNKED_REQUEST, "3\r\nabc\r\n", "abc", false, ""),
     ];
     for (framing, input, body, ended, rest) in cases {
         let expected = (body.as_bytes().to_vec(), ended, rest.as_bytes().to_vec());
@@ -66,10 +192,15 @@ fn where_bodies_end() {
 #[test]
 fn g5_what_is_no_body_has_an_end() {
     let extension = format!("1;{}\r\na\r\n", "x".repeat(5000));
-    assert!(decoded(BodyDecoder::CHUNKED, &[extension.repeat(3).as_bytes()]).is_ok());
-    assert_eq!(decoded(BodyDecoder::CHUNKED, &[extension.repeat(4).as_bytes()]), Err("chunks"));
+    assert!(decoded(BodyDecoder::CHUNKED_REQUEST, &[extension.repeat(3).as_bytes()]).is_ok());
+    assert_eq!(
+        decoded(BodyDecoder::CHUNKED_REQUEST, &[extension.repeat(4).as_bytes()]),
+        Err("chunks")
+    );
     let trailers = format!("0\r\n{}", "a: b\r\n".repeat(5000));
-    assert_eq!(decoded(BodyDecoder::CHUNKED, &[trailers.as_bytes()]), Err("chunks"));
+    assert_eq!(decoded(BodyDecoder::CHUNKED_REQUEST, &[trailers.as_bytes()]), Err("chunks"));
+    let spaces = format!("1{};a\r\na\r\n", " ".repeat(20_000));
+    assert_eq!(decoded(BodyDecoder::CHUNKED_REQUEST, &[spaces.as_bytes()]), Err("chunks"));
 }
 
 proptest! {
@@ -95,7 +226,7 @@ proptest! {
             left = tail;
         }
         let expected = Ok((chunks.concat(), true, rest));
-        prop_assert_eq!(&decoded(BodyDecoder::CHUNKED, &[&bytes]), &expected);
-        prop_assert_eq!(&decoded(BodyDecoder::CHUNKED, &dealt), &expected);
+        prop_assert_eq!(&decoded(BodyDecoder::CHUNKED_REQUEST, &[&bytes]), &expected);
+        prop_assert_eq!(&decoded(BodyDecoder::CHUNKED_REQUEST, &dealt), &expected);
     }
 }

@@ -127,6 +127,61 @@ fn g5_a_head_has_a_size_and_a_version() {
 }
 
 #[test]
+fn b5_a_version_has_one_form() {
+    const MALFORMED: ParseError = ParseError::Malformed("");
+    let kind = |refused| if let ParseError::Malformed(_) = refused { MALFORMED } else { refused };
+    let cases = [
+        ("HTTP/1.1", None),
+        ("HTTP/1.0", None),
+        ("HTTP/1.2", None),
+        ("HTTP/1.9", None),
+        ("HTTP/0.9", Some(ParseError::UnsupportedVersion)),
+        ("HTTP/2.0", Some(ParseError::UnsupportedVersion)),
+        ("HTTP/3.0", Some(ParseError::UnsupportedVersion)),
+        ("HTTP/9.9", Some(ParseError::UnsupportedVersion)),
+        ("HTTP/1.10", Some(MALFORMED)),
+        ("HTTP/10.1", Some(MALFORMED)),
+        ("HTTP/01.1", Some(MALFORMED)),
+        ("HTTP/1.", Some(MALFORMED)),
+        ("HTTP/1", Some(MALFORMED)),
+        ("HTTP/2", Some(MALFORMED)),
+        ("HTTP/", Some(MALFORMED)),
+        ("HTTP/.1", Some(MALFORMED)),
+        ("HTTP/x", Some(MALFORMED)),
+        ("HTTP/1.x", Some(MALFORMED)),
+        ("HTTP/1,1", Some(MALFORMED)),
+        ("HTTP/1.1.1", Some(MALFORMED)),
+        ("HTTP/-1.1", Some(MALFORMED)),
+        ("HTTP/+2.0", Some(MALFORMED)),
+        ("HTTP/2.0 ", Some(MALFORMED)),
+        (" HTTP/1.1", Some(MALFORMED)),
+        ("HTTP /1.1", Some(MALFORMED)),
+        ("HTTP/ 1.1", Some(MALFORMED)),
+        ("http/1.1", Some(MALFORMED)),
+        ("Http/1.1", Some(MALFORMED)),
+        ("HTTPS/1.1", Some(MALFORMED)),
+        ("SIP/2.0", Some(MALFORMED)),
+        ("ICY", Some(MALFORMED)),
+        ("RTSP/1.0", Some(MALFORMED)),
+        ("HTTP/\u{661}.1", Some(MALFORMED)),
+    ];
+    for (version, expected) in cases {
+        for end in ["\r\n", "\n"] {
+            let text = format!("GET /a {version}{end}Host: h{end}{end}");
+            let (found, refused) = read(&[text.as_bytes()]);
+            assert_eq!(refused.map(kind), expected, "{version:?}");
+            assert_eq!(found.len(), usize::from(expected.is_none()), "{version:?}");
+        }
+    }
+    let later = Bytes::from_static(b"GET /a HTTP/1.2\r\nHost: h\r\n\r\n");
+    let parsed = request(&later, 100).unwrap();
+    assert_eq!((parsed.request.version(), parsed.keeps), (Version::HTTP_11, true));
+    // Two lengths are two lengths in any version of this grammar.
+    let both = "POST /a HTTP/1.2\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n";
+    assert_eq!(read(&[both.as_bytes()]).1, Some(ParseError::Malformed("two lengths")));
+}
+
+#[test]
 fn what_concerns_the_connection() {
     let head = |text: &str| request(&Bytes::copy_from_slice(text.as_bytes()), 100).unwrap();
     // keeps, upgrades, expects
@@ -167,11 +222,11 @@ fn where_answers_end() {
         ("GET", "200 OK\r\ncontent-length: 3", (BodyDecoder::Length(3), true)),
         ("GET", "200\r\ncontent-length: 3\r\ncontent-length: 3", (BodyDecoder::Length(3), true)),
         ("GET", "200 OK\r\ncontent-length: 0", (BodyDecoder::Done, true)),
-        ("GET", "200 OK\r\ntransfer-encoding: chunked", (BodyDecoder::CHUNKED, true)),
+        ("GET", "200 OK\r\ntransfer-encoding: chunked", (BodyDecoder::CHUNKED_RESPONSE, true)),
         (
             "GET",
             "200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 3",
-            (BodyDecoder::CHUNKED, false),
+            (BodyDecoder::CHUNKED_RESPONSE, false),
         ),
         (
             "GET",
