@@ -7,7 +7,7 @@ One gateway with one thread on core 1, with a Redis as its store; Redis, the sit
 Figures are the gateway's alone: CPU is user and system of its process, memory is its resident set (the kernel's socket
 buffers are not in it). Needs redis-server, nginx, wrk, openssl and taskset.
 """
-import asyncio, os, re, resource, shutil, signal, socket, ssl, subprocess, sys, tempfile, time
+import asyncio, base64, hashlib, hmac, json, os, re, resource, secrets, shutil, signal, socket, ssl, subprocess, sys, tempfile, time
 from urllib.parse import urlsplit
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -16,6 +16,9 @@ HOST = "app.example.com"
 AGENT = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) MicroMessenger/8.0.49"
 TICK = os.sysconf("SC_CLK_TCK")
 LOGINS, CONNECTIONS, SECONDS = 2000, 4000, 5
+SECRET = "bench-secret-0123456789abcdef0123456789abcdef"
+# More sessions than the cache of verified cookies has room for, by default.
+SESSIONS = 40_000
 
 
 def free_port():
@@ -132,7 +135,7 @@ idle_time = "10m"
 [admin]
 listen = "127.0.0.1:{admin}"
 [session]
-keys = [{{ id = "b", secret = "bench-secret-0123456789abcdef0123456789abcdef" }}]
+keys = [{{ id = "b", secret = "{SECRET}" }}]
 [store]
 kind = "redis"
 url = "redis://127.0.0.1:{redis}"
@@ -160,6 +163,33 @@ path = "/*"
 auth = "none"
 """)
     return path
+
+
+def session():
+    """The cookie of a visitor whose profile is known, signed as the gateway signs it."""
+    part = lambda data: base64.urlsafe_b64encode(data).rstrip(b"=")
+    now, who = int(time.time()), secrets.token_urlsafe(19)
+    claims = {
+        "iss": "wxgate", "aud": f"http://{HOST}", "sub": f"o6_{who}"[:28], "unionid": f"oW_{who}"[:28], "nickname": "李雷",
+        "avatar": f"https://thirdwx.qlogo.cn/mmopen/vi_32/{who}/132", "scope": "snsapi_userinfo", "sid": secrets.token_hex(16),
+        "iat": now, "exp": now + 43_200, "auth_time": now, "max": now + 604_800, "appid": "wx1",
+    }
+    head = {"alg": "HS256", "typ": "JWT", "kid": "b"}
+    text = b".".join(part(json.dumps(it, ensure_ascii=False, separators=(",", ":")).encode()) for it in (head, claims))
+    return (text + b"." + part(hmac.digest(SECRET.encode(), text, hashlib.sha256))).decode()
+
+
+async def show(gateway, count):
+    """Shows so many sessions, each once."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway)
+    for at in range(0, count, 50):
+        several = [f"HEAD / HTTP/1.1\r\nHost: {HOST}\r\nCookie: wxgate={session()}\r\n\r\n" for _ in range(min(50, count - at))]
+        writer.write("".join(several).encode())
+        for _ in several:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            if not head.startswith("HTTP/1.1 200"):
+                sys.exit(f"a session was refused: {head}")
+    writer.close()
 
 
 async def connections(pid, count, open_one):
@@ -201,7 +231,11 @@ async def measure(gateway, tls, admin, redis, pid):
     ops = spent(before, operations(redis))
     rows.append(("a replica that does nothing", f"{(cpu(pid) - used) * 100:.1f} ms of CPU a second; Redis: " + ", ".join(f"{n / 10:.1f} {k.upper()}/s" for k, n in ops.items())))
 
-    rows.append(("the process, before many connections", f"{memory(pid) / 1024:.0f} MiB"))
+    at_rest = memory(pid) / 1024
+    rows.append(("the process, before many connections", f"{at_rest:.0f} MiB"))
+    await asyncio.gather(*(show(gateway, SESSIONS // 8) for _ in range(8)))
+    full = memory(pid) / 1024
+    rows.append((f"the same when {SESSIONS:,} sessions have come by, `verified_cache = \"64MiB\"`", f"{full:.0f} MiB"))
     plain = {"Host": HOST, "User-Agent": AGENT, "Cookie": cookie}
     each, held = await connections(pid, CONNECTIONS, lambda: ask(gateway, "/", plain, keep=True))
     rows.append((f"one of {CONNECTIONS} idle connections, HTTP/1.1", f"{each:.1f} KiB"))
@@ -213,6 +247,9 @@ async def measure(gateway, tls, admin, redis, pid):
     each, even_more = await connections(pid, CONNECTIONS // 2, lambda: ask(gateway, "/", upgrade, keep=True))
     statuses = {status for status, _, _ in even_more}
     rows.append((f"one of {CONNECTIONS // 2} WebSockets, both ends", f"{each:.1f} KiB" if statuses == {101} else f"failed: {statuses}"))
+    # The formula of deploy/SCALING.md.
+    formula = 20 + 64 + (CONNECTIONS * 2 + CONNECTIONS // 2 * 10 + CONNECTIONS // 2 * 20) / 1024
+    rows.append(("all of that at once", f"{memory(pid) / 1024:.0f} MiB; by the formula {formula:.0f} MiB"))
     for _, _, (_, writer) in held + more + even_more:
         writer.transport.abort()
     return rows

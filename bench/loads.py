@@ -62,8 +62,15 @@ def wrk(server: Server, load: Load, seconds: float) -> Answered:
     try:
         # It takes whole seconds only; but told to stop, it says what it has seen so far.
         time.sleep(seconds)
-        process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=20)[0].decode()
+        for _ in range(20):
+            process.send_signal(signal.SIGINT)
+            try:
+                said = process.communicate(timeout=1)[0].decode()
+                break
+            except subprocess.TimeoutExpired:
+                continue  # it was still reading its script, and then went to sleep
+        else:
+            sys.exit(f"{server.name}{load.path}: the load does not stop")
     finally:
         process.kill()
         process.wait()

@@ -8,7 +8,7 @@ import statistics
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Iterator
@@ -32,6 +32,9 @@ class Size:
     sites: int = 1_000
     starts: int = 7
 
+
+# Values of `verified_cache`, the default first.
+CACHES = ["64MiB", "32MiB", "8MiB", "1MiB", "0"]
 
 Send = Callable[[Server, Load, float], Answered]
 
@@ -282,6 +285,30 @@ def sessions(bench: Bench) -> list[Figure]:
     return [Figure(f"{count:,} different sessions in turn", spread(ours), f"HAProxy, JWT {spread(theirs)}", ratio(ours, theirs), 0.75)]
 
 
+def cache(bench: Bench) -> list[Figure]:
+    """the same sessions with a smaller `verified_cache`, and the memory that it takes"""
+    count, figures = bench.size.sessions, []
+    script = each_in_turn(bench.street.folder, [bench.visitor.login(f"http://{HOST}") for _ in range(count)])
+    load = bench.load(session="", script=script)
+    for threads, cores in [(1, CORES[-1:]), (2, CORES[-2:])]:
+        with ExitStack() as stack:
+            servers, empty = {}, {}
+            for size in CACHES:
+                make = lambda: bench.street.wxgate(threads, set(cores), session=f'verified_cache = "{size}"')
+                servers[size] = stack.enter_context(bench.own(make))
+                bench.check(servers[size])
+                # The same connections and buffers, one session.
+                wrk(servers[size], bench.load(), min(bench.size.seconds, 0.5))
+                empty[size] = servers[size].memory("Rss:")
+            seen = bench.rounds({size: (server, load) for size, server in servers.items()})
+            for size, server in servers.items():
+                grown = (server.memory("Rss:") - empty[size]) / 1024
+                what = f"{count:,} sessions in turn, `verified_cache = \"{size}\"`, {threads} thread{'s'[: threads - 1]}"
+                ours = f"{spread(seen[size])}; RSS + {grown:.1f} MiB"
+                figures.append(Figure(what, ours, f"64MiB {spread(seen['64MiB'])}", ratio(seen[size], seen["64MiB"])))
+    return figures
+
+
 def sites(bench: Bench) -> list[Figure]:
     """many sites: looked up, and read anew under load"""
     count, street = bench.size.sites, bench.street
@@ -375,6 +402,7 @@ ROWS: dict[str, Callable[[Bench], list[Figure]]] = {
     "memory": memory,
     "crowd": crowd,
     "sessions": sessions,
+    "cache": cache,
     "sites": sites,
     "start": start,
 }

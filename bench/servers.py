@@ -234,23 +234,23 @@ backend app
         )
         return self._start(name, ["haproxy", "-f", str(path), "-db"], port)
 
-    def wxgate(self, workers: int = 1, cores: set[int] = PROXY, sites: int = 1) -> Server:
+    def wxgate(self, workers: int = 1, cores: set[int] = PROXY, sites: int = 1, session: str = "") -> Server:
         """As it is shipped, everything on. Limits are where this load does not meet them."""
-        server = self.starting(workers, cores, sites)
+        server = self.starting(workers, cores, sites, session)
         self.stack.callback(server.stop)
         return server.ready()
 
-    def starting(self, workers: int = 1, cores: set[int] = PROXY, sites: int = 1) -> Server:
+    def starting(self, workers: int = 1, cores: set[int] = PROXY, sites: int = 1, session: str = "") -> Server:
         """The same, not waited for and for the caller to stop."""
         port, tls = free_port(), free_port()
         path = self.folder / f"wxgate-{port}.toml"
-        path.write_text(self.config(port, tls, workers) + "".join(self.site(n) for n in range(1, sites)))
+        path.write_text(self.config(port, tls, workers, session) + "".join(self.site(n) for n in range(1, sites)))
         command = [self.program, "serve", "--config", str(path)]
         server = Server("wxgate", command, port, cores, tls)
         server.config = path
         return server
 
-    def config(self, port: int, tls: int, workers: int) -> str:
+    def config(self, port: int, tls: int, workers: int, session: str = "") -> str:
         wechat = f"http://127.0.0.1:{self.wechat}"
         return f"""[server]
 listen = ["127.0.0.1:{port}"]
@@ -266,6 +266,7 @@ logins_per_minute = 1000000
 listen = "127.0.0.1:{free_port()}"
 [session]
 keys = [{{ id = "bench", secret = {{ file = "key" }} }}]
+{session}
 [[account]]
 name = "main"
 app_id = "wx0123456789abcdef"

@@ -37,6 +37,8 @@ pub struct Settings {
     pub max: Duration,
     /// The first signs, all verify.
     pub keys: Vec<KeySettings>,
+    /// Bytes that the caches of verified cookies of all threads may take up together.
+    pub verified_cache: u64,
 }
 
 /// One key of the ring.
@@ -133,4 +135,4 @@ fn decide_unauthenticated(
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

@@ -312,14 +312,45 @@ pub struct VerifiedSession {
     pub proof: AssertionCache,
     /// Whether the visitor's cookie does not say this yet.
     pub changed: bool,
+    /// Bytes that it takes up, with its strings and its assertion.
+    pub memory: usize,
 }
 
 impl VerifiedSession {
     /// Prepares the introduction of a visitor to `site`.
     pub fn new(session: Session, site: &Site) -> Self {
-        let (tag, identity_headers) = (session.log_id(), identity_headers(&session, site));
-        Self { tag, identity_headers, session, proof: AssertionCache::default(), changed: false }
+        let mut identity_headers = identity_headers(&session, site);
+        identity_headers.shrink_to_fit();
+        let memory = memory(&session, &identity_headers, site);
+        let tag = session.log_id();
+        let proof = AssertionCache::default();
+        Self { session, tag, identity_headers, proof, changed: false, memory }
     }
+}
+
+/// What a verified session takes up. The assertion is counted before there is one: an entry of a cache
+/// has to keep its weight.
+fn memory(session: &Session, headers: &[(HeaderName, HeaderValue)], site: &Site) -> usize {
+    /// Of an allocation, beside what was asked for: rounding, and the counters of shared bytes.
+    const ALLOCATION: usize = 24;
+    /// Of an assertion, beside the claims that it has from the session.
+    const ASSERTION: usize = 512;
+    /// A node of the map of further openids has room for eleven.
+    const NODE: usize = 640;
+    let identity = &session.identity;
+    let claims = [&session.iss, &session.aud, &session.sid, &session.appid, &identity.openid];
+    let known = [&identity.unionid, &identity.nickname, &identity.avatar];
+    let claims = claims.into_iter().chain(known.into_iter().flatten());
+    let claims: usize = claims.map(|claim| claim.len() + ALLOCATION).sum();
+    let also: usize = session.also.iter().map(|(name, openid)| name.len() + openid.len()).sum();
+    let also = if session.also.is_empty() { 0 } else { also + NODE };
+    let headers: usize = headers
+        .iter()
+        .map(|(_, value)| size_of::<(HeaderName, HeaderValue)>() + value.len() + ALLOCATION)
+        .sum();
+    // Base64 makes four bytes of three.
+    let assertion = if site.assertion { (claims + also) / 3 * 4 + ASSERTION } else { 0 };
+    size_of::<VerifiedSession>() + claims + also + headers + assertion
 }
 
 /// Absent means absent: a fact WeChat did not give has no header, under no name.
@@ -365,6 +396,12 @@ fn encode(text: &str) -> String {
 #[cfg(test)]
 pub mod tests {
     use super::*;
+    use crate::auth::tests::site;
+
+    /// The same, verified.
+    pub fn verified_session(sid: u128, expiry: u64) -> VerifiedSession {
+        VerifiedSession::new(session_with(sid, expiry), &site())
+    }
 
     /// A session with this id and expiry, and nothing else of interest.
     pub fn session_with(sid: u128, expiry: u64) -> Session {

@@ -68,6 +68,7 @@ fn settings() -> Settings {
         idle: Duration::from_secs(100),
         max: Duration::from_secs(1_000),
         keys: Vec::new(),
+        verified_cache: 0,
     }
 }
 

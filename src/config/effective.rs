@@ -13,7 +13,7 @@ use crate::admin::{ConfigViewEntry, ConfigViewTable};
 /// What goes where nothing is written, by table and key: a test parses each of them and sees that
 /// it changes nothing. Where the default depends on something else, or is that there is nothing,
 /// there is none.
-const DEFAULTS: [(&str, &str, &str); 60] = [
+const DEFAULTS: [(&str, &str, &str); 61] = [
     ("[server]", "listen", r#"["0.0.0.0:8080"]"#),
     ("[server]", "workers", "0"),
     ("[server]", "reuse_port", "false"),
@@ -44,6 +44,7 @@ const DEFAULTS: [(&str, &str, &str); 60] = [
     ("[session]", "cookie", r#""wxgate""#),
     ("[session]", "idle", r#""12h""#),
     ("[session]", "max", r#""7d""#),
+    ("[session]", "verified_cache", r#""64MiB""#),
     ("[store]", "kind", r#""memory""#),
     ("[[account]]", "kind", r#""official""#),
     ("[[account]]", "authorize_url", r#""https://open.weixin.qq.com""#),

@@ -138,6 +138,7 @@ pub const SESSION: TableSchema = TableSchema {
         ("idle", r#"idle = "12h""#),
         ("max", r#"max = "7d""#),
         ("keys", r#"keys = [{ id = "2026-11", secret = { env = "WXGATE_SESSION_KEY" } }]"#),
+        ("verified_cache", r#"verified_cache = "64MiB""#),
     ],
 };
 

@@ -264,6 +264,7 @@ fn defaults() {
     assert_eq!(gateway.session.cookie, "wxgate");
     assert_eq!(gateway.session.idle, Duration::from_hours(12));
     assert_eq!(gateway.session.max, Duration::from_hours(7 * 24));
+    assert_eq!(gateway.session.verified_cache, 64 << 20);
     assert!(!gateway.trusted.includes("127.0.0.1".parse().unwrap()));
     let account = &accounts[0];
     assert_eq!(account.authorize_url, "https://open.weixin.qq.com");

@@ -266,7 +266,7 @@ mod tests {
         let place = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
         let peer = Rc::new(Peer::new([192, 0, 2, 1].into(), false, place));
         let metrics = Metrics::default();
-        let desk = Rc::new(WorkerState::new(Arc::new(rules("192.0.2.1")), 0, &metrics.thread()));
+        let desk = Rc::new(WorkerState::new(Arc::new(rules("192.0.2.1")), 0, &metrics.thread(), 1));
         let request = Request::get(uri).header("x-request-id", "abc\"").body(()).unwrap();
         let now = Timestamp(1_795_501_895);
         let mut entry = AccessLogEntry::start(&request, &peer, (&desk, &lines), now);

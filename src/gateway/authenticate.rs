@@ -129,7 +129,7 @@ impl RequestHandler {
         cookie: &[u8],
         arrival: &RequestContext<'_>,
     ) -> Result<Rc<VerifiedSession>, SessionError> {
-        let remembered = desk.verified.borrow_mut().get(cookie).map(Rc::clone);
+        let remembered = desk.verified.borrow().get(cookie).map(Rc::clone);
         let is_first = remembered.is_none();
         let known = if let Some(known) = remembered {
             known.session.check(arrival.site, arrival.now)?;
@@ -138,7 +138,7 @@ impl RequestHandler {
             let session = Session::open(cookie, &desk.rules.keys)?;
             session.check(arrival.site, arrival.now)?;
             let known = Rc::new(VerifiedSession::new(session, arrival.site));
-            desk.verified.borrow_mut().insert(cookie.into(), Rc::clone(&known));
+            desk.verified.borrow_mut().insert(cookie, &known);
             known
         };
         // A `max` that was made shorter counts for those who are here already.

@@ -43,6 +43,7 @@ mod rules;
 mod shared;
 mod throttle;
 mod verify;
+mod session_cache;
 mod session_expiry;
 mod session_watch;
 mod voice;
@@ -72,19 +73,26 @@ pub struct RequestHandler {
     post: Rc<SessionWatchContext>,
     lines: Rc<AccessLogBuffer>,
     counters: Arc<ThreadMetrics>,
+    /// Threads that share what holds for the whole process.
+    workers: usize,
 }
 
 impl RequestHandler {
-    /// A thread's part, with no connections and an empty cache.
+    /// The part of one of so many `workers`, with no connections and an empty cache.
     /// Of connections to sites it keeps at most so many that are idle.
-    pub fn new(gateway: Arc<Gateway>, arena: Rc<BufferPool>, most_idle: usize) -> Self {
+    pub fn new(
+        gateway: Arc<Gateway>,
+        arena: Rc<BufferPool>,
+        workers: usize,
+        most_idle: usize,
+    ) -> Self {
         let counters = gateway.metrics.thread();
-        let desk = Rc::new(WorkerState::new(gateway.rules.load_full(), 0, &counters));
+        let desk = Rc::new(WorkerState::new(gateway.rules.load_full(), 0, &counters, workers));
         let backends = Arc::clone(&gateway.backends);
         let upstream = UpstreamClient::new(Arc::clone(&gateway.tls), (arena, backends), most_idle);
         let lines = AccessLogBuffer::new(gateway.log.clone(), gateway.traces.clone());
         let post = SessionWatchContext::new(&gateway);
-        Self { gateway, desk: RefCell::new(desk), upstream, post, lines, counters }
+        Self { gateway, desk: RefCell::new(desk), upstream, post, lines, counters, workers }
     }
 
     /// Answers a request. Whatever happens inside, the visitor gets a response.
@@ -146,9 +154,11 @@ impl RequestHandler {
         self.lines.flush();
     }
 
-    /// Closes upstream connections that nobody has used for a while.
+    /// Closes upstream connections that nobody has used for a while, and lets go of what belongs to
+    /// rules that are no longer in force: a thread without requests would keep it.
     pub fn close_idle(&self) {
         self.upstream.close_idle();
+        drop(self.desk());
     }
 
     async fn respond<'a>(
@@ -290,7 +300,8 @@ impl RequestHandler {
         let edition = self.gateway.edition.load(Ordering::Acquire);
         if self.desk.borrow().generation != edition {
             let rules = self.gateway.rules.load_full();
-            self.desk.replace(Rc::new(WorkerState::new(rules, edition, &self.counters)));
+            let state = WorkerState::new(rules, edition, &self.counters, self.workers);
+            self.desk.replace(Rc::new(state));
         }
         Rc::clone(&self.desk.borrow())
     }

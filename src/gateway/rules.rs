@@ -4,18 +4,19 @@ use std::{
     cell::{OnceCell, RefCell},
     collections::HashMap,
     path::Path,
-    rc::Rc,
     sync::Arc,
 };
 
 use http::{Method, Request};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use quick_cache::unsync::Cache;
 use serde_json::Value;
 
-use super::{Settings, SetupError, broker, page::PageTemplates, voice::PageResponder};
+use super::{
+    Settings, SetupError, broker, page::PageTemplates, session_cache::SessionCache,
+    voice::PageResponder,
+};
 use crate::{
-    auth::{self, KeyRing, ReturnTo, VerifiedSession},
+    auth::{self, KeyRing, ReturnTo},
     httputil::forwarded::TrustedProxies,
     metrics::{SiteCounters, ThreadMetrics},
     site::{Broker, Scope, Site, Sites},
@@ -124,10 +125,6 @@ fn read_templates(folder: &Path) -> Result<HashMap<String, String>, SetupError> 
     Ok(templates)
 }
 
-/// Cookies whose signature is remembered, per thread. A cache too small for the sessions that
-/// come by costs more than it saves; one entry is about two kilobytes.
-const VERIFIED_CACHE_SIZE: usize = 32 * 1024;
-
 /// One thread's view of the rules, with what it has verified under them. A reload gives every
 /// thread a new desk, so nothing that an old key signed is remembered under the new ring.
 pub struct WorkerState {
@@ -135,9 +132,8 @@ pub struct WorkerState {
     pub rules: Arc<RuntimeConfig>,
     /// Which reload they came with.
     pub generation: u64,
-    /// The whole cookie → the result of the cryptography. Whether the session is good here and
-    /// now is judged on every hit.
-    pub verified: RefCell<Cache<Box<[u8]>, Rc<VerifiedSession>>>,
+    /// The cookies that this thread has verified under them.
+    pub verified: RefCell<SessionCache>,
     /// The servers of each site, by the site's number, once a request has gone there.
     groups: Vec<OnceCell<LoadBalancer>>,
     /// This thread's counters of each site, and of what is for none.
@@ -147,8 +143,15 @@ pub struct WorkerState {
 }
 
 impl WorkerState {
-    /// A desk with nothing remembered.
-    pub fn new(rules: Arc<RuntimeConfig>, generation: u64, thread: &ThreadMetrics) -> Self {
+    /// The state of one of so many `workers`, with nothing remembered.
+    pub fn new(
+        rules: Arc<RuntimeConfig>,
+        generation: u64,
+        thread: &ThreadMetrics,
+        workers: usize,
+    ) -> Self {
+        let workers = u64::try_from(workers.max(1)).unwrap_or(u64::MAX);
+        let share = rules.session.verified_cache / workers;
         let counters = rules.sites.all().iter().map(|site| thread.site(&site.name)).collect();
         let groups = rules.sites.all().iter().map(|_| OnceCell::new()).collect();
         let broker = rules.broker.as_ref();
@@ -157,7 +160,7 @@ impl WorkerState {
             broker: thread.site(broker),
             rules,
             generation,
-            verified: RefCell::new(Cache::new(VERIFIED_CACHE_SIZE)),
+            verified: RefCell::new(SessionCache::new(share)),
             groups,
             counters,
             no_site: thread.site("-"),
@@ -193,7 +196,13 @@ pub mod tests {
         let (idle, max) = (std::time::Duration::from_hours(1), std::time::Duration::from_hours(2));
         let settings = Settings {
             sites: Sites::new(Vec::new()),
-            session: auth::Settings { cookie: "wxgate".to_owned(), idle, max, keys },
+            session: auth::Settings {
+                cookie: "wxgate".to_owned(),
+                idle,
+                max,
+                keys,
+                verified_cache: 0,
+            },
             trusted: TrustedProxies::new(vec![proxy.parse::<std::net::IpAddr>().unwrap().into()]),
             prefix: "/_wx".to_owned(),
             body: BodyLimits { size: 0, time: idle },

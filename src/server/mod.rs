@@ -28,7 +28,7 @@ use listener::Listener;
 pub struct Settings {
     /// Where to listen without TLS. Sockets handed over by systemd come instead of these.
     pub listen: Vec<ListenAddress>,
-    /// How many threads serve; zero is one per core.
+    /// How many threads serve; zero is one for each CPU, up to sixteen.
     pub workers: usize,
     /// Whether another process may listen on the same addresses, which then takes over from us.
     pub reuse_port: bool,
@@ -97,10 +97,7 @@ pub struct Server {
 impl Server {
     /// Takes every address, so that a failure to start is a failure to start.
     pub fn bind(settings: Settings) -> Result<Self, Error> {
-        let workers = match settings.workers {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            workers => workers,
-        };
+        let workers = worker_count(settings.workers, available_cpus());
         let certificates = settings.tls.as_ref().map(tls::CertificateResolver::load).transpose()?;
         let certificates = certificates.map(Arc::new);
         let listeners = listener::bind(&settings, workers)?;
@@ -115,6 +112,11 @@ impl Server {
     /// The addresses we got with TLS.
     pub fn tls_addrs(&self) -> Vec<SocketAddr> {
         self.addrs_where(true)
+    }
+
+    /// How many threads serve.
+    pub fn workers(&self) -> usize {
+        self.listeners.len()
     }
 
     /// The unix sockets we listen on.
@@ -140,8 +142,8 @@ impl Server {
         let acceptor = self.certificates.as_ref().map(|it| tls::acceptor(Arc::clone(it)));
         let mut threads = Vec::new();
         // Each thread has its share, so that nobody has to count together.
-        let upstream_idle =
-            self.settings.limits.upstream_idle.div_ceil(self.listeners.len().max(1));
+        let workers = self.listeners.len().max(1);
+        let upstream_idle = self.settings.limits.upstream_idle.div_ceil(workers);
         let limits = Limits { upstream_idle, ..self.settings.limits };
         for (number, listeners) in self.listeners.into_iter().enumerate() {
             let (done, ended) = oneshot::channel();
@@ -154,6 +156,7 @@ impl Server {
                 stopping: stopping.child_token(), // a token of its own: looked at on each turn
                 limits,
                 drain: self.settings.drain,
+                workers,
             };
             std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
                 let outcome = worker.run();
@@ -177,6 +180,22 @@ impl Server {
     }
 }
 
+/// The most threads that `workers = 0` starts. On a machine with more cores a gateway is one program
+/// among others, and what each thread keeps for itself adds up.
+const MAX_DEFAULT_WORKERS: usize = 16;
+
+/// How many threads serve where `workers` says `configured`.
+pub fn worker_count(configured: usize, available: usize) -> usize {
+    if configured > 0 { configured } else { available.clamp(1, MAX_DEFAULT_WORKERS) }
+}
+
+/// The CPUs that this process may use: those of its affinity mask, and no more than the quota of its
+/// control group (`cpu.max`, `cpu.cfs_quota_us`) rounded down, which is what a CPU limit of Kubernetes,
+/// Docker or systemd sets. The standard library reads both versions of control groups.
+pub fn available_cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Waits for every thread; the first failure is the server's.
 async fn all_ended(threads: Vec<oneshot::Receiver<io::Result<()>>>) -> Result<(), Error> {
     let mut outcome = Ok(());
@@ -196,4 +215,25 @@ fn peer(address: Option<SocketAddr>, encrypted: bool, place: OwnedSemaphorePermi
     let ip =
         address.map_or(std::net::Ipv4Addr::LOCALHOST.into(), |address| address.ip().to_canonical());
     Peer::new(ip, encrypted, place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_follow_the_cpus_up_to_a_cap_and_a_number_is_taken_at_its_word() {
+        for (configured, available, expected) in [
+            (0, 1, 1),
+            (0, 2, 2),
+            (0, 16, 16),
+            (0, 17, 16),
+            (0, 256, 16),
+            (0, 0, 1),
+            (1, 64, 1),
+            (64, 2, 64),
+        ] {
+            assert_eq!(worker_count(configured, available), expected, "{configured} {available}");
+        }
+    }
 }

@@ -49,6 +49,8 @@ pub struct WorkerThread {
     pub stopping: CancellationToken,
     pub limits: Limits,
     pub drain: Duration,
+    /// How many threads there are.
+    pub workers: usize,
 }
 
 /// What every connection of a thread shares.
@@ -83,6 +85,7 @@ impl WorkerThread {
             gateway: Rc::new(gateway::RequestHandler::new(
                 self.gateway,
                 Rc::clone(&arena),
+                self.workers,
                 self.limits.upstream_idle,
             )),
             acceptor: self.acceptor,

@@ -196,3 +196,44 @@ async fn f4_a_cookie_that_was_good_elsewhere_a_moment_ago_is_not_good_here() {
     }
     street.close().await;
 }
+
+/// Whatever room there is for verified cookies, and while a reload changes it: each session is judged
+/// on every request.
+#[tokio::test]
+async fn f4_sessions_are_judged_alike_with_every_size_of_the_cache() {
+    let key = crate::harness::KEY;
+    let plan = |size: &str| TestConfig {
+        session: format!("keys = [{{ id = \"k1\", secret = \"{key}\" }}]\n{size}"),
+        ..TestConfig::site(ROUTES)
+    };
+    let street = TestGateway::open(plan("")).await;
+    let mut stays = Visitor::wechat(street.gateway);
+    assert_eq!(stays.open("/orders").await.1.status, 200);
+    for size in ["0", "1B", "2KiB", "64KiB", "64MiB", "0"] {
+        street.reload(&plan(&format!("verified_cache = \"{size}\"")));
+        let mut visitors = Vec::new();
+        for _ in 0..4 {
+            let mut visitor = Visitor::wechat(street.gateway);
+            assert_eq!(visitor.open("/orders").await.1.status, 200, "{size}");
+            visitors.push(visitor);
+        }
+        visitors.push(stays.clone());
+        for round in 0..4 {
+            for visitor in &mut visitors {
+                let page = visitor.get("/orders").await;
+                let known = page.received("x-wechat-openid").len();
+                assert_eq!((page.status, known), (200, 1), "{size}, round {round}");
+            }
+        }
+        let mut leaves = visitors.remove(0);
+        let captured = leaves.clone();
+        let origin = [("origin", "http://h5.example.com")];
+        assert_eq!(leaves.send("POST", "/_wx/logout", &origin, "").await.status, 200, "{size}");
+        let hits = street.site.hits();
+        for _ in 0..4 {
+            assert_eq!(captured.clone().get("/orders").await.status, 302, "{size}");
+        }
+        assert_eq!(street.site.hits(), hits, "{size}: the site hears nothing of it");
+    }
+    street.close().await;
+}

@@ -16,6 +16,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
+const MIB: u64 = 1 << 20;
+
 /// Bytes of a key: as many as the hash it feeds.
 const KEY_BYTES: usize = 32;
 
@@ -32,7 +34,8 @@ pub fn settings(table: &TableReader<'_>) -> Option<Settings> {
         let help = "a session unused for `idle` ends, and after `max` it ends anyway";
         table.desk.error(at, message, help);
     }
-    Some(Settings { cookie, idle, max, keys: keys(table)? })
+    let verified_cache = table.size("verified_cache", 64 * MIB, 0..=MIB * MIB);
+    Some(Settings { cookie, idle, max, keys: keys(table)?, verified_cache })
 }
 
 /// Warns of sessions that one replica's clock would end before another's has begun them.
