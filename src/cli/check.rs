@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     config::{Config, Diagnostics, Severity},
-    server::ListenAddress,
+    server::{self, ListenAddress},
     site::{Account, AccountKind, Endpoint, OutsideWeChat, Protocol, Site},
 };
 
@@ -131,6 +131,7 @@ impl fmt::Display for Summary<'_> {
         f.write_str(&certificates::about(config))?;
         writeln!(f, "Admin      http://{}", config.admin.listen)?;
         writeln!(f, "Store      {}", config.gateway.store)?;
+        writeln!(f, "Threads    {}", threads(config))?;
         for site in sites {
             writeln!(f, "\nSite {}", site.public_url)?;
             writeln!(f, "  hosts    {}", hosts(site).join(", "))?;
@@ -261,6 +262,11 @@ pub(super) fn from(site: &Site) -> String {
     }
 }
 
+/// How many threads would serve on this machine.
+fn threads(config: &Config) -> usize {
+    server::worker_count(config.server.workers, server::available_cpus())
+}
+
 fn summary_json(config: &Config) -> Value {
     let site = |site: &std::sync::Arc<Site>| {
         json!({
@@ -284,6 +290,7 @@ fn summary_json(config: &Config) -> Value {
         "complaints": config.warnings.to_json(),
         "listen": listeners(config),
         "admin": config.admin.listen.to_string(),
+        "threads": threads(config),
         "orders": certificates::json(config),
         "sites": config.gateway.sites.all().iter().map(site).collect::<Vec<_>>(),
         "broker": config.gateway.broker.as_ref().map(broker::json),

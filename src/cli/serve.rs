@@ -71,6 +71,7 @@ async fn run(
     let keeper = keeper(&server, &gateway, certificates.as_ref())?;
     let admin = AdminServer::bind(config.admin, board.clone(), Arc::clone(&gateway)).await;
     let admin = admin.map_err(|error| format!("cannot listen for the admin on {error}"))?;
+    tracing::info!(workers = server.workers(), "starting worker threads");
     for address in server.addrs() {
         tracing::info!(%address, "listening");
     }

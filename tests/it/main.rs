@@ -65,3 +65,4 @@ mod upstream_tls;
 mod upstreams;
 mod verify;
 mod wechat;
+mod worker_threads;

@@ -67,6 +67,13 @@ def check_agreement(config, objects):
     assert service == ["http"], f"the Service leads to {service}"
     wait = int(container["lifecycle"]["preStop"]["exec"]["command"][-1])
     assert pod["terminationGracePeriodSeconds"] > wait + seconds(config["server"]["drain"])
+    # `workers = 0` is one thread for each CPU of the node where nothing limits it, and each takes memory.
+    limits = container["resources"]["limits"]
+    assert limits["cpu"].isdigit() and 1 <= int(limits["cpu"]) <= 16, limits
+    assert container["resources"]["requests"].keys() == limits.keys(), "both are said of both"
+    cache = config["session"].get("verified_cache", "64MiB")
+    assert cache.endswith("MiB") and limits["memory"].endswith("Mi"), (cache, limits)
+    assert 4 * int(cache[:-3]) <= int(limits["memory"][:-2]), "the cache leaves room for connections"
     assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "metrics"}
     for probe in ("livenessProbe", "startupProbe"):
         assert container[probe]["httpGet"] == {"path": "/healthz", "port": "metrics"}, probe
