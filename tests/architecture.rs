@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const PURE: [&str; 24] = [
+const PURE: [&str; 25] = [
     "src/acme/certificate_info.rs",
     "src/acme/schedule.rs",
     "src/auth/",
@@ -27,6 +27,7 @@ const PURE: [&str; 24] = [
     "src/gateway/broker/openapi.rs",
     "src/cli/explain/explanation.rs",
     "src/cli/explain/broker.rs",
+    "src/store/unavailable.rs",
     "src/upstream/balance.rs",
     "src/upstream/backoff.rs",
     "src/http1/head.rs",

@@ -82,7 +82,7 @@ impl SharedState {
     ) -> Result<(), StoreUnavailable> {
         let name = self.name(what);
         let sealed = self.keys.seal_certificate(value, &name, rand::random());
-        let sealed = sealed.map_err(|error| StoreUnavailable(error.to_string()))?;
+        let sealed = sealed.map_err(|error| StoreUnavailable::internal(error.to_string()))?;
         self.store.put(&name, sealed.into_bytes(), age).await
     }
 

@@ -2,7 +2,10 @@
 //! page. Never on the public one. A second listener has health and metrics alone, for monitoring that
 //! must not be able to end sessions.
 
-use std::{convert::Infallible, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, fmt::Write as _, future::Future, io, net::SocketAddr, sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -43,6 +46,9 @@ const MAX_CONNECTION_AGE: Duration = Duration::from_hours(1);
 /// listener shall not be able to fill our memory.
 const CONNECTIONS: usize = 256;
 const MAX_EVENT_STREAMS: usize = 32;
+
+/// How the line of `/readyz` about the store begins, while something is the matter with it.
+pub const STORE_LINE: &str = "store: ";
 
 /// Where it listens.
 #[derive(Clone, Debug)]
@@ -315,28 +321,46 @@ fn typed(mut response: Response<AdminBody>, kind: &'static str) -> Response<Admi
 }
 
 /// A replica that could serve no site is better left out; one that can serve some of them says how
-/// old its news is.
+/// old its news is. Both say what is the matter with the store.
 fn say_ready(ready: Option<RevocationStatus>) -> (StatusCode, String) {
-    let no = |why: String| (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n"));
-    let Some(RevocationStatus { age, serves, shared }) = ready else {
-        return no("starting or draining".to_owned());
+    let Some(RevocationStatus { age, serves, shared, waiting, failure }) = ready else {
+        let text = "not ready: starting or draining\n".to_owned();
+        return (StatusCode::SERVICE_UNAVAILABLE, text);
     };
-    let Some(age) = age else {
-        return no("the store has not told yet which sessions were ended".to_owned());
-    };
-    match (serves, shared) {
-        (false, _) => no(format!("revocation log unavailable for {} s", age.as_secs())),
-        (true, false) => (StatusCode::OK, "ok\n".to_owned()),
-        (true, true) => {
+    let (status, mut text) = match (age, serves) {
+        (None, _) => {
+            let text = "not ready: the store has not told yet which sessions were ended\n";
+            (StatusCode::SERVICE_UNAVAILABLE, text.to_owned())
+        }
+        (Some(age), false) => {
+            let text = format!("not ready: revocation log unavailable for {} s\n", age.as_secs());
+            (StatusCode::SERVICE_UNAVAILABLE, text)
+        }
+        (Some(age), true) if shared => {
             let text = format!("ok\nnews of ended sessions: {:.1} s old\n", age.as_secs_f64());
             (StatusCode::OK, text)
         }
+        (Some(_), true) => (StatusCode::OK, "ok\n".to_owned()),
+    };
+    if let Some(failure) = failure {
+        let remedy = failure.cause.remedy();
+        let _ = writeln!(text, "{STORE_LINE}{} → {remedy}", one_line(&failure.to_string()));
     }
+    if waiting > 0 {
+        let _ = writeln!(text, "revocations that wait to be stored: {waiting}");
+    }
+    (status, text)
+}
+
+/// What others sent may have line ends in it.
+fn one_line(text: &str) -> String {
+    text.split(char::is_control).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store;
 
     #[test]
     fn g2_health_is_answered_on_its_exact_path_and_method() {
@@ -395,9 +419,25 @@ mod tests {
             (ms(31_000), false, true, 503, "not ready: revocation log unavailable for 31 s\n"),
         ];
         for (age, serves, shared, status, start) in cases {
-            let (said, text) = say_ready(Some(RevocationStatus { age, serves, shared }));
-            assert_eq!(said, status, "{age:?}");
-            assert!(text.starts_with(start), "{text}");
+            for full in [false, true] {
+                let failure = full.then(|| {
+                    let cause = store::UnavailableCause::Full;
+                    store::StoreUnavailable::new(cause, "OOM\r\nnot ready: no")
+                });
+                let waiting = usize::from(full);
+                let (said, text) =
+                    say_ready(Some(RevocationStatus { age, serves, shared, waiting, failure }));
+                assert_eq!(said, status, "{age:?}");
+                assert!(text.starts_with(start), "{text}");
+                let words =
+                    "\nstore: Redis is full (maxmemory reached): OOM  not ready: no → raise";
+                assert_eq!(text.contains(words), full, "{text}");
+                assert_eq!(
+                    text.contains("\nrevocations that wait to be stored: 1\n"),
+                    full,
+                    "{text}"
+                );
+            }
         }
     }
 }

@@ -37,6 +37,7 @@ impl StatusView<'_> {
         let (sites, file) = (self.gateway.sites(), self.board.file());
         let facts = |site: &Arc<Site>| site_facts(site, health.servers(&site.name));
         let sites: Vec<SiteInput> = sites.iter().map(facts).collect();
+        let standing = self.gateway.status();
         let (wechat, accounts) = (health.of(Component::WeChat), health.of(Component::Account));
         diagnosis::diagnose(&DiagnosisInput {
             now: clock::system(),
@@ -44,7 +45,9 @@ impl StatusView<'_> {
             wechat: &wechat,
             accounts: &accounts,
             store: health.of(Component::Store).values().next(),
-            news: self.gateway.status().age,
+            store_cause: standing.failure.as_ref().map(|failure| failure.cause),
+            waiting: standing.waiting,
+            news: standing.age,
             calls: &self.minute.calls,
             logins: &self.minute.logins,
             all_logins: &self.mark.logins,
@@ -151,6 +154,7 @@ impl StatusView<'_> {
             "well": vital.map(|vital| vital.healthy),
             "why": vital.map(|vital| vital.why.as_str()),
             "failures": vital.map_or(0, |vital| vital.failures),
+            "waiting": standing.waiting,
         })
     }
 

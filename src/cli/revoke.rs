@@ -19,7 +19,7 @@ use crate::{
     auth::{ActiveRevocations, Revocation, RevocationRequest, RevocationTarget},
     clock,
     config::Config,
-    store::{LogPosition, LogRead, Store},
+    store::{LogPosition, LogRead, Store, StoreUnavailable},
 };
 
 /// How long the store or the gateway may take.
@@ -102,7 +102,7 @@ async fn over_the_store(config: &Config, whom: RevocationTarget) -> Result<Value
     let (mut view, mut mark, now) =
         (ActiveRevocations::default(), LogPosition::default(), clock::system());
     loop {
-        match store.read_log(&mark).await.map_err(|error| error.to_string())? {
+        match store.read_log(&mark).await.map_err(unavailable)? {
             LogRead::Reset => mark = LogPosition::default(),
             LogRead::Next { orders, mark: next, more } => {
                 mark = next;
@@ -118,8 +118,13 @@ async fn over_the_store(config: &Config, whom: RevocationTarget) -> Result<Value
     let max = config.gateway.session.max;
     let order = Revocation::by_operator(whom, &view, now, max);
     let handed =
-        store.append_revocations(std::slice::from_ref(&order), Revocation::retention(max)).await;
-    handed.map(|()| json!(order)).map_err(|error| error.to_string())
+        store.restore_revocations(std::slice::from_ref(&order), Revocation::retention(max)).await;
+    handed.map(|()| json!(order)).map_err(unavailable)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "map_err passes the error on")]
+fn unavailable(error: StoreUnavailable) -> String {
+    format!("the revocation could not be stored: {error}; {}", error.cause.remedy())
 }
 
 async fn ask_the_gateway(
@@ -154,5 +159,12 @@ async fn ask_the_gateway(
     if head.status != StatusCode::ACCEPTED {
         return Err(format!("the gateway at {admin} refused: {} {}", head.status, text.trim()));
     }
-    serde_json::from_str(&text).map_err(|error| error.to_string())
+    let given: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    if given.get("handed_over") == Some(&Value::Bool(false)) {
+        let reason = given.get("reason").and_then(Value::as_str).unwrap_or("no reason given");
+        return Err(format!(
+            "ended in the running gateway, but not stored: a restart would forget it. {reason}"
+        ));
+    }
+    Ok(given)
 }

@@ -7,7 +7,10 @@ use http_body_util::{BodyExt, Collected, Limited};
 use tokio::time::timeout;
 use url::form_urlencoded;
 
-use super::{Body, ClientPreferences, Error, RequestContext, RequestHandler, WorkerState, login};
+use super::{
+    Body, ClientPreferences, Error, RequestContext, RequestHandler, WorkerState, login,
+    voice::LogoutOutcome,
+};
 use crate::{
     auth::{KeyRing, Revocation, Session, token::MacPurpose},
     http1::Incoming,
@@ -31,7 +34,7 @@ impl RequestHandler {
         let (rules, asker) = (&*desk.rules, ClientPreferences::of(request));
         match self.authenticate_locally(desk, request, arrival) {
             Ok(known) => rules.voice.ask_logout(&token(&rules.keys, &known.session), &asker),
-            Err(_) => rules.voice.logged_out(&asker),
+            Err(_) => rules.voice.logged_out(LogoutOutcome::Complete, &asker),
         }
     }
 
@@ -55,10 +58,13 @@ impl RequestHandler {
         if !ours && !from_the_site(request.headers(), site.public_url.as_str()) {
             return Err(Error::CrossSiteLogout);
         }
+        let mut outcome = LogoutOutcome::Complete;
         if let Some(known) = known {
             let order = Revocation::of(&known.session, arrival.now);
             if let Err(error) = self.gateway.feed.publish(order).await {
-                tracing::warn!(%error, "logout not shared yet: store unavailable");
+                outcome = LogoutOutcome::NotStored;
+                let remedy = error.cause.remedy();
+                tracing::warn!(%error, remedy, "logout not stored yet: store unavailable");
             }
             let line = AuditEvent::ok(AuditKind::Logout, "logged out")
                 .with("appid", known.session.appid.as_str())
@@ -66,7 +72,8 @@ impl RequestHandler {
                 .with("session", known.tag.to_string());
             self.gateway.audit.record(arrival.audit_event(line));
         }
-        Ok(login::without_session(rules.voice.logged_out(&asker), site))
+        let answer = rules.voice.logged_out(outcome, &asker);
+        Ok(login::without_session(answer, site))
     }
 }
 

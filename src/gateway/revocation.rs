@@ -11,6 +11,7 @@ use crate::{
     },
     logs::{AuditEvent, AuditKind},
     site::Site,
+    store::StoreUnavailable,
 };
 
 /// What became of an operator's wish.
@@ -21,10 +22,13 @@ pub struct RevocationResult {
     pub order: Revocation,
     /// Whether every replica gets it now; if not, as soon as the store is back.
     pub handed_over: bool,
+    /// Why it was not, and what to do about that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// How well we know which sessions were ended elsewhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RevocationStatus {
     /// How long ago we last knew everything; nothing when we never did.
     pub age: Option<Duration>,
@@ -32,6 +36,10 @@ pub struct RevocationStatus {
     pub serves: bool,
     /// Whether there may be other replicas at all.
     pub shared: bool,
+    /// The number of revocations that wait to be stored.
+    pub waiting: usize,
+    /// What is the matter with the store, while something is.
+    pub failure: Option<StoreUnavailable>,
 }
 
 impl Gateway {
@@ -46,7 +54,8 @@ impl Gateway {
         let order = self.feed.create_revocation(whom, rules.session.max);
         let given = self.feed.publish(order.clone()).await;
         if let Err(error) = &given {
-            tracing::warn!(%error, "revocation not shared yet: store unavailable");
+            let remedy = error.cause.remedy();
+            tracing::warn!(%error, remedy, "revocation not stored yet: store unavailable");
         }
         let line = AuditEvent::ok(AuditKind::Revocation, "sessions ended by the operator");
         self.audit.record(match &order.whom {
@@ -61,7 +70,9 @@ impl Gateway {
             }
             RevocationTarget::All => line.with("whom", "everybody"),
         });
-        Ok(RevocationResult { order, handed_over: given.is_ok() })
+        let handed_over = given.is_ok();
+        let reason = given.err().map(|error| format!("{error}; {}", error.cause.remedy()));
+        Ok(RevocationResult { order, handed_over, reason })
     }
 
     /// How well we know which sessions were ended elsewhere.
@@ -70,7 +81,13 @@ impl Gateway {
         let mut sites = rules.sites.all().iter();
         let age = self.feed.time_since_sync();
         let serves = age.is_some() && sites.any(|site| !self.feed.is_stale(site.revocation));
-        RevocationStatus { age, serves, shared: self.feed.is_shared() }
+        RevocationStatus {
+            age,
+            serves,
+            shared: self.feed.is_shared(),
+            waiting: self.feed.waiting(),
+            failure: self.feed.failure(),
+        }
     }
 }
 

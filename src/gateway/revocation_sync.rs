@@ -5,13 +5,18 @@
 //! whole log is read anew and compared with what we know: an order that the store has lost, or
 //! never got, is put back. So nothing is lost while one replica that knows of it is alive.
 //!
-//! Three things look like news and are none. A server that answers and takes no orders, a replica or
-//! a master that lost its own, is found out by a small write. A store that is back has not been told
-//! yet what the other replicas owe it, so that its first answers are not believed to be whole. And a
+//! Three things look like news and are none. (1) A server that answers reads may take no revocations:
+//! it is full, a replica, without disk, replicas or rights. A small write that needs what a revocation
+//! needs is tried all the time, and a store that refuses it counts as away from the last one that it
+//! accepted: nothing that was ended since can have been told. (2) A store that is back has not been told
+//! yet what the other replicas owe it, so that its first answers are not believed to be whole. (3) A
 //! process that was stopped for a while holds old news for new: its requests wait for the next.
+//!
+//! A revocation that could not be stored waits here and is sent again. It does not age what this replica
+//! knows: of all replicas it is the one that knows of it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -20,7 +25,7 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::{
     runtime::Handle,
     sync::Notify,
@@ -33,7 +38,7 @@ use crate::{
     clock::{Clock, Timestamp},
     metrics::{Component, Metrics},
     site::RevocationPolicy,
-    store::{LogPosition, LogRead, Store, StoreUnavailable},
+    store::{LogPosition, LogRead, Store, StoreUnavailable, UnavailableCause},
     traces,
 };
 
@@ -44,8 +49,17 @@ const IDLE_POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long to wait after a failure: at first, and at most.
 const INITIAL_RETRY_DELAY: Duration = Duration::from_millis(100);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(1);
-/// How often the store is asked to show that it takes orders.
-const WRITE_CHECK_INTERVAL: Duration = Duration::from_secs(2);
+/// How often a write is tried: four times within the shortest bound of the sites, and within these
+/// limits. With the 0.4 seconds that the write may take, a store that takes none is found out within the
+/// 0.9 seconds of `"strict"`, and elsewhere within two seconds.
+const MIN_WRITE_CHECK_INTERVAL: Duration = Duration::from_millis(225);
+const MAX_WRITE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the sentinels are asked who the master is.
+const MASTER_CHECK_INTERVAL: Duration = Duration::from_secs(2);
+/// A read that takes longer is reported before it has ended.
+const REPORT_SILENCE_AFTER: Duration = Duration::from_millis(600);
+/// Waiting revocations that are sent before the log is read again.
+const MAX_SENT_AT_ONCE: usize = 1_000;
 /// How long a store that is back may not have been told what the others owe it: they ask it again
 /// after [`MAX_RETRY_DELAY`], and the question takes a while.
 const RECOVERY_GRACE: Duration = Duration::from_secs(2);
@@ -64,18 +78,24 @@ pub struct RevocationSync {
     metrics: Arc<Metrics>,
     view: ArcSwap<ActiveRevocations>,
     began: Instant,
-    /// When all there was had been heard: milliseconds since we began, and one. Zero is never.
-    heard: AtomicU64,
+    /// When the log was last read to its end: milliseconds since the start, and one. Zero is never.
+    read_at: AtomicU64,
+    /// The same for the last moment up to which every revocation is known.
+    synced_at: AtomicU64,
     /// How long orders are kept, in seconds: as long as a session can last.
     age: AtomicU64,
-    /// An order could not be handed over.
-    has_unsent: AtomicBool,
+    /// The shortest time in milliseconds that a site goes on without news.
+    shortest_bound: AtomicU64,
+    /// Revocations that the store has not taken yet.
+    unsent: Mutex<HashSet<Revocation>>,
     /// Orders that the store took and the log has not shown yet.
     given: Mutex<HashMap<Revocation, Instant>>,
     /// The last question was answered, and so will the next be.
     expects: AtomicBool,
     /// There is news, or none to be had.
     synced: Notify,
+    /// What is the matter with the store, while something is.
+    failure: ArcSwapOption<PollFailure>,
 }
 
 impl RevocationSync {
@@ -92,12 +112,15 @@ impl RevocationSync {
             metrics,
             view: ArcSwap::default(),
             began: Instant::now(),
-            heard: AtomicU64::new(0),
+            read_at: AtomicU64::new(0),
+            synced_at: AtomicU64::new(0),
             age: AtomicU64::new(0),
-            has_unsent: AtomicBool::new(false),
+            shortest_bound: AtomicU64::new(u64::MAX),
+            unsent: Mutex::default(),
             given: Mutex::default(),
             expects: AtomicBool::new(false),
             synced: Notify::new(),
+            failure: ArcSwapOption::empty(),
         });
         if feed.store.is_persistent() {
             let listener = RevocationPoller::new(&feed);
@@ -110,6 +133,33 @@ impl RevocationSync {
     /// may be about.
     pub fn keep_for(&self, max: Duration) {
         self.age.fetch_max(Revocation::retention(max).as_secs(), Ordering::Relaxed);
+    }
+
+    /// Sets the shortest time that one of the sites goes on without news, where one has a bound.
+    pub fn set_shortest_bound(&self, bound: Option<Duration>) {
+        let bound = bound.map_or(u64::MAX, millis);
+        self.shortest_bound.store(bound, Ordering::Relaxed);
+    }
+
+    fn write_check_interval(&self) -> Duration {
+        let bound = Duration::from_millis(self.shortest_bound.load(Ordering::Relaxed));
+        (bound / 4).clamp(MIN_WRITE_CHECK_INTERVAL, MAX_WRITE_CHECK_INTERVAL)
+    }
+
+    /// What is the matter with the store, while something is.
+    pub fn failure(&self) -> Option<StoreUnavailable> {
+        self.failure.load().as_ref().map(|failed| failed.failure.clone())
+    }
+
+    /// Why the log cannot be read, while it cannot.
+    fn read_failure(&self) -> Option<StoreUnavailable> {
+        let failed = self.failure.load_full()?;
+        (failed.stage == PollStage::Read).then(|| failed.failure.clone())
+    }
+
+    /// The number of revocations that wait to be stored.
+    pub fn waiting(&self) -> usize {
+        self.unsent().len()
     }
 
     /// Whether there may be other replicas.
@@ -137,11 +187,13 @@ impl RevocationSync {
         if !self.store.is_persistent() {
             return Some(Duration::ZERO);
         }
-        let heard = self.heard.load(Ordering::Acquire).checked_sub(1)?;
-        if !self.store.is_shared() {
-            return Some(Duration::ZERO);
-        }
-        Some(self.began.elapsed().saturating_sub(Duration::from_millis(heard)))
+        let age = self.age_of(&self.synced_at)?;
+        Some(if self.store.is_shared() { age } else { Duration::ZERO })
+    }
+
+    fn age_of(&self, moment: &AtomicU64) -> Option<Duration> {
+        let moment = moment.load(Ordering::Acquire).checked_sub(1)?;
+        Some(self.began.elapsed().saturating_sub(Duration::from_millis(moment)))
     }
 
     /// Whether we have been left without news for longer than a site allows.
@@ -157,7 +209,8 @@ impl RevocationSync {
     /// Whether this process was held up, and knows less than it seems to.
     pub fn was_suspended(&self) -> bool {
         self.expects.load(Ordering::Acquire)
-            && self.time_since_sync().is_some_and(|age| age > SUSPEND_THRESHOLD)
+            && self.store.is_shared()
+            && self.age_of(&self.read_at).is_some_and(|age| age > SUSPEND_THRESHOLD)
     }
 
     /// Waits for the news that a process that was held up has missed; not for long, and not again
@@ -183,14 +236,17 @@ impl RevocationSync {
         }
         // Not on the visitor's thread: a connection belongs to the runtime that made it.
         let handed = self.runtime.spawn(traces::with_current_span(async move {
-            let handed = this.store.append_revocations(&[order], this.log_age()).await;
+            let handed =
+                this.store.append_revocations(std::slice::from_ref(&order), this.log_age()).await;
             if handed.is_err() {
-                this.has_unsent.store(true, Ordering::Release);
+                this.unconfirmed().remove(&order);
+                this.unsent().insert(order);
             }
-            handed
+            // It may be stored; where nobody can read it, it is not handed over.
+            handed.and_then(|()| this.read_failure().map_or(Ok(()), Err))
         }));
         handed.await.unwrap_or_else(|_| {
-            Err(StoreUnavailable("background task ended without a result".to_owned()))
+            Err(StoreUnavailable::internal("background task ended without a result"))
         })
     }
 
@@ -212,12 +268,37 @@ impl RevocationSync {
         });
     }
 
-    fn mark_synced(&self, when: Instant) {
-        let since = when.duration_since(self.began).as_millis();
-        let since = u64::try_from(since).unwrap_or(u64::MAX).saturating_add(1);
-        self.heard.store(since, Ordering::Release);
+    /// The log was read to its end by a read that began then.
+    fn mark_read(&self, when: Instant) {
+        self.read_at.store(self.moment(when), Ordering::Release);
         self.expects.store(true, Ordering::Release);
         self.synced.notify_waiters();
+    }
+
+    /// Every revocation up to then is known.
+    fn mark_synced(&self, when: Instant) {
+        self.synced_at.store(self.moment(when), Ordering::Release);
+    }
+
+    /// What was known later than then is in doubt: the store took no writes.
+    fn fall_back(&self, when: Option<Instant>) {
+        let moment = when.map_or(0, |when| self.moment(when));
+        self.synced_at.fetch_min(moment, Ordering::AcqRel);
+    }
+
+    fn moment(&self, when: Instant) -> u64 {
+        millis(when.duration_since(self.began)).saturating_add(1)
+    }
+
+    fn report(&self, failed: Option<&PollFailure>) {
+        let health = &self.metrics.health;
+        match failed {
+            None => health.set_healthy(Component::Store, "store"),
+            Some(failed) => {
+                health.set_unhealthy(Component::Store, "store", &failed.failure.to_string());
+            }
+        }
+        self.failure.store(failed.cloned().map(Arc::new));
     }
 
     /// Nobody need wait for news.
@@ -230,11 +311,20 @@ impl RevocationSync {
         self.given.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn unsent(&self) -> MutexGuard<'_, HashSet<Revocation>> {
+        self.unsent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The log shows these orders: they are safe there.
     fn shown(&self, orders: &[Revocation]) {
+        if orders.is_empty() {
+            return;
+        }
         let mut given = self.unconfirmed();
+        let mut unsent = self.unsent();
         for order in orders {
             given.remove(order);
+            unsent.remove(order);
         }
     }
 
@@ -244,30 +334,75 @@ impl RevocationSync {
     }
 }
 
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What the task that reads the log could not do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PollStage {
+    /// Read the log.
+    Read,
+    /// Write what a revocation and a login write.
+    WriteCheck,
+    /// Store revocations that wait, though the write check passed.
+    Send,
+    /// Write values on a part of a cluster that does not keep the log.
+    ClusterCheck,
+}
+
+/// A failure and where it was met.
+#[derive(Clone, Debug)]
+struct PollFailure {
+    stage: PollStage,
+    failure: StoreUnavailable,
+}
+
+impl PollStage {
+    fn failed(self, failure: StoreUnavailable) -> PollFailure {
+        PollFailure { stage: self, failure }
+    }
+}
+
 /// The task that reads the log.
 struct RevocationPoller {
     feed: Weak<RevocationSync>,
     mark: LogPosition,
     /// What the log holds, where it is being read from its beginning.
     found: Option<ActiveRevocations>,
-    /// Whether the last try failed.
-    deaf: bool,
+    /// Whether the log is to be read from its beginning next.
+    must_reread: bool,
+    /// Whether the last read or write check failed.
+    failing: bool,
+    /// Whether the last write check failed.
+    refused: bool,
     /// Until when the others may still hand over what they owe.
     settling: Option<Instant>,
-    pulsed: Option<Instant>,
+    /// When the last write check was sent that was accepted.
+    accepted: Option<Instant>,
+    /// What is the matter with another part of the cluster.
+    cluster_failure: Option<StoreUnavailable>,
+    /// What was logged last.
+    logged: Option<(PollStage, UnavailableCause)>,
+    /// When the sentinels were asked last, and the task that does it.
+    looked: Option<Instant>,
     looking: Option<JoinHandle<()>>,
 }
 
 impl RevocationPoller {
     fn new(feed: &Arc<RevocationSync>) -> Self {
-        let found = Some(ActiveRevocations::default());
         Self {
             feed: Arc::downgrade(feed),
             mark: LogPosition::default(),
-            found,
-            deaf: false,
+            found: None,
+            must_reread: true,
+            failing: false,
+            refused: false,
             settling: None,
-            pulsed: None,
+            accepted: None,
+            cluster_failure: None,
+            logged: None,
+            looked: None,
             looking: None,
         }
     }
@@ -276,41 +411,86 @@ impl RevocationPoller {
     async fn run(mut self) {
         let mut wait = INITIAL_RETRY_DELAY;
         while let Some(feed) = self.feed.upgrade() {
-            let heard = self.listen(&feed).await;
-            if heard.is_err() {
+            let polled = self.poll(&feed).await;
+            let failed = polled.as_ref().err();
+            feed.report(failed);
+            self.log(&feed, failed);
+            let pause = if self.failing {
                 feed.give_up();
-            }
-            let beat = if feed.store.is_shared() { POLL_INTERVAL } else { IDLE_POLL_INTERVAL };
-            match &heard {
-                Ok(()) => feed.metrics.health.set_healthy(Component::Store, "store"),
-                Err(error) => {
-                    feed.metrics.health.set_unhealthy(Component::Store, "store", &error.0);
-                }
-            }
-            drop(feed);
-            let pause = if heard.is_ok() {
-                wait = INITIAL_RETRY_DELAY;
-                beat
-            } else {
                 wait = (wait * 2).min(MAX_RETRY_DELAY);
                 wait.mul_f64(rand::random_range(0.5..1.0))
+            } else {
+                wait = INITIAL_RETRY_DELAY;
+                match (feed.store.is_shared(), &polled) {
+                    // The rest of what waits, and what came meanwhile.
+                    (_, Ok(())) if feed.waiting() > 0 => Duration::ZERO,
+                    (true, _) => POLL_INTERVAL,
+                    (false, _) => IDLE_POLL_INTERVAL,
+                }
             };
-            self.tell(heard);
+            drop(feed);
             tokio::time::sleep(pause).await;
         }
     }
 
-    /// Reads to the end of the log.
-    async fn listen(&mut self, feed: &RevocationSync) -> Result<(), StoreUnavailable> {
-        if self.deaf || feed.has_unsent.swap(false, Ordering::AcqRel) || feed.misses_some() {
+    /// Reads to the end of the log, sends what waits, and makes sure that writes are accepted.
+    async fn poll(&mut self, feed: &RevocationSync) -> Result<(), PollFailure> {
+        if self.must_reread || feed.misses_some() {
             // All that we know is compared with the log: what was given before is, too.
             feed.unconfirmed().clear();
             self.reread();
+            self.must_reread = false;
         }
-        self.pulse(feed).await?;
+        let asked = match self.read(feed).await {
+            Ok(asked) => asked,
+            Err(failure) => {
+                self.must_reread = true;
+                self.failing = true;
+                return Err(PollStage::Read.failed(failure));
+            }
+        };
+        feed.mark_read(asked);
+        if !feed.store.is_shared() {
+            // This process alone writes the file: it knows all there is.
+            feed.mark_synced(asked);
+        }
+        self.find_missing(feed);
+        let sent = self.send(feed).await;
+        let checked = match &sent {
+            Err(failure) if failure.cause.is_silence() => Err(failure.clone()),
+            _ => self.check_writable(feed).await,
+        };
+        if let Err(failure) = checked {
+            if feed.store.is_shared() {
+                feed.fall_back(self.accepted);
+            }
+            self.refused = true;
+            self.failing = true;
+            return Err(PollStage::WriteCheck.failed(failure));
+        }
+        if std::mem::take(&mut self.refused) {
+            self.must_reread = true;
+        }
+        self.believe(feed, asked);
+        sent.map_err(|failure| PollStage::Send.failed(failure))?;
+        match &self.cluster_failure {
+            Some(failure) => Err(PollStage::ClusterCheck.failed(failure.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads to the end of the log, and says when the last read began.
+    async fn read(&mut self, feed: &RevocationSync) -> Result<Instant, StoreUnavailable> {
         loop {
-            let asked = Instant::now();
-            match feed.store.read_log(&self.mark).await? {
+            let (asked, from) = (Instant::now(), self.mark.clone());
+            let mut reading = pin!(feed.store.read_log(&from));
+            let read = if let Ok(read) = timeout(REPORT_SILENCE_AFTER, &mut reading).await {
+                read?
+            } else {
+                feed.report(Some(&PollStage::Read.failed(feed.store.no_answer())));
+                reading.await?
+            };
+            match read {
                 LogRead::Reset => self.reread(),
                 LogRead::Next { orders, mark, more } => {
                     self.mark = mark;
@@ -318,34 +498,41 @@ impl RevocationPoller {
                     feed.add(&orders);
                     feed.shown(&orders);
                     if !more {
-                        self.repair(feed).await?;
-                        self.hear(feed, asked);
-                        return Ok(());
+                        return Ok(asked);
                     }
                 }
             }
         }
     }
 
-    /// Asks the store from time to time to show that it takes orders.
-    async fn pulse(&mut self, feed: &RevocationSync) -> Result<(), StoreUnavailable> {
-        if self.deaf || self.pulsed.is_none_or(|last| last.elapsed() >= WRITE_CHECK_INTERVAL) {
-            feed.store.check_writable().await?;
-            self.pulsed = Some(Instant::now());
-            // Beside the heartbeat: sentinels that are slow to answer must not make it late.
-            if self.looking.as_ref().is_none_or(JoinHandle::is_finished) {
-                let store = Arc::clone(&feed.store);
-                self.looking = Some(feed.runtime.spawn(async move { store.check_master().await }));
-            }
+    /// Tries, from time to time, what a revocation and a login need.
+    async fn check_writable(&mut self, feed: &RevocationSync) -> Result<(), StoreUnavailable> {
+        let interval = feed.write_check_interval();
+        let recent = self.accepted.is_some_and(|when| when.elapsed() < interval);
+        if recent && !self.failing && !feed.store.is_silent() {
+            return Ok(());
+        }
+        let asked = Instant::now();
+        feed.store.check_writable().await?;
+        self.accepted = Some(asked);
+        self.cluster_failure = feed.store.check_next_master().await.err();
+        // Beside the heartbeat: sentinels that are slow to answer must not make it late.
+        if self.looked.is_none_or(|when| when.elapsed() >= MASTER_CHECK_INTERVAL)
+            && self.looking.as_ref().is_none_or(JoinHandle::is_finished)
+        {
+            self.looked = Some(asked);
+            let store = Arc::clone(&feed.store);
+            self.looking = Some(feed.runtime.spawn(async move { store.check_master().await }));
         }
         Ok(())
     }
 
     /// Believes what was read up to `asked`, once the others have had the time to hand over what
     /// they owe.
-    fn hear(&mut self, feed: &RevocationSync, asked: Instant) {
-        if self.deaf && feed.store.is_shared() {
-            self.settling = Some(asked + RECOVERY_GRACE);
+    fn believe(&mut self, feed: &RevocationSync, asked: Instant) {
+        if std::mem::take(&mut self.failing) && feed.store.is_shared() {
+            // Not from `asked`: the write that was accepted may have waited.
+            self.settling = Some(Instant::now() + RECOVERY_GRACE);
         }
         if self.settling.is_none_or(|until| until <= asked) {
             self.settling = None;
@@ -365,32 +552,67 @@ impl RevocationPoller {
         self.found = Some(ActiveRevocations::default());
     }
 
-    /// Puts back what we know and the log does not hold.
-    async fn repair(&mut self, feed: &RevocationSync) -> Result<(), StoreUnavailable> {
-        let Some(found) = self.found.take() else { return Ok(()) };
-        let now = (feed.clock)();
-        let orders = feed.view.load().orders(now);
-        let missing: Vec<Revocation> =
-            orders.into_iter().filter(|order| !found.contains(order)).collect();
-        if missing.is_empty() {
-            return Ok(());
+    /// Compares the log with what this replica knows, where it was read from its beginning.
+    fn find_missing(&mut self, feed: &RevocationSync) {
+        let Some(found) = self.found.take() else { return };
+        let known = feed.view.load().orders((feed.clock)());
+        let mut unsent = feed.unsent();
+        unsent.retain(|order| !found.contains(order));
+        let missing = known.into_iter().filter(|order| !found.contains(order));
+        let before = unsent.len();
+        unsent.extend(missing);
+        let lost = unsent.len() - before;
+        if lost > 0 {
+            tracing::warn!(orders = lost, "store lost revocations, writing them again");
         }
-        tracing::warn!(orders = missing.len(), "store lost revocations, writing them again");
-        let handed = feed.store.append_revocations(&missing, feed.log_age()).await;
-        feed.unconfirmed().extend(missing.into_iter().map(|order| (order, Instant::now())));
-        if handed.is_err() {
-            self.reread();
-        }
-        handed
     }
 
-    /// Says once that the store is away, and once that it is back.
-    fn tell(&mut self, heard: Result<(), StoreUnavailable>) {
-        match (heard, self.deaf) {
-            (Err(error), false) => tracing::error!(%error, "revocation log unavailable"),
-            (Ok(()), true) => tracing::info!("revocation log available and fully read"),
-            (Err(_), true) | (Ok(()), false) => return,
+    /// Stores revocations that wait.
+    async fn send(&self, feed: &RevocationSync) -> Result<(), StoreUnavailable> {
+        let now = (feed.clock)();
+        let orders: Vec<Revocation> = {
+            let mut unsent = feed.unsent();
+            unsent.retain(|order| now < order.until);
+            unsent.iter().take(MAX_SENT_AT_ONCE).cloned().collect()
+        };
+        if orders.is_empty() {
+            return Ok(());
         }
-        self.deaf = !self.deaf;
+        feed.store.restore_revocations(&orders, feed.log_age()).await?;
+        tracing::info!(orders = orders.len(), "waiting revocations stored");
+        let mut unsent = feed.unsent();
+        for order in &orders {
+            unsent.remove(order);
+        }
+        drop(unsent);
+        if feed.store.is_shared() {
+            let now = Instant::now();
+            feed.unconfirmed().extend(orders.into_iter().map(|order| (order, now)));
+        }
+        Ok(())
+    }
+
+    /// Logs each kind of failure once, and once that it is over. Of a file its thread does.
+    fn log(&mut self, feed: &RevocationSync, failed: Option<&PollFailure>) {
+        let seen = failed.map(|failed| (failed.stage, failed.failure.cause));
+        let before = std::mem::replace(&mut self.logged, seen);
+        if seen == before || !feed.store.is_shared() {
+            return;
+        }
+        let Some(PollFailure { stage, failure }) = failed else {
+            tracing::info!("revocation log available and fully read");
+            return;
+        };
+        let remedy = failure.cause.remedy();
+        let error = failure;
+        match stage {
+            PollStage::Read => tracing::error!(%error, remedy, "revocation log unavailable"),
+            PollStage::WriteCheck | PollStage::Send => {
+                tracing::error!(%error, remedy, "store accepts no revocations");
+            }
+            PollStage::ClusterCheck => {
+                tracing::error!(%error, remedy, "a part of the Redis Cluster accepts no values");
+            }
+        }
     }
 }

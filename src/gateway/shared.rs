@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::runtime::Handle;
@@ -124,6 +125,7 @@ impl Gateway {
         let (rules, backends) =
             (RuntimeConfig::new(settings)?, Arc::new(BackendRegistry::new(&tls, &metrics)));
         backends.follow(&rules.sites);
+        feed.set_shortest_bound(shortest_bound(&rules.sites));
         Ok(Self {
             rules: arc_swap::ArcSwap::from_pointee(rules),
             edition: AtomicU64::new(0),
@@ -153,6 +155,7 @@ impl Gateway {
         let rules = Arc::new(RuntimeConfig::new(settings)?);
         self.audit.set_openid_logging(openids);
         self.backends.follow(&rules.sites);
+        self.feed.set_shortest_bound(shortest_bound(&rules.sites));
         self.rules.store(rules);
         self.edition.fetch_add(1, Ordering::Release);
         Ok(())
@@ -187,4 +190,9 @@ impl Gateway {
     pub fn sites(&self) -> Vec<Arc<Site>> {
         self.rules.load().sites.all().to_vec()
     }
+}
+
+/// The shortest time that one of the sites goes on without news of ended sessions.
+fn shortest_bound(sites: &Sites) -> Option<Duration> {
+    sites.all().iter().filter_map(|site| site.revocation.allowed()).min()
 }

@@ -13,6 +13,15 @@ use crate::{auth::ReturnTo, site::Site};
 /// When somebody whom we could not serve may come again.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 
+/// What became of a logout. Here it counts in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogoutOutcome {
+    /// There was no session, or its end is stored.
+    Complete,
+    /// The store did not take it: other replicas do not know yet, and neither does a restart.
+    NotStored,
+}
+
 /// The pages, and the paths they lead to.
 pub struct PageResponder {
     pages: PageTemplates,
@@ -90,12 +99,15 @@ impl PageResponder {
     }
 
     /// Says that nobody is logged in any more.
-    pub fn logged_out(&self, asker: &ClientPreferences) -> Response<Body> {
+    pub fn logged_out(&self, outcome: LogoutOutcome, asker: &ClientPreferences) -> Response<Body> {
         if asker.reads_html() {
-            self.page(StatusCode::OK, &Page::Goodbye { home: "/" }, asker)
-        } else {
-            reply::json(StatusCode::OK, &json!({ "logged_out": true }))
+            return self.page(StatusCode::OK, &Page::Goodbye { home: "/" }, asker);
         }
+        let json = match outcome {
+            LogoutOutcome::Complete => json!({ "logged_out": true }),
+            LogoutOutcome::NotStored => json!({ "logged_out": true, "handed_over": false }),
+        };
+        reply::json(StatusCode::OK, &json)
     }
 
     fn page(

@@ -5,7 +5,7 @@ use std::time::Duration;
 #[cfg(feature = "redis")]
 use super::redis::RedisStore;
 use super::{
-    LogPosition, LogRead, OpenError, Settings, StoreUnavailable, file::FileStore,
+    LogPosition, LogRead, OpenError, OpenErrorKind, Settings, StoreUnavailable, file::FileStore,
     memory::MemoryStore,
 };
 use crate::{auth::Revocation, error_chain};
@@ -28,19 +28,24 @@ impl StoreBackend {
         match settings {
             Settings::Memory => Ok(Self::Memory(MemoryStore::default())),
             Settings::File(path) => {
-                let file =
-                    FileStore::open(path).map_err(|error| OpenError(error_chain::line(&error)))?;
+                let file = FileStore::open(path).map_err(|error| OpenError {
+                    text: error_chain::line(&error),
+                    kind: error.kind(),
+                })?;
                 Ok(Self::File(file))
             }
             #[cfg(feature = "redis")]
             Settings::Redis(remote) => {
-                let redis =
-                    RedisStore::new(remote).map_err(|error| OpenError(error.to_string()))?;
+                let redis = RedisStore::new(remote).map_err(|error| OpenError {
+                    text: error.to_string(),
+                    kind: OpenErrorKind::Other,
+                })?;
                 Ok(Self::Redis(Box::new(redis)))
             }
             #[cfg(not(feature = "redis"))]
             Settings::Redis(_) => {
-                Err(OpenError("this wxgate was built without the feature `redis`".to_owned()))
+                let text = "this wxgate was built without the feature `redis`".to_owned();
+                Err(OpenError { text, kind: OpenErrorKind::Other })
             }
         }
     }
@@ -112,24 +117,66 @@ impl StoreBackend {
         }
     }
 
-    /// Makes sure that orders would be taken. A server that only answers may be one that nobody else
-    /// asks any more.
+    /// Adds to the log from the task that reads it.
+    pub async fn restore(
+        &self,
+        orders: &[Revocation],
+        age: Duration,
+    ) -> Result<(), StoreUnavailable> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::File(file) => file.revoke(orders).await,
+            #[cfg(feature = "redis")]
+            Self::Redis(redis) => redis.restore(orders, age).await,
+        }
+    }
+
+    /// Makes sure that a revocation and a login would be stored.
+    pub async fn check_writable(&self) -> Result<(), StoreUnavailable> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::File(file) => file.check_writable().await,
+            #[cfg(feature = "redis")]
+            Self::Redis(redis) => redis.check_writable().await,
+        }
+    }
+
+    /// Makes sure that values can be stored on one part of a Redis Cluster, another one each time.
     #[cfg_attr(not(feature = "redis"), expect(clippy::unused_async, reason = "of Redis alone"))]
-    pub async fn pulse(&self) -> Result<(), StoreUnavailable> {
+    pub async fn check_next_master(&self) -> Result<(), StoreUnavailable> {
         match self {
             Self::Memory(_) | Self::File(_) => Ok(()),
             #[cfg(feature = "redis")]
-            Self::Redis(redis) => redis.pulse().await,
+            Self::Redis(redis) => redis.check_next_master().await,
+        }
+    }
+
+    /// Whether a call went unanswered and no write has been since.
+    pub fn is_silent(&self) -> bool {
+        match self {
+            Self::Memory(_) | Self::File(_) => false,
+            #[cfg(feature = "redis")]
+            Self::Redis(redis) => redis.is_silent(),
+        }
+    }
+
+    /// Tries each command that the gateway uses, and says which of them failed and why.
+    pub async fn try_commands(&self) -> Vec<StoreUnavailable> {
+        match self {
+            Self::Memory(_) => Vec::new(),
+            Self::File(file) => file.try_write().await.err().into_iter().collect(),
+            #[cfg(feature = "redis")]
+            Self::Redis(redis) => redis.try_commands().await,
         }
     }
 
     /// Makes sure that the server is still the one to ask. That may take a while.
     #[cfg_attr(not(feature = "redis"), expect(clippy::unused_async, reason = "of Redis alone"))]
-    pub async fn look_round(&self) {
+    pub async fn check_master(&self) {
         match self {
             Self::Memory(_) | Self::File(_) => (),
             #[cfg(feature = "redis")]
-            Self::Redis(redis) => redis.look_round().await,
+            Self::Redis(redis) => redis.check_master().await,
         }
     }
 

@@ -1,25 +1,33 @@
 //! The keeper for a gateway that is alone and remembers over a restart: one file (redb).
 //!
 //! A thread of its own owns the file. It takes what has gathered, writes it as one transaction and
-//! answers when the disk has it, so that nothing that was acknowledged is lost in a crash.
+//! answers when the disk has it, so that nothing that was acknowledged is lost in a crash. After an
+//! I/O error, a full disk mostly, redb takes the file for broken until it is opened again. The thread
+//! does that by itself, as often as it is asked for something, with a pause in between.
 
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
     time::Duration,
 };
 
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, Table, TableDefinition,
-    WriteTransaction,
+    TableError, WriteTransaction,
 };
-use tokio::sync::oneshot;
+use rustix::fs::{StatVfsMountFlags, statvfs};
+use tokio::{sync::oneshot, time::Instant};
 
-use super::{LogPosition, LogRead, StoreUnavailable};
+use super::{LogPosition, LogRead, OpenErrorKind, StoreUnavailable, UnavailableCause};
 use crate::{
     auth::Revocation,
     clock::{self, Timestamp},
+    error_chain,
 };
 
 /// The number at the end is that of the layout: eight bytes of expiry, then the value.
@@ -35,9 +43,22 @@ const CACHE: usize = 8 * 1024 * 1024;
 /// Wishes between two looks for what has expired.
 const EXPIRE_EVERY: usize = 4_096;
 
+/// How long a file that failed is left alone.
+const REOPEN_INTERVAL: Duration = Duration::from_millis(500);
+/// How often a write is tried though nothing needs one and the disk has room: each is an fsync.
+const WRITE_CHECK_INTERVAL: Duration = Duration::from_secs(30);
+/// The value that such a write leaves behind.
+const CHECK_KEY: &str = "check";
+
 /// The way to the thread that owns the file.
 #[derive(Debug)]
-pub struct FileStore(SyncSender<FileCommand>);
+pub struct FileStore {
+    commands: SyncSender<FileCommand>,
+    path: PathBuf,
+    /// Set by the thread from an error to the next write.
+    failing: Arc<AtomicBool>,
+    checked: Mutex<Option<Instant>>,
+}
 
 /// Why a file cannot be used. None of these is mended by starting from nothing in silence.
 #[derive(Debug, thiserror::Error)]
@@ -54,37 +75,86 @@ pub enum FileStoreError {
     /// The system refused.
     #[error("{0} cannot be opened")]
     System(PathBuf, #[source] io::Error),
+    /// The system refused while it was open.
+    #[error("{0} cannot be written")]
+    Write(PathBuf, #[source] io::Error),
 }
 
-type Answer<T> = oneshot::Sender<T>;
+impl FileStoreError {
+    /// What stands in the way.
+    pub fn kind(&self) -> OpenErrorKind {
+        match self {
+            Self::InUse(_) => OpenErrorKind::InUse,
+            Self::System(_, error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                OpenErrorKind::Forbidden
+            }
+            Self::Empty(_) | Self::Damaged(..) | Self::System(..) | Self::Write(..) => {
+                OpenErrorKind::Other
+            }
+        }
+    }
+}
 
-enum FileCommand {
-    Put(String, Vec<u8>, Duration, Answer<()>),
-    PutNew(String, Vec<u8>, Duration, Answer<bool>),
-    Get(String, Answer<Option<Vec<u8>>>),
-    Take(String, Answer<Option<Vec<u8>>>),
-    Revoke(Vec<Revocation>, Answer<()>),
-    Follow(u64, Answer<(Vec<Revocation>, u64)>),
+/// What the thread is to do.
+#[derive(Debug)]
+enum Operation {
+    Put { key: String, value: Vec<u8>, age: Duration },
+    PutNew { key: String, value: Vec<u8>, age: Duration },
+    Get { key: String },
+    Take { key: String },
+    Revoke(Vec<Revocation>),
+    Follow { from: u64 },
+}
+
+impl Operation {
+    fn is_read(&self) -> bool {
+        matches!(self, Self::Get { .. } | Self::Follow { .. })
+    }
+}
+
+/// What came of it.
+#[derive(Debug)]
+enum OperationResult {
+    Done,
+    Kept(bool),
+    Value(Option<Vec<u8>>),
+    Log { orders: Vec<Revocation>, next: u64 },
+}
+
+impl OperationResult {
+    fn value(self) -> Option<Vec<u8>> {
+        match self {
+            Self::Value(value) => value,
+            Self::Done | Self::Kept(_) | Self::Log { .. } => None,
+        }
+    }
+}
+
+/// An operation, and where its result goes.
+#[derive(Debug)]
+struct FileCommand {
+    operation: Operation,
+    answer: oneshot::Sender<Result<OperationResult, StoreUnavailable>>,
 }
 
 impl FileStore {
     /// Opens the file, or makes it where there is none.
     pub fn open(path: &Path) -> Result<Self, FileStoreError> {
-        let system = |error| FileStoreError::System(path.to_owned(), error);
-        if path.metadata().is_ok_and(|found| found.len() == 0) {
-            return Err(FileStoreError::Empty(path.to_owned()));
-        }
-        let mut builder = Database::builder();
-        builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
-        let database = builder.create(path).map_err(|error| unusable(path, error))?;
-        // What cannot be read now would be missed later.
-        let damaged =
-            |error: redb::Error| FileStoreError::Damaged(path.to_owned(), error.to_string());
-        prepare(&database).map_err(damaged)?;
-        let (wishes, waiting) = sync_channel(QUEUE_LEN);
-        let work = move || run_store_thread(&database, &waiting);
-        std::thread::Builder::new().name("store".to_owned()).spawn(work).map_err(system)?;
-        Ok(Self(wishes))
+        let database = open_database(path)?;
+        let (commands, waiting) = sync_channel(QUEUE_LEN);
+        let failing = Arc::<AtomicBool>::default();
+        let worker = FileWorker {
+            path: path.to_owned(),
+            database: Some(database),
+            failing: Arc::clone(&failing),
+            failure: None,
+            executed: 0,
+        };
+        std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || worker.run(&waiting))
+            .map_err(|error| FileStoreError::System(path.to_owned(), error))?;
+        Ok(Self { commands, path: path.to_owned(), failing, checked: Mutex::default() })
     }
 
     pub async fn put(
@@ -93,7 +163,8 @@ impl FileStore {
         value: Vec<u8>,
         age: Duration,
     ) -> Result<(), StoreUnavailable> {
-        self.ask(|answer| FileCommand::Put(key.to_owned(), value, age, answer)).await
+        let key = key.to_owned();
+        self.execute(Operation::Put { key, value, age }).await.map(|_| ())
     }
 
     pub async fn put_new(
@@ -102,37 +173,82 @@ impl FileStore {
         value: Vec<u8>,
         age: Duration,
     ) -> Result<bool, StoreUnavailable> {
-        self.ask(|answer| FileCommand::PutNew(key.to_owned(), value, age, answer)).await
+        let key = key.to_owned();
+        let kept = self.execute(Operation::PutNew { key, value, age }).await?;
+        Ok(matches!(kept, OperationResult::Kept(true)))
     }
 
     pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreUnavailable> {
-        self.ask(|answer| FileCommand::Get(key.to_owned(), answer)).await
+        self.execute(Operation::Get { key: key.to_owned() }).await.map(OperationResult::value)
     }
 
     pub async fn take(&self, key: &str) -> Result<Option<Vec<u8>>, StoreUnavailable> {
-        self.ask(|answer| FileCommand::Take(key.to_owned(), answer)).await
+        self.execute(Operation::Take { key: key.to_owned() }).await.map(OperationResult::value)
     }
 
     pub async fn revoke(&self, orders: &[Revocation]) -> Result<(), StoreUnavailable> {
-        self.ask(|answer| FileCommand::Revoke(orders.to_vec(), answer)).await
+        self.execute(Operation::Revoke(orders.to_vec())).await.map(|_| ())
     }
 
     pub async fn follow(&self, mark: &LogPosition) -> Result<LogRead, StoreUnavailable> {
         let from = mark.0.as_deref().and_then(|mark| mark.parse().ok()).unwrap_or(0);
-        let (orders, next) = self.ask(|answer| FileCommand::Follow(from, answer)).await?;
+        let read = self.execute(Operation::Follow { from }).await?;
+        let OperationResult::Log { orders, next } = read else {
+            return Err(StoreUnavailable::internal("the log was not read"));
+        };
         Ok(LogRead::Next { orders, mark: LogPosition(Some(next.to_string())), more: false })
     }
 
-    async fn ask<T>(
-        &self,
-        wish: impl FnOnce(Answer<T>) -> FileCommand,
-    ) -> Result<T, StoreUnavailable> {
-        let (answer, told) = oneshot::channel();
-        self.0
-            .try_send(wish(answer))
-            .map_err(|_| StoreUnavailable("it is overloaded".to_owned()))?;
-        told.await.map_err(|_| StoreUnavailable("the file could not be written".to_owned()))
+    /// Makes sure that a write would succeed. Where the disk has room and nothing has failed, a write
+    /// is tried only now and then.
+    pub async fn check_writable(&self) -> Result<(), StoreUnavailable> {
+        let checked = *self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = checked.is_some_and(|when| when.elapsed() < WRITE_CHECK_INTERVAL);
+        if recent && !self.failing.load(Ordering::Acquire) && !takes_no_writes(&self.path) {
+            return Ok(());
+        }
+        self.try_write().await?;
+        *self.checked.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        Ok(())
     }
+
+    /// Writes a value that expires.
+    pub async fn try_write(&self) -> Result<(), StoreUnavailable> {
+        self.put(CHECK_KEY, b"1".to_vec(), WRITE_CHECK_INTERVAL).await
+    }
+
+    async fn execute(&self, operation: Operation) -> Result<OperationResult, StoreUnavailable> {
+        let (answer, told) = oneshot::channel();
+        self.commands
+            .try_send(FileCommand { operation, answer })
+            .map_err(|_| StoreUnavailable::new(UnavailableCause::FileOverloaded, ""))?;
+        told.await.unwrap_or_else(|_| Err(StoreUnavailable::internal("the store thread ended")))
+    }
+}
+
+/// Whether the disk says beforehand that it takes no writes. It may be wrong: a file can have room
+/// inside.
+fn takes_no_writes(path: &Path) -> bool {
+    statvfs(path)
+        .is_ok_and(|disk| disk.f_bavail == 0 || disk.f_flag.contains(StatVfsMountFlags::RDONLY))
+}
+
+fn open_database(path: &Path) -> Result<Database, FileStoreError> {
+    if path.metadata().is_ok_and(|found| found.len() == 0) {
+        return Err(FileStoreError::Empty(path.to_owned()));
+    }
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
+    let database = builder.create(path).map_err(|error| unusable(path, error))?;
+    // What cannot be read now would be missed later.
+    if let Err(error) = prepare(&database) {
+        return Err(if let redb::Error::Io(error) = error {
+            FileStoreError::System(path.to_owned(), error)
+        } else {
+            FileStoreError::Damaged(path.to_owned(), error.to_string())
+        });
+    }
+    Ok(database)
 }
 
 fn unusable(path: &Path, error: DatabaseError) -> FileStoreError {
@@ -151,135 +267,224 @@ fn unusable(path: &Path, error: DatabaseError) -> FileStoreError {
     FileStoreError::Damaged(path, error.to_string())
 }
 
-/// Reads every order once, and makes the tables where there are none.
+/// Reads every order once, and makes the tables where there are none: a file that has them is opened
+/// without a write, on a full disk too.
 fn prepare(database: &Database) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    transaction.open_table(VALUES)?;
-    for entry in transaction.open_table(ORDERS)?.iter()? {
-        let (_, text) = entry?;
-        serde_json::from_slice::<Revocation>(text.value())
-            .map_err(|error| redb::Error::Corrupted(error.to_string()))?;
-    }
-    transaction.commit()?;
-    Ok(())
-}
-
-/// Grants wishes until nobody can wish any more.
-fn run_store_thread(database: &Database, waiting: &Receiver<FileCommand>) {
-    let mut granted: usize = 0;
-    while let Ok(first) = waiting.recv() {
-        let wishes: Vec<FileCommand> =
-            std::iter::once(first).chain(waiting.try_iter().take(MAX_BATCH)).collect();
-        granted += wishes.len();
-        if let Err(error) = execute_batch(database, wishes, granted >= EXPIRE_EVERY) {
-            // Whoever waits for an answer sees that none comes.
-            tracing::error!(%error, "cannot write store file");
+    let reading = database.begin_read()?;
+    match (reading.open_table(VALUES), reading.open_table(ORDERS)) {
+        (Ok(_), Ok(orders)) => {
+            for entry in orders.iter()? {
+                let (_, text) = entry?;
+                serde_json::from_slice::<Revocation>(text.value())
+                    .map_err(|error| redb::Error::Corrupted(error.to_string()))?;
+            }
+            Ok(())
         }
-        granted = if granted >= EXPIRE_EVERY { 0 } else { granted };
+        (
+            Ok(_) | Err(TableError::TableDoesNotExist(_)),
+            Ok(_) | Err(TableError::TableDoesNotExist(_)),
+        ) => {
+            let transaction = database.begin_write()?;
+            transaction.open_table(VALUES)?;
+            transaction.open_table(ORDERS)?;
+            Ok(transaction.commit()?)
+        }
+        (Err(error), _) | (_, Err(error)) => Err(error.into()),
     }
 }
 
-/// One transaction. The answers go out when it is on the disk.
-fn execute_batch(
-    database: &Database,
-    wishes: Vec<FileCommand>,
-    tidy: bool,
-) -> Result<(), redb::Error> {
-    let now = clock::system();
-    if wishes.iter().all(|wish| matches!(wish, FileCommand::Get(..) | FileCommand::Follow(..))) {
-        let reading = database.begin_read()?;
-        let (values, orders) = (reading.open_table(VALUES)?, reading.open_table(ORDERS)?);
-        for wish in wishes {
-            if let Some(answer) = execute_read(&values, &orders, wish, now)? {
-                answer();
+/// The thread that owns the file.
+struct FileWorker {
+    path: PathBuf,
+    /// Nothing after an error, until it could be opened again.
+    database: Option<Database>,
+    failing: Arc<AtomicBool>,
+    /// The last failure to open or to use the file, and when it was.
+    failure: Option<(StoreUnavailable, Instant)>,
+    /// Operations since expired values were last removed.
+    executed: usize,
+}
+
+impl FileWorker {
+    /// Executes commands until no sender is left.
+    fn run(mut self, waiting: &Receiver<FileCommand>) {
+        while let Ok(first) = waiting.recv() {
+            let batch: Vec<FileCommand> =
+                std::iter::once(first).chain(waiting.try_iter().take(MAX_BATCH)).collect();
+            let (operations, answers): (Vec<_>, Vec<_>) =
+                batch.into_iter().map(|command| (command.operation, command.answer)).unzip();
+            // The asker may have gone.
+            match self.execute(&operations) {
+                Ok(results) => {
+                    for (answer, result) in answers.into_iter().zip(results) {
+                        let _ = answer.send(Ok(result));
+                    }
+                }
+                Err(failure) => {
+                    for answer in answers {
+                        let _ = answer.send(Err(failure.clone()));
+                    }
+                }
             }
         }
-        return Ok(());
+    }
+
+    fn execute(
+        &mut self,
+        operations: &[Operation],
+    ) -> Result<Vec<OperationResult>, StoreUnavailable> {
+        self.executed += operations.len();
+        let tidy = self.executed >= EXPIRE_EVERY;
+        match execute_batch(self.open()?, operations, tidy) {
+            Ok(results) => {
+                if tidy {
+                    self.executed = 0;
+                }
+                let wrote = !operations.iter().all(Operation::is_read);
+                if wrote && self.failing.swap(false, Ordering::AcqRel) {
+                    tracing::info!("store file can be written again");
+                }
+                Ok(results)
+            }
+            Err(error) => {
+                // Closed here, opened again by a later batch.
+                self.database = None;
+                let error = if let redb::Error::Io(error) = error {
+                    FileStoreError::Write(self.path.clone(), error)
+                } else {
+                    FileStoreError::Damaged(self.path.clone(), error.to_string())
+                };
+                Err(self.fail(&error))
+            }
+        }
+    }
+
+    fn open(&mut self) -> Result<&Database, StoreUnavailable> {
+        if self.database.is_none() {
+            if let Some((failure, when)) = &self.failure
+                && when.elapsed() < REOPEN_INTERVAL
+            {
+                return Err(failure.clone());
+            }
+            match open_database(&self.path) {
+                Ok(database) => self.database = Some(database),
+                Err(error) => return Err(self.fail(&error)),
+            }
+        }
+        self.database.as_ref().ok_or_else(|| StoreUnavailable::internal("the file is closed"))
+    }
+
+    /// Remembers a failure, and logs the first in a row.
+    fn fail(&mut self, error: &FileStoreError) -> StoreUnavailable {
+        let cause = match error {
+            FileStoreError::System(_, error) | FileStoreError::Write(_, error)
+                if [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded]
+                    .contains(&error.kind()) =>
+            {
+                UnavailableCause::FileDiskFull
+            }
+            FileStoreError::Empty(_)
+            | FileStoreError::InUse(_)
+            | FileStoreError::Damaged(..)
+            | FileStoreError::System(..)
+            | FileStoreError::Write(..) => UnavailableCause::FileUnusable,
+        };
+        let failure = StoreUnavailable::new(cause, error_chain::line(error));
+        self.failure = Some((failure.clone(), Instant::now()));
+        if !self.failing.swap(true, Ordering::AcqRel) {
+            let remedy = cause.remedy();
+            tracing::error!(error = %failure, remedy, "cannot write store file");
+        }
+        failure
+    }
+}
+
+/// One transaction. The results count when it is on the disk.
+fn execute_batch(
+    database: &Database,
+    operations: &[Operation],
+    tidy: bool,
+) -> Result<Vec<OperationResult>, redb::Error> {
+    let now = clock::system();
+    if operations.iter().all(Operation::is_read) {
+        let reading = database.begin_read()?;
+        let (values, orders) = (reading.open_table(VALUES)?, reading.open_table(ORDERS)?);
+        return operations.iter().map(|it| execute_read(&values, &orders, it, now)).collect();
     }
     let transaction = database.begin_write()?;
     if tidy {
         forget_expired(&transaction, now)?;
     }
-    let mut answers = Vec::new();
+    let mut results = Vec::with_capacity(operations.len());
     {
         let mut values = transaction.open_table(VALUES)?;
         let mut orders = transaction.open_table(ORDERS)?;
-        for wish in wishes {
-            answers.extend(write(&mut values, &mut orders, wish, now)?);
+        for operation in operations {
+            results.push(execute_write(&mut values, &mut orders, operation, now)?);
         }
     }
     transaction.commit()?;
-    for answer in answers {
-        answer();
-    }
-    Ok(())
-}
-
-type Completion = Box<dyn FnOnce()>;
-
-/// An answer that waits for its moment. Nobody may be there to hear it.
-fn ready<T: 'static>(answer: Answer<T>, value: T) -> Completion {
-    Box::new(move || drop(answer.send(value)))
+    Ok(results)
 }
 
 fn execute_read(
     values: &impl ReadableTable<&'static str, &'static [u8]>,
     orders: &impl ReadableTable<u64, &'static [u8]>,
-    wish: FileCommand,
+    operation: &Operation,
     now: Timestamp,
-) -> Result<Option<Completion>, redb::Error> {
-    match wish {
-        FileCommand::Get(key, answer) => Ok(Some(ready(answer, current(values, &key, now)?))),
-        FileCommand::Follow(from, answer) => {
-            let (mut found, mut next) = (Vec::new(), from);
-            for entry in orders.range(from..)? {
+) -> Result<OperationResult, redb::Error> {
+    match operation {
+        Operation::Get { key } => Ok(OperationResult::Value(current(values, key, now)?)),
+        Operation::Follow { from } => {
+            let (mut found, mut next) = (Vec::new(), *from);
+            for entry in orders.range(*from..)? {
                 let (number, text) = entry?;
                 next = number.value().saturating_add(1);
                 found.extend(serde_json::from_slice::<Revocation>(text.value()).ok());
             }
-            Ok(Some(ready(answer, (found, next))))
+            Ok(OperationResult::Log { orders: found, next })
         }
-        FileCommand::Put(..)
-        | FileCommand::PutNew(..)
-        | FileCommand::Take(..)
-        | FileCommand::Revoke(..) => Ok(None),
+        Operation::Put { .. }
+        | Operation::PutNew { .. }
+        | Operation::Take { .. }
+        | Operation::Revoke(_) => Ok(OperationResult::Done),
     }
 }
 
-fn write(
+fn execute_write(
     values: &mut Table<'_, &'static str, &'static [u8]>,
     orders: &mut Table<'_, u64, &'static [u8]>,
-    wish: FileCommand,
+    operation: &Operation,
     now: Timestamp,
-) -> Result<Option<Completion>, redb::Error> {
-    match wish {
-        FileCommand::Put(key, value, age, answer) => {
-            values.insert(&*key, &*dated(&value, now.plus(age)))?;
-            Ok(Some(ready(answer, ())))
+) -> Result<OperationResult, redb::Error> {
+    match operation {
+        Operation::Put { key, value, age } => {
+            values.insert(&**key, &*dated(value, now.plus(*age)))?;
+            Ok(OperationResult::Done)
         }
-        FileCommand::PutNew(key, value, age, answer) => {
-            let free = current(values, &key, now)?.is_none();
+        Operation::PutNew { key, value, age } => {
+            let free = current(values, key, now)?.is_none();
             if free {
-                values.insert(&*key, &*dated(&value, now.plus(age)))?;
+                values.insert(&**key, &*dated(value, now.plus(*age)))?;
             }
-            Ok(Some(ready(answer, free)))
+            Ok(OperationResult::Kept(free))
         }
-        FileCommand::Take(key, answer) => {
-            let taken = current(values, &key, now)?;
-            values.remove(&*key)?;
-            Ok(Some(ready(answer, taken)))
+        Operation::Take { key } => {
+            let taken = current(values, key, now)?;
+            values.remove(&**key)?;
+            Ok(OperationResult::Value(taken))
         }
-        FileCommand::Revoke(new, answer) => {
+        Operation::Revoke(new) => {
             let next = orders.last()?.map_or(0, |(number, _)| number.value().saturating_add(1));
             for (number, order) in (next..).zip(new) {
-                let text = serde_json::to_vec(&order)
+                let text = serde_json::to_vec(order)
                     .map_err(|error| redb::Error::Corrupted(error.to_string()))?;
                 orders.insert(number, &*text)?;
             }
-            Ok(Some(ready(answer, ())))
+            Ok(OperationResult::Done)
         }
-        looking @ (FileCommand::Get(..) | FileCommand::Follow(..)) => {
-            execute_read(values, orders, looking, now)
+        Operation::Get { .. } | Operation::Follow { .. } => {
+            execute_read(values, orders, operation, now)
         }
     }
 }

@@ -17,8 +17,10 @@ mod backend;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
+mod unavailable;
 
 use backend::StoreBackend;
+pub use unavailable::{StoreUnavailable, UnavailableCause};
 
 /// Who keeps it.
 #[derive(Clone, Debug, Default)]
@@ -106,15 +108,31 @@ impl fmt::Display for Settings {
     }
 }
 
-/// Nobody answered, or not in time.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the store cannot be reached: {0}")]
-pub struct StoreUnavailable(pub String);
-
 /// A keeper that cannot be used at all.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("the store cannot be used: {0}")]
-pub struct OpenError(String);
+#[error("the store cannot be used: {text}")]
+pub struct OpenError {
+    text: String,
+    kind: OpenErrorKind,
+}
+
+/// What stands in the way of a file that cannot be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenErrorKind {
+    /// Another process has it.
+    InUse,
+    /// This user may not.
+    Forbidden,
+    /// Something else.
+    Other,
+}
+
+impl OpenError {
+    /// What stands in the way.
+    pub fn kind(&self) -> OpenErrorKind {
+        self.kind
+    }
+}
 
 /// How far the log has been read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -213,15 +231,51 @@ impl Store {
         self.told("revoke", "revocations", self.keeper.revoke(orders, age)).await
     }
 
-    /// Makes sure that orders would be taken. A server that only answers may be one that nobody else
-    /// asks any more.
+    /// Writes revocations over the connection that reads the log, for whoever has just read it. It leads
+    /// to the server that was read, and a write that is held up there is told from a server that is gone.
+    pub async fn restore_revocations(
+        &self,
+        orders: &[Revocation],
+        age: Duration,
+    ) -> Result<(), StoreUnavailable> {
+        self.keeper.restore(orders, age).await
+    }
+
+    /// Makes sure that a revocation and a login would be stored. A server that only answers reads may
+    /// be full, a replica, or one that no other replica of the gateway uses any more.
     pub async fn check_writable(&self) -> Result<(), StoreUnavailable> {
-        self.keeper.pulse().await
+        self.keeper.check_writable().await
+    }
+
+    /// Makes sure that values can be stored on a part of a Redis Cluster, another one each time. The
+    /// part that keeps the log is what [`Self::check_writable`] is about.
+    pub async fn check_next_master(&self) -> Result<(), StoreUnavailable> {
+        self.keeper.check_next_master().await
+    }
+
+    /// Whether a call went unanswered and no write has been since.
+    pub fn is_silent(&self) -> bool {
+        self.keeper.is_silent()
+    }
+
+    /// Tries each command that the gateway uses, and says which of them failed and why.
+    pub async fn try_commands(&self) -> Vec<StoreUnavailable> {
+        self.keeper.try_commands().await
+    }
+
+    /// What is reported of a store that takes long to answer.
+    pub fn no_answer(&self) -> StoreUnavailable {
+        let cause = if self.is_shared() {
+            UnavailableCause::Unreachable
+        } else {
+            UnavailableCause::FileOverloaded
+        };
+        StoreUnavailable::new(cause, "no answer yet")
     }
 
     /// Makes sure that the server is still the one to ask. That may take a while.
     pub async fn check_master(&self) {
-        self.keeper.look_round().await;
+        self.keeper.check_master().await;
     }
 
     /// Reads on in the log. Every answer, an empty one too, says that the keeper is there and that

@@ -1,6 +1,6 @@
 //! The real Redis, started by a test on a port of its own, and a wire to it that can be cut.
 
-use std::{net::SocketAddr, process::Stdio, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, process::Stdio, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
@@ -46,6 +46,16 @@ impl Redis {
 
     /// Starts it on its old port with what it had written.
     pub async fn start_again(&mut self) {
+        self.launch();
+        let begun = Instant::now();
+        while !self.ask("PING").await.contains("PONG") {
+            assert!(begun.elapsed() < Duration::from_secs(10), "redis-server does not answer");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// The same without waiting for it.
+    pub fn launch(&mut self) {
         let child = Command::new("redis-server")
             .args(&self.first)
             .args(["--bind", "127.0.0.1", "--protected-mode", "no"])
@@ -58,11 +68,6 @@ impl Redis {
             .spawn()
             .expect("redis-server is missing: tests/tools.sh installs it");
         self.process = Some(child);
-        let begun = Instant::now();
-        while !self.ask("PING").await.contains("PONG") {
-            assert!(begun.elapsed() < Duration::from_secs(10), "redis-server does not answer");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
     }
 
     /// Kills it, as a crash would.
@@ -90,6 +95,16 @@ impl Redis {
 
     pub fn addr(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    /// Where it keeps its files.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Adds to its arguments, for the next start.
+    pub fn add_arguments(&mut self, more: &[&str]) {
+        self.arguments.extend(more.iter().map(|it| (*it).to_owned()));
     }
 }
 

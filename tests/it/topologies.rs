@@ -239,6 +239,44 @@ async fn a_cluster_loses_a_master_and_the_fleet_goes_on() {
     fleet.close().await;
 }
 
+/// Sessions depend on the master that keeps the log; values of logins lie on all of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g6_a_cluster_with_a_full_master() {
+    let mut redis = Six::start().await;
+    let mut fleet = Fleet::open(&vec![redis.store(); 2], "revocation = \"strict\"").await;
+    let inside = fleet.somebody().await;
+    let _ = revoke_one(&mut fleet).await;
+    let log = redis.keeper().await.port;
+    let mut masters = Vec::new();
+    for node in &redis.0 {
+        if node.ask("ROLE").await.contains("master") {
+            masters.push(node);
+        }
+    }
+    for node in masters {
+        assert!(node.ask("CONFIG SET maxmemory 1").await.starts_with("+OK"));
+        if node.port == log {
+            until("doors that are closed", Duration::from_millis(1_200), async || {
+                fleet.statuses(&inside).await == [503, 503]
+            })
+            .await;
+        }
+        until("a full master that is named", Duration::from_secs(30), async || {
+            fleet.ready(0).await.contains("\nstore: Redis is full (maxmemory reached)")
+        })
+        .await;
+        let expected = if node.port == log { [503, 503] } else { [200, 200] };
+        assert_eq!(fleet.statuses(&inside).await, expected, "the log is at {log}");
+        assert!(node.ask("CONFIG SET maxmemory 0").await.starts_with("+OK"));
+        until("a cluster that is well", Duration::from_secs(20), async || {
+            fleet.statuses(&inside).await == [200, 200]
+                && !fleet.ready(0).await.contains("\nstore: ")
+        })
+        .await;
+    }
+    fleet.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tls_and_a_user_who_may_do_what_is_needed_and_no_more() {
     let folder = tempfile::tempdir().unwrap();

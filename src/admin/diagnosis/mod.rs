@@ -14,6 +14,7 @@ use crate::{
     clock::Timestamp,
     metrics::{ComponentHealth, Label},
     site::RevocationPolicy,
+    store::UnavailableCause,
 };
 
 /// The same in Chinese and in English.
@@ -93,6 +94,10 @@ pub struct DiagnosisInput<'a> {
     pub accounts: &'a BTreeMap<String, ComponentHealth>,
     /// The store; nothing when there is none to reach.
     pub store: Option<&'a ComponentHealth>,
+    /// What is the matter with the store, while something is.
+    pub store_cause: Option<UnavailableCause>,
+    /// The number of revocations that wait to be stored.
+    pub waiting: usize,
     /// How old the news of ended sessions is.
     pub news: Option<Duration>,
     /// Calls of the last minute.

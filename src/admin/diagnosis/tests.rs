@@ -8,6 +8,7 @@ struct World {
     wechat: BTreeMap<String, ComponentHealth>,
     accounts: BTreeMap<String, ComponentHealth>,
     store: Option<ComponentHealth>,
+    store_cause: Option<UnavailableCause>,
     news: Option<Duration>,
     calls: Counts,
     logins: Counts,
@@ -46,6 +47,7 @@ impl World {
             wechat: all_well(&["https://api", "https://api2"]),
             accounts: all_well(&["main"]),
             store: Some(vital("")),
+            store_cause: None,
             news: Some(Duration::ZERO),
             calls: one("access_token", "ok", 10),
             logins: one("returned", "", 10),
@@ -70,6 +72,8 @@ impl World {
             wechat: &self.wechat,
             accounts: &self.accounts,
             store: self.store.as_ref(),
+            store_cause: self.store_cause,
+            waiting: 1,
             news: self.news,
             calls: &self.calls,
             logins: &self.logins,
@@ -95,7 +99,7 @@ fn each_trouble_has_its_name() {
         let begins = Timestamp(expires.0 - 90 * 86_400);
         vec![CertificateView { names: vec!["h5.example.com".to_owned()], begins, expires }]
     }
-    let cases: [Case; 30] = [
+    let cases: [Case; 32] = [
         (|_| (), &[], ""),
         (
             |it| it.wechat.values_mut().for_each(|host| *host = vital("connection refused")),
@@ -142,6 +146,19 @@ fn each_trouble_has_its_name() {
             "31 s old. h5.example.com takes no sessions any more",
         ),
         (|it| it.store = None, &[], ""),
+        (
+            |it| (it.store, it.store_cause) = (Some(vital("OOM")), Some(UnavailableCause::Full)),
+            &[("store_away", Warning)],
+            "Revocations that wait to be stored: 1.",
+        ),
+        (
+            |it| {
+                it.store = Some(vital("No space left on device"));
+                it.store_cause = Some(UnavailableCause::FileDiskFull);
+            },
+            &[("store_away", Critical)],
+            "a restart would lose those that wait to be written: 1.",
+        ),
         (
             |it| it.sessions = one("refused", "unknown_key", 3),
             &[("key_missing", Critical)],

@@ -1,8 +1,19 @@
 //! `wxgate check --online`: asks whom the gateway will ask. Reads, and changes nothing that lasts.
 
-use std::{io, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    io::{self, Write as _},
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
+use bytes::Bytes;
+use http::{Request, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::rt::TokioIo;
 use tokio::{
+    net::TcpStream,
     task::{JoinSet, LocalSet},
     time::timeout,
 };
@@ -10,20 +21,19 @@ use tokio::{
 use super::{callback_domains, clocks, console, result::CheckResult};
 use crate::{
     acme,
+    admin::STORE_LINE,
     clock::{self, Timestamp},
     config::Config,
     error_chain,
     metrics::Metrics,
     site::{Account, Endpoint, Protocol, Site},
-    store::{self, LogPosition, Store, StoreUnavailable},
+    store::{self, Store, StoreUnavailable},
     upstream::{self, HealthCheckRequest},
     wechat::{self, CredentialCheck, WeChatClient},
 };
 
 /// What one question may take.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the value that tries the store lives, should we die in between.
-const TEST_VALUE_TTL: Duration = Duration::from_secs(10);
 
 /// What came of the questions of one kind, and every clock that was seen on the way: whose it is,
 /// what it said, and when we heard it.
@@ -52,7 +62,7 @@ async fn everybody(config: &Config) -> Vec<CheckResult> {
         let account = (Arc::clone(account), super::broker::signs_with(account, config));
         questions.spawn_local(ask_wechat(next(), account, Arc::clone(&tls)));
     }
-    questions.spawn_local(try_store(next(), config.gateway.store.clone()));
+    questions.spawn_local(try_store(next(), config.gateway.store.clone(), config.admin.listen));
     for site in config.gateway.sites.all() {
         for endpoint in site.upstream.endpoints() {
             let (site, endpoint) = (Arc::clone(site), endpoint.clone());
@@ -134,46 +144,122 @@ fn about_wechat(account: &Account, host: &str, word: &CredentialCheck, first: bo
     }
 }
 
-/// Tries what the gateway does with it. A file belongs to the gateway that runs.
-async fn try_store(place: usize, settings: store::Settings) -> OnlineResults {
+/// Tries what the gateway does with the store.
+async fn try_store(place: usize, settings: store::Settings, admin: SocketAddr) -> OnlineResults {
     let name = settings.to_string();
-    let finding = match &settings {
-        store::Settings::Memory | store::Settings::File(_) => {
-            CheckResult::ok("store", name, "there is nobody to ask")
+    let findings = match &settings {
+        store::Settings::Memory => {
+            vec![CheckResult::ok("store", name, "there is nobody to ask")]
         }
-        store::Settings::Redis(_) => match timeout(CHECK_TIMEOUT, use_store(&settings)).await {
-            Ok(Ok(())) => CheckResult::ok(
-                "store",
-                name,
-                "reads, writes and follows the log of ended sessions",
-            ),
-            Ok(Err(why)) => {
-                let remedy = if why.contains("NOPERM") {
-                    "give its user the rights that config.toml names at `username`"
-                } else if why.contains("WRONGPASS") || why.contains("NOAUTH") {
-                    "correct `username` and `password` in [store]"
-                } else {
-                    "start it, or let this machine through to it; Redis 6.2 or newer"
-                };
-                CheckResult::error("store", name, why).remedy(remedy)
-            }
-            Err(_) => CheckResult::error("store", name, format!("no answer in {CHECK_TIMEOUT:?}"))
-                .remedy("let this machine through to it"),
-        },
+        store::Settings::File(path) => vec![try_file(&settings, path, admin).await],
+        store::Settings::Redis(_) => {
+            try_commands(&settings, &name, "reads, writes and follows the log of ended sessions")
+                .await
+        }
     };
-    OnlineResults { place, findings: vec![finding], ..OnlineResults::default() }
+    OnlineResults { place, findings, ..OnlineResults::default() }
 }
 
-async fn use_store(settings: &store::Settings) -> Result<(), String> {
-    let told = |StoreUnavailable(why): StoreUnavailable| why;
-    let store = Store::new(settings).map_err(|error| error_chain::line(&error))?;
-    store.read_log(&LogPosition::default()).await.map_err(told)?;
-    let key = format!("check:{:032x}", rand::random::<u128>());
-    store.put_new(&key, b"1".to_vec(), TEST_VALUE_TTL).await.map_err(told)?;
-    match store.take(&key).await.map_err(told)? {
-        Some(_) => Ok(()),
-        None => Err("what was written could not be read back".to_owned()),
+/// Tries each command that the gateway uses, and leaves nothing behind.
+async fn try_commands(settings: &store::Settings, name: &str, well: &str) -> Vec<CheckResult> {
+    let store = match Store::new(settings) {
+        Ok(store) => store,
+        Err(error) => return vec![CheckResult::error("store", name, error_chain::line(&error))],
+    };
+    match timeout(CHECK_TIMEOUT, store.try_commands()).await {
+        Ok(failures) if failures.is_empty() => vec![CheckResult::ok("store", name, well)],
+        Ok(failures) => {
+            let result = |failure: &StoreUnavailable| {
+                CheckResult::error("store", name, failure.to_string())
+                    .remedy(failure.cause.remedy())
+            };
+            failures.iter().map(result).collect()
+        }
+        Err(_) => {
+            let says = format!("no answer in {CHECK_TIMEOUT:?}");
+            vec![CheckResult::error("store", name, says).remedy("let this machine through to it")]
+        }
     }
+}
+
+/// Writes to the file where no gateway has it, and asks the gateway that does.
+async fn try_file(settings: &store::Settings, path: &Path, admin: SocketAddr) -> CheckResult {
+    let name = settings.to_string();
+    if !path.exists() {
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        return match write_a_file(folder) {
+            Ok(()) => CheckResult::ok("store", name, "is made at the start; its folder has room"),
+            Err(error) => {
+                let says = format!("cannot be made: {error}");
+                CheckResult::error("store", name, says)
+                    .remedy("make room, or let the user that runs wxgate write to its folder")
+            }
+        };
+    }
+    let opened = Store::new(settings);
+    match opened.as_ref().map_err(|error| (error.kind(), error)) {
+        Ok(store) => match store.try_commands().await.first() {
+            None => CheckResult::ok("store", name, "is whole, and can be written"),
+            Some(failure) => CheckResult::error("store", name, failure.to_string())
+                .remedy(failure.cause.remedy()),
+        },
+        Err((store::OpenErrorKind::InUse, _)) => match readiness(admin).await {
+            Ok(text) => match text.lines().find_map(|line| line.strip_prefix(STORE_LINE)) {
+                None => CheckResult::ok("store", name, "the running gateway writes it"),
+                Some(line) => {
+                    let (says, remedy) = line.split_once(" → ").unwrap_or((line, ""));
+                    CheckResult::error("store", name, format!("the running gateway says: {says}"))
+                        .remedy(remedy)
+                }
+            },
+            Err(why) => CheckResult::notice(
+                "store",
+                name,
+                format!("another process has it, and no gateway answers at {admin}: {why}"),
+            )
+            .remedy("see with `fuser` who has it; one file serves one gateway"),
+        },
+        Err((store::OpenErrorKind::Forbidden, error)) => {
+            CheckResult::notice("store", name, error_chain::line(error))
+                .remedy("run this as the user that runs wxgate")
+        }
+        Err((store::OpenErrorKind::Other, error)) => {
+            CheckResult::error("store", name, error_chain::line(error))
+                .remedy("make room, or do what the message says")
+        }
+    }
+}
+
+/// Writes a page to a file that is then gone.
+fn write_a_file(folder: &Path) -> io::Result<()> {
+    let path = folder.join(format!(".wxgate-check-{:016x}", rand::random::<u64>()));
+    let write = || {
+        let mut file = std::fs::File::create_new(&path)?;
+        file.write_all(&[0; 4096])?;
+        file.sync_all()
+    };
+    let written = write();
+    let _ = std::fs::remove_file(&path); // it may not have been made
+    written
+}
+
+/// What a running gateway says of itself.
+async fn readiness(admin: SocketAddr) -> Result<String, String> {
+    let ask = async {
+        let stream = TcpStream::connect(admin).await.map_err(|error| error.to_string())?;
+        let http = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+        let (mut sender, connection) = http.map_err(|error| error_chain::line(&error))?;
+        tokio::task::spawn_local(connection);
+        let request = Request::get("/readyz")
+            .header(header::HOST, admin.to_string())
+            .body(Empty::<Bytes>::new())
+            .map_err(|error| error.to_string())?;
+        let answer = sender.send_request(request).await;
+        let body = answer.map_err(|error| error_chain::line(&error))?.into_body();
+        let body = Limited::new(body, 64 * 1024).collect().await.map_err(|it| it.to_string())?;
+        Ok(String::from_utf8_lossy(&body.to_bytes()).into_owned())
+    };
+    timeout(CHECK_TIMEOUT, ask).await.unwrap_or_else(|_| Err("no answer".to_owned()))
 }
 
 async fn ask_upstream(

@@ -166,7 +166,7 @@ impl BrokerLoginStore {
     ) -> Result<T, StoreUnavailable> {
         let done = self.runtime.spawn(traces::with_current_span(work)).await;
         done.unwrap_or_else(|_| {
-            Err(StoreUnavailable("background task ended without a result".to_owned()))
+            Err(StoreUnavailable::internal("background task ended without a result"))
         })
     }
 }
@@ -191,7 +191,7 @@ fn hidden(kind: &str, secret: &[u8]) -> String {
 }
 
 fn seal<T: Serialize>(keys: &KeyRing, name: &str, value: &T) -> Result<Vec<u8>, StoreUnavailable> {
-    let away = |what: &str| StoreUnavailable(what.to_owned());
+    let away = |what: &str| StoreUnavailable::internal(what);
     let json = serde_json::to_vec(value).map_err(|_| away("a value cannot be written"))?;
     let sealed = keys.seal(&json, name, rand::random::<[u8; NONCE]>());
     sealed.map(String::into_bytes).map_err(|_| away("a value cannot be sealed"))

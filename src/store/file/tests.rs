@@ -60,10 +60,10 @@ async fn what_was_acknowledged_is_there_again() {
 #[tokio::test]
 async fn many_at_once_share_their_transactions() {
     let folder = tempfile::tempdir().unwrap();
-    let file = std::sync::Arc::new(open(&folder.path().join("store")).await);
+    let file = Arc::new(open(&folder.path().join("store")).await);
     let mut tasks = Vec::new();
     for number in 0..500 {
-        let file = std::sync::Arc::clone(&file);
+        let file = Arc::clone(&file);
         tasks.push(tokio::spawn(async move { file.revoke(&[order(number)]).await }));
     }
     for task in tasks {

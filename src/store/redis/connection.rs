@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, FromRedisValue, IntoConnectionInfo,
-    RedisResult, TlsCertificates, TlsMode,
+    Pipeline, RedisResult, TlsCertificates, TlsMode, Value,
     aio::MultiplexedConnection,
     cluster::ClusterClient,
     cluster_async::ClusterConnection,
@@ -50,6 +50,19 @@ impl RedisConnection {
             }
         }
     }
+
+    /// Sends several commands at once and reads the response to each. The pipeline has to ignore
+    /// errors, so that each command has its own.
+    pub async fn ask_all(&self, commands: &Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
+        match self {
+            Self::Plain(connection) | Self::Master(connection, _) => {
+                commands.query_async(&mut connection.clone()).await
+            }
+            Self::Cluster(connection) => {
+                commands.query_async(&mut ClusterConnection::clone(connection)).await
+            }
+        }
+    }
 }
 
 impl RedisConnector {
@@ -85,6 +98,10 @@ impl RedisConnector {
                 Ok(RedisConnection::Cluster(Box::new(connection)))
             }
         }
+    }
+
+    pub fn is_cluster(&self) -> bool {
+        matches!(self, Self::Cluster(_))
     }
 
     /// Whether the sentinels name a master that this connection does not lead to. Their silence
