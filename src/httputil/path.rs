@@ -128,7 +128,8 @@ fn validate_escapes(path: &str) -> Result<(), PathError> {
             Err(_) => return Err(PathError::BrokenEscape),
         }
     }
-    if percent_decode_str(path).collect::<Vec<u8>>().windows(2).any(|pair| pair == b":$") {
+    let bytes: Vec<u8> = percent_decode_str(path).collect();
+    if bytes.windows(3).any(|three| matches!(three, [b':', b'$', b'a'..=b'z' | b'A'..=b'Z'])) {
         return Err(PathError::FileStream);
     }
     overlong(path)
@@ -172,6 +173,7 @@ mod tests {
             ("/.a/..b/c", None),
             ("/a%20b%20c.txt", None),
             ("/a:b/$c/d$:e", None),
+            ("/@:$!~", None),
             ("/protected./x", Some(TrimmedEnd)),
             ("/protected%20/x", Some(TrimmedEnd)),
             ("/protected.%20.%20/x", Some(TrimmedEnd)),
