@@ -221,7 +221,7 @@ async fn doors_that_stand_open() {
     let street = TestGateway::usual().await;
     let admin = street.admin().await;
     let server = format!(
-        "location / {{ proxy_pass http://{}; }}\nlocation /metrics {{ proxy_pass http://{admin}; }}",
+        "location / {{ proxy_pass http://{}; }}\nlocation /metrics {{ proxy_set_header Host $proxy_host; proxy_pass http://{admin}; }}",
         street.gateway
     );
     let nginx = Nginx::start("", &server).await;
