@@ -33,6 +33,7 @@
 //! | [`site`]           | sites, routes and what they require                             | none               |
 //! | [`httputil`]       | hosts, paths, headers, cookies, forwarding                      | none               |
 //! | [`clock`]          | the time                                                        | reads the clock    |
+//! | [`descriptors`]    | the files that the process may open                             | asks the system    |
 //! | [`error_chain`]    | an error and its causes in one line                             | none               |
 //! | [`secret`]         | strings that never reach a log                                  | none               |
 //! | [`bench_toggles`]  | what a measuring build leaves out                               | none               |
@@ -88,6 +89,7 @@ mod auth;
 mod site;
 mod httputil;
 pub mod clock;
+mod descriptors;
 mod error_chain;
 mod secret;
 mod bench_toggles;

@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use crate::{
+    descriptors,
     gateway::{Gateway, RevocationStatus},
     httputil::Host,
     metrics::Metrics,
@@ -29,12 +30,15 @@ mod body;
 mod diagnosis;
 mod recent_activity;
 mod page;
+mod reserve;
 mod api;
 mod status_view;
 
 pub use runtime_status::{
     CertificateView, ConfigView, ConfigViewEntry, ConfigViewTable, RuntimeStatus,
 };
+
+use reserve::DescriptorReserve;
 
 use body::{AdminBody, EventStream};
 
@@ -131,12 +135,20 @@ impl AdminServer {
 
     async fn accept(&self, listener: &TcpListener, paths: Paths) {
         let room = Arc::new(Semaphore::new(CONNECTIONS));
+        let reserve = Arc::new(DescriptorReserve::default());
+        reserve.refill();
         loop {
             let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
-            let Ok((stream, _)) = listener.accept().await else {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                // The connection that waits gets the descriptor that is free now.
+                Err(error) if descriptors::is_exhausted(&error) && reserve.release() => continue,
+                Err(_) => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
             };
+            let reserve = Arc::clone(&reserve);
             let desk = Arc::clone(&self.desk);
             let service = service_fn(move |request| {
                 let desk = Arc::clone(&desk);
@@ -147,6 +159,7 @@ impl AdminServer {
             let connection = http.serve_connection(TokioIo::new(stream), service);
             tokio::spawn(async move {
                 let _ = timeout(MAX_CONNECTION_AGE, connection).await;
+                reserve.refill();
                 drop(place);
             });
         }

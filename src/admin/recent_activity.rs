@@ -42,6 +42,8 @@ pub struct CounterSnapshot {
     pub sessions: Counts,
     /// Requests that a site did not answer.
     pub errors: Counts,
+    /// Limits that visitors met.
+    pub limits: diagnosis::LimitCounts,
 }
 
 type Counts = BTreeMap<[Label; 2], u64>;
@@ -58,6 +60,7 @@ impl CounterSnapshot {
             calls: metrics.calls.counts(),
             sessions: metrics.sessions.counts(),
             errors: metrics.upstream_errors.counts(),
+            limits: metrics.limits.counts(),
         }
     }
 
@@ -74,12 +77,16 @@ impl CounterSnapshot {
             calls: less(&self.calls, &earlier.calls),
             sessions: less(&self.sessions, &earlier.sessions),
             errors: less(&self.errors, &earlier.errors),
+            limits: less(&self.limits, &earlier.limits),
         }
     }
 }
 
-fn less(now: &Counts, earlier: &Counts) -> Counts {
-    let new = |(words, count): (&[Label; 2], &u64)| {
+fn less<const N: usize>(
+    now: &BTreeMap<[Label; N], u64>,
+    earlier: &BTreeMap<[Label; N], u64>,
+) -> BTreeMap<[Label; N], u64> {
+    let new = |(words, count): (&[Label; N], &u64)| {
         let more = count.saturating_sub(earlier.get(words).copied().unwrap_or_default());
         (more > 0).then(|| (words.clone(), more))
     };

@@ -7,8 +7,10 @@ use std::{
 
 use serde_json::{Value, json};
 
+use super::check_descriptors;
 use crate::{
     config::{Config, Diagnostics, Severity},
+    descriptors,
     server::{self, ListenAddress},
     site::{Account, AccountKind, Endpoint, OutsideWeChat, Protocol, Site},
 };
@@ -35,7 +37,11 @@ pub enum OutputFormat {
 /// Checks a file, and on request everybody it names: what to print, and whether all is good.
 pub fn check(path: &Path, form: OutputFormat, online: bool) -> (String, bool) {
     let name = path.display().to_string();
-    let outcome = Config::load(path);
+    let mut outcome = Config::load(path);
+    if let Ok(config) = &mut outcome {
+        // What `serve` gets when it is started from here.
+        check_descriptors(config, descriptors::max_limit());
+    }
     let findings = match &outcome {
         Ok(config) if online => Some(online::ask(config)),
         Ok(_) | Err(_) => None,

@@ -9,7 +9,11 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, error::ErrorKind};
 
-use crate::{clock, config::Diagnostics};
+use crate::{
+    clock,
+    config::{Config, Diagnostic, Diagnostics},
+    server::{DESCRIPTOR_REMEDY, DescriptorShortage},
+};
 
 mod check;
 mod demo;
@@ -208,6 +212,15 @@ fn print_stdout(text: &str) {
 /// Writes for whoever looks after us.
 fn print_stderr(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{}", text.trim_end());
+}
+
+/// Adds a warning to a configuration whose limits need more file descriptors than are granted, and
+/// returns what is held instead.
+fn check_descriptors(config: &mut Config, granted: u64) -> Option<DescriptorShortage> {
+    let shortage = DescriptorShortage::find(&config.server, granted)?;
+    let warning = Diagnostic::warning(None, shortage.to_string()).help(DESCRIPTOR_REMEDY);
+    config.warnings.push(warning);
+    Some(shortage)
 }
 
 /// Says what is wrong with the configuration.

@@ -12,16 +12,16 @@ use std::{
 use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 
-use super::{print_stderr, report_config_errors, signals};
+use super::{check_descriptors, print_stderr, report_config_errors, signals};
 use crate::{
     acme::{CertificateInfo, ManagerContext, ManagerHandle},
     admin::{AdminServer, CertificateView, RuntimeStatus},
     clock,
     config::{Config, Diagnostics},
-    error_chain,
+    descriptors, error_chain,
     gateway::{AccessLog, Gateway},
     logs::{self, AuditEvent, AuditKind},
-    server::{Server, tls},
+    server::{DescriptorShortage, Server, tls},
 };
 
 /// How often the configuration and the certificates are looked at. A look is a few `stat` calls;
@@ -32,10 +32,11 @@ type Failure = Box<dyn std::error::Error>;
 
 /// Runs the gateway with the configuration at `path`.
 pub fn serve(path: &Path) -> ExitCode {
-    let config = match Config::load(path) {
+    let mut config = match Config::load(path) {
         Ok(config) => config,
         Err(complaints) => return report_config_errors(&complaints),
     };
+    let shortage = check_descriptors(&mut config, descriptors::raise_limit());
     let logs::LogHandles { levels, form, access, guards } = logs::start(&config.log);
     let (log, board) = (AccessLog::new(form, access), RuntimeStatus::default());
     board.set_levels(levels);
@@ -46,7 +47,7 @@ pub fn serve(path: &Path) -> ExitCode {
         .enable_all()
         .build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(run(path, config, (log, board))),
+        Ok(runtime) => runtime.block_on(run(path, config, shortage, (log, board))),
         Err(error) => Err(error.into()),
     };
     drop(guards);
@@ -62,12 +63,17 @@ pub fn serve(path: &Path) -> ExitCode {
 async fn run(
     path: &Path,
     config: Config,
+    shortage: Option<DescriptorShortage>,
     (log, board): (AccessLog, RuntimeStatus),
 ) -> Result<(), Failure> {
     let (certificates, fixed) = (config.server.tls.clone(), fixed(&config));
     board.set_accepted(path.to_owned(), config.shown.clone(), warnings(&config.warnings));
     let gateway = Arc::new(Gateway::new(config.gateway, clock::system, log)?);
-    let server = Server::bind(config.server)?;
+    let mut server = config.server;
+    if let Some(shortage) = shortage {
+        server.limits = shortage.reduce(server.limits);
+    }
+    let server = Server::bind(server)?;
     let keeper = keeper(&server, &gateway, certificates.as_ref())?;
     let admin = AdminServer::bind(config.admin, board.clone(), Arc::clone(&gateway)).await;
     let admin = admin.map_err(|error| format!("cannot listen for the admin on {error}"))?;
@@ -193,10 +199,11 @@ impl ReloadWatcher {
     }
 
     fn try_reload(&mut self) -> bool {
-        let config = match Config::load(&self.path) {
+        let mut config = match Config::load(&self.path) {
             Ok(config) => config,
             Err(complaints) => return self.refuse(warnings(&complaints)),
         };
+        check_descriptors(&mut config, descriptors::raise_limit());
         warn(&config);
         // Also those that cannot be used are looked at from now on: they may be mended.
         self.files.clone_from(&config.server.tls);

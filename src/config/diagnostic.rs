@@ -86,6 +86,11 @@ impl Diagnostics {
         Self { file: file.to_owned(), text, list }
     }
 
+    /// Adds one about something that is not in the file.
+    pub fn push(&mut self, diagnostic: Diagnostic) {
+        self.list.push(diagnostic);
+    }
+
     /// Each of them.
     pub fn iter(&self) -> std::slice::Iter<'_, Diagnostic> {
         self.list.iter()

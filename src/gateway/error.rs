@@ -161,7 +161,9 @@ impl Error {
             ) => StatusCode::BAD_GATEWAY,
             Self::RevocationUnknown
             | Self::Store(_)
-            | Self::Upstream(upstream::Error::Overloaded) => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::Upstream(upstream::Error::Overloaded | upstream::Error::NoDescriptor(_)) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Token(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -198,7 +200,9 @@ impl Error {
             | Self::Upstream(
                 upstream::Error::Unreachable(_) | upstream::Error::ConnectionClosed(_),
             ) => ErrorPage::SiteUnreachable,
-            Self::Upstream(upstream::Error::Overloaded) => ErrorPage::Overloaded,
+            Self::Upstream(upstream::Error::Overloaded | upstream::Error::NoDescriptor(_)) => {
+                ErrorPage::Overloaded
+            }
             Self::RevocationUnknown => ErrorPage::Unsure,
             Self::Token(_) => ErrorPage::Internal,
         }
@@ -261,6 +265,9 @@ impl Error {
     pub fn limit(&self) -> Option<&'static str> {
         if matches!(self, Self::Upstream(upstream::Error::Overloaded)) {
             return Some("upstream_connections");
+        }
+        if matches!(self, Self::Upstream(upstream::Error::NoDescriptor(_))) {
+            return Some("descriptors");
         }
         match self.status() {
             StatusCode::TOO_MANY_REQUESTS => Some("logins_per_minute"),

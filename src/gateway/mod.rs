@@ -50,7 +50,7 @@ mod voice;
 
 pub use access_log::AccessLog;
 pub use body::{Body, Tunnel};
-pub use crowd::{ConnectionLimiter, ConnectionPermit};
+pub use crowd::{ClientNumber, ConnectionLimiter, ConnectionPermit};
 pub use error::Error;
 pub use peer::Peer;
 pub use reply::too_many_headers;

@@ -67,6 +67,7 @@ pub struct Metrics {
     certificates: [Family<NameLabels, Gauge>; 2],
     problems: Family<ProblemLabels, Gauge>,
     connections: Gauge<i64, AtomicI64>,
+    connection_limit: Gauge<i64, AtomicI64>,
     news: Gauge<f64, AtomicU64>,
     began: Timestamp,
     registry: Registry,
@@ -119,6 +120,8 @@ impl Default for Metrics {
         let certificates = lives(&mut registry);
         let (waiting, problems) = troubles(&mut registry);
         let connections = register(&mut registry, "connections", "Connections of visitors");
+        let help = "Connections of visitors that are held at once";
+        let connection_limit = register(&mut registry, "connections_limit", help);
         let help = "How old the news of ended sessions is; NaN before there was any";
         let news = register(&mut registry, "revocation_lag_seconds", help);
         Self {
@@ -138,6 +141,7 @@ impl Default for Metrics {
             certificates,
             problems,
             connections,
+            connection_limit,
             news,
             began,
             registry,
@@ -296,6 +300,16 @@ impl Metrics {
     /// Connections of visitors.
     pub fn connections(&self) -> i64 {
         self.connections.get()
+    }
+
+    /// Sets how many connections of visitors are held at once.
+    pub fn set_connection_limit(&self, limit: usize) {
+        self.connection_limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
+    }
+
+    /// The number of connections of visitors that are held at once; zero before they are accepted.
+    pub fn connection_limit(&self) -> i64 {
+        self.connection_limit.get()
     }
 
     /// How old the news of sessions that were ended elsewhere is.

@@ -1,12 +1,13 @@
 //! One connection: the handshake, and then the protocol that was agreed on.
 
-use std::{rc::Rc, time::Duration};
+use std::{future::poll_fn, pin::pin, rc::Rc, task::Poll, time::Duration};
 
 use tokio::{io::AsyncWriteExt, time};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    http1::Http1ServerConnection, http2::Http2ServerConnection, tls, worker::WorkerContext,
+    connection_registry::RegisteredConnection, http1::Http1ServerConnection,
+    http2::Http2ServerConnection, tls, worker::WorkerContext,
 };
 use crate::{
     acme,
@@ -19,6 +20,8 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection that has been accepted and has said nothing yet.
 pub struct Connection {
+    /// Its place among the connections of the thread.
+    pub slot: RegisteredConnection,
     /// The other end.
     pub peer: Rc<Peer>,
     /// What it shares with its neighbours.
@@ -49,7 +52,23 @@ impl Connection {
 
     /// The encrypted stream, and whether HTTP/2 was agreed on.
     async fn handshake(&self, acceptor: &TlsAcceptor, socket: Socket) -> Option<(Stream, bool)> {
-        match time::timeout(self.shared.limits.header_time, acceptor.accept(socket)).await {
+        let handshake = time::timeout(self.shared.limits.header_time, acceptor.accept(socket));
+        let mut handshake = pin!(handshake);
+        // It waits for nothing but the client. One whose handshake goes on is closed last.
+        let outcome = poll_fn(|cx| match handshake.as_mut().poll(cx) {
+            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+            Poll::Pending => {
+                self.slot.refresh();
+                self.slot.poll_idle(cx).map(|()| None)
+            }
+        })
+        .await;
+        self.slot.set_busy();
+        let Some(outcome) = outcome else {
+            tracing::debug!(peer = %self.peer.ip, "handshake given up for a new connection");
+            return None;
+        };
+        match outcome {
             Ok(Ok(mut stream)) => {
                 let (of, session) = (&self.shared.gateway, stream.get_ref().1);
                 if session.alpn_protocol() == Some(acme::PROTOCOL) {

@@ -16,7 +16,7 @@ use http::{HeaderValue, Method, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use tokio::time::{Instant, timeout};
 
-use super::{connection::Connection, shutdown::ShutdownListener};
+use super::connection::Connection;
 use crate::{
     gateway::{Body, Tunnel},
     http1::{
@@ -44,7 +44,6 @@ pub struct Http1ServerConnection {
     connection: Connection,
     wire: Rc<RefCell<Http1Connection>>,
     clock: LazyTimer,
-    ear: Option<ShutdownListener>,
     /// Since when we wait for what we wait for.
     since: Option<Instant>,
     /// Whether a request has come.
@@ -57,6 +56,8 @@ enum CloseReason {
     ClientGone,
     /// It met the limit with this key.
     Limit(&'static str),
+    /// It was idle, and a new connection needed its place.
+    Evicted,
 }
 
 impl Http1ServerConnection {
@@ -64,7 +65,7 @@ impl Http1ServerConnection {
     pub fn new(connection: Connection, stream: Stream, arena: &Rc<BufferPool>) -> Self {
         let wire = Rc::new(RefCell::new(Http1Connection::new(stream, arena)));
         let clock = LazyTimer::default();
-        Self { connection, wire, clock, ear: None, since: None, begun: false }
+        Self { connection, wire, clock, since: None, begun: false }
     }
 
     /// Serves it to its end.
@@ -85,6 +86,10 @@ impl Http1ServerConnection {
                 }
                 Ok(NextStep::Upgrade(tunnel)) => return Box::pin(self.upgrade(tunnel)).await,
                 Err(CloseReason::ClientGone) => return,
+                Err(CloseReason::Evicted) => {
+                    tracing::debug!(peer = %self.connection.peer.ip, "closed for a new connection");
+                    return;
+                }
                 Err(CloseReason::Limit(key)) => {
                     tracing::debug!(peer = %self.connection.peer.ip, limit = key, "closed");
                     return self.connection.shared.gateway.record_limit(key);
@@ -106,7 +111,9 @@ impl Http1ServerConnection {
             }
             self.poll_idle(cx, &mut begun).map(Err)
         });
-        match head.await? {
+        let head = head.await?;
+        self.connection.slot.set_busy();
+        match head {
             Ok(None) | Err(ReadHeadError::Truncated | ReadHeadError::Io(_)) => Ok(None),
             Ok(Some(head)) => Ok(Some(head::request(&head, limits.header_count))),
             Err(ReadHeadError::Parse(refused)) => Ok(Some(Err(refused))),
@@ -122,16 +129,23 @@ impl Http1ServerConnection {
     ) -> Poll<CloseReason> {
         let (shared, clock) = (&self.connection.shared, &mut self.clock);
         let limits = shared.limits;
-        self.ear.get_or_insert_with(|| shared.shutdown.subscribe(cx.waker()));
         let since = *self.since.get_or_insert_with(Instant::now);
         let heading = self.wire.borrow().has_buffered();
+        if heading && begun.is_none() {
+            // The rest of a head that has begun to come is on its way: this one is closed last.
+            *begun = Some(Instant::now());
+            self.connection.slot.refresh();
+        }
+        if self.connection.slot.poll_idle(cx).is_ready() {
+            return Poll::Ready(CloseReason::Evicted);
+        }
         let (due, key) = if self.begun && !heading {
             (since + limits.idle_time, "idle_time")
         } else {
-            let since = if self.begun { *begun.get_or_insert_with(Instant::now) } else { since };
+            let since = begun.filter(|_| self.begun).unwrap_or(since);
             (since + limits.header_time, "header_time")
         };
-        let Some(rung) = shared.shutdown.notified_at() else {
+        let Some(rung) = shared.registry.stopped_at() else {
             return clock.poll_until(cx, due).map(|()| CloseReason::Limit(key));
         };
         clock.poll_until(cx, due.min(rung + SHUTDOWN_GRACE)).map(|()| CloseReason::ClientGone)
@@ -286,7 +300,7 @@ impl Http1ServerConnection {
         let read_by_none = Rc::strong_count(&self.wire) == 1;
         let mut wire = self.wire.borrow_mut();
         let unread = !wire.framing().is_ended() && read_by_none && !wire.skip_buffered_body();
-        says || unread || self.connection.shared.shutdown.notified_at().is_some()
+        says || unread || self.connection.shared.registry.stopped_at().is_some()
     }
 
     /// Sends until all of it is on its way.

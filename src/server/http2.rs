@@ -1,6 +1,15 @@
 //! An HTTP/2 connection: hyper's, with what it does not look after itself.
 
-use std::{cell::Cell, convert::Infallible, error::Error as _, io, pin::pin, rc::Rc};
+use std::{
+    cell::Cell,
+    convert::Infallible,
+    error::Error as _,
+    future::{Future, poll_fn},
+    io,
+    pin::pin,
+    rc::Rc,
+    task::Poll,
+};
 
 use http::{Request, Response};
 use hyper::{body, server::conn::http2, service::service_fn};
@@ -9,12 +18,14 @@ use tokio::time;
 
 use super::{
     connection::Connection,
+    connection_registry::RegisteredConnection,
     preface::PrefaceCheck,
     streams::{StreamExecutor, TrackedBody},
     timeout_writer::TimeoutWriter,
+    worker::WorkerContext,
 };
 use crate::{
-    gateway,
+    gateway::{self, Peer},
     http1::{Incoming, Stream, head},
 };
 
@@ -26,7 +37,10 @@ const SEND_BUFFER: usize = 64 << 10;
 
 /// A connection that speaks HTTP/2.
 pub struct Http2ServerConnection {
-    connection: Connection,
+    /// Shared with the streams: it waits for its client while none is open.
+    slot: Rc<RegisteredConnection>,
+    peer: Rc<Peer>,
+    shared: Rc<WorkerContext>,
     /// Whether it has brought a request.
     begun: Rc<Cell<bool>>,
 }
@@ -34,15 +48,17 @@ pub struct Http2ServerConnection {
 impl Http2ServerConnection {
     /// A connection that has said nothing yet.
     pub fn new(connection: Connection) -> Self {
-        Self { connection, begun: Rc::default() }
+        let Connection { slot, peer, shared } = connection;
+        Self { slot: Rc::new(slot), peer, shared, begun: Rc::default() }
     }
 
     /// Polls it to its end. One that has not brought its first request in time is dropped; when the
     /// server stops, the requests under way are the last.
     pub async fn serve(self, stream: Stream) {
-        let (shared, peer) = (&self.connection.shared, &self.connection.peer);
+        let Self { slot, peer, shared, .. } = &self;
         let limits = shared.limits;
-        let streams = StreamExecutor::new(limits.send_time, Rc::clone(&shared.gateway));
+        let streams =
+            StreamExecutor::new(limits.send_time, Rc::clone(&shared.gateway), Rc::clone(slot));
         let mut http = http2::Builder::new(streams.clone());
         http.timer(TokioTimer::new())
             .keep_alive_interval(limits.idle_time)
@@ -53,10 +69,12 @@ impl Http2ServerConnection {
             .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(limits.header_bytes);
         let stream = TimeoutWriter::new(stream, limits.send_time);
+        let blocked = stream.blocked();
         let stream = TokioIo::new(PrefaceCheck::new(stream));
         let mut connection = pin!(http.serve_connection(stream, self.service(streams)));
         let mut deadline = pin!(time::sleep(limits.header_time));
         let (mut patient, mut stopping) = (false, false);
+        slot.set_idle();
         loop {
             tokio::select! {
                 biased;
@@ -72,6 +90,20 @@ impl Http2ServerConnection {
                 () = shared.stopping.cancelled(), if !stopping => {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
+                }
+                () = poll_fn(|cx| slot.poll_evicted(cx)) => {
+                    if blocked.get() {
+                        // A part of an answer is still to be sent.
+                        slot.set_busy();
+                        slot.set_idle();
+                        continue;
+                    }
+                    connection.as_mut().graceful_shutdown();
+                    // This writes the GOAWAY. A client that answers none of the frames that follow one
+                    // must not hold the place that is needed.
+                    poll_fn(|cx| Poll::Ready(connection.as_mut().poll(cx).is_ready())).await;
+                    tracing::debug!(peer = %peer.ip, "closed for a new connection");
+                    return;
                 }
                 () = deadline.as_mut(), if !patient => {
                     patient = true;
@@ -93,8 +125,8 @@ impl Http2ServerConnection {
         Error = Infallible,
         Future: 'static,
     > + 'static {
-        let (shared, begun) = (Rc::clone(&self.connection.shared), Rc::clone(&self.begun));
-        let peer = Rc::clone(&self.connection.peer);
+        let (shared, begun) = (Rc::clone(&self.shared), Rc::clone(&self.begun));
+        let peer = Rc::clone(&self.peer);
         service_fn(move |request: Request<body::Incoming>| {
             begun.set(true);
             let watch = streams.begin();

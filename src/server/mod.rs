@@ -10,8 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::gateway::{ConnectionLimiter, Gateway, Peer};
 
-mod shutdown;
 mod connection;
+mod connection_registry;
+mod descriptor_budget;
+mod eviction;
 mod http1;
 mod http2;
 mod listener;
@@ -20,6 +22,8 @@ mod streams;
 mod timeout_writer;
 pub mod tls;
 mod worker;
+
+pub use descriptor_budget::{DescriptorShortage, REMEDY as DESCRIPTOR_REMEDY};
 
 use listener::Listener;
 
@@ -38,6 +42,13 @@ pub struct Settings {
     pub limits: Limits,
     /// How long requests may take to finish once we are asked to stop.
     pub drain: Duration,
+}
+
+impl Settings {
+    /// The number of threads that serve.
+    pub fn thread_count(&self) -> usize {
+        worker_count(self.workers, available_cpus())
+    }
 }
 
 /// Where to listen.
@@ -97,7 +108,7 @@ pub struct Server {
 impl Server {
     /// Takes every address, so that a failure to start is a failure to start.
     pub fn bind(settings: Settings) -> Result<Self, Error> {
-        let workers = worker_count(settings.workers, available_cpus());
+        let workers = settings.thread_count();
         let certificates = settings.tls.as_ref().map(tls::CertificateResolver::load).transpose()?;
         let certificates = certificates.map(Arc::new);
         let listeners = listener::bind(&settings, workers)?;
@@ -145,7 +156,12 @@ impl Server {
         let workers = self.listeners.len().max(1);
         let upstream_idle = self.settings.limits.upstream_idle.div_ceil(workers);
         let limits = Limits { upstream_idle, ..self.settings.limits };
-        for (number, listeners) in self.listeners.into_iter().enumerate() {
+        gateway.metrics().set_connection_limit(self.settings.limits.connections);
+        let evictions = eviction::queues(self.listeners.len());
+        let eviction_turn = Arc::default();
+        for (number, (listeners, evictions)) in
+            self.listeners.into_iter().zip(evictions).enumerate()
+        {
             let (done, ended) = oneshot::channel();
             let worker = worker::WorkerThread {
                 listeners,
@@ -153,6 +169,8 @@ impl Server {
                 gateway: Arc::clone(&gateway),
                 connection_permits: Arc::clone(&room),
                 connection_limiter: Arc::clone(&crowd),
+                evictions,
+                eviction_turn: Arc::clone(&eviction_turn),
                 stopping: stopping.child_token(), // a token of its own: looked at on each turn
                 limits,
                 drain: self.settings.drain,

@@ -14,6 +14,7 @@ use std::{
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::connection_registry::RegisteredConnection;
 use crate::gateway;
 
 /// Runs the streams of one connection.
@@ -23,7 +24,17 @@ pub struct StreamExecutor {
     next: Rc<Cell<Option<Rc<StreamProgress>>>>,
     patience: Duration,
     worker: Rc<gateway::RequestHandler>,
+    open: Rc<OpenStreams>,
 }
+
+/// The streams of one connection that are open. Without any it waits for its client.
+struct OpenStreams {
+    count: Cell<usize>,
+    connection: Rc<RegisteredConnection>,
+}
+
+/// One stream, open until this is dropped.
+struct OpenStreamGuard(Rc<OpenStreams>);
 
 /// Since when a visitor has not taken what there is for them; nothing while they wait for us.
 #[derive(Default)]
@@ -31,8 +42,13 @@ pub struct StreamProgress(Cell<Option<Instant>>);
 
 impl StreamExecutor {
     /// None yet; a visitor who takes nothing for `patience` is given up.
-    pub fn new(patience: Duration, worker: Rc<gateway::RequestHandler>) -> Self {
-        Self { next: Rc::default(), patience, worker }
+    pub fn new(
+        patience: Duration,
+        worker: Rc<gateway::RequestHandler>,
+        connection: Rc<RegisteredConnection>,
+    ) -> Self {
+        let open = Rc::new(OpenStreams { count: Cell::new(0), connection });
+        Self { next: Rc::default(), patience, worker, open }
     }
 
     /// A request has been handed over.
@@ -50,7 +66,9 @@ where
     fn execute(&self, stream: F) {
         let (watch, patience) = (self.next.take().unwrap_or_default(), self.patience);
         let worker = Rc::clone(&self.worker);
+        let open = OpenStreamGuard::new(&self.open);
         tokio::task::spawn_local(async move {
+            let _open = open;
             tokio::pin!(stream);
             let mut clock = None;
             poll_fn(|cx| match stream.as_mut().poll(cx) {
@@ -65,6 +83,24 @@ where
             })
             .await;
         });
+    }
+}
+
+impl OpenStreamGuard {
+    fn new(streams: &Rc<OpenStreams>) -> Self {
+        streams.count.set(streams.count.get().saturating_add(1));
+        streams.connection.set_busy();
+        Self(Rc::clone(streams))
+    }
+}
+
+impl Drop for OpenStreamGuard {
+    fn drop(&mut self) {
+        let left = self.0.count.get().saturating_sub(1);
+        self.0.count.set(left);
+        if left == 0 {
+            self.0.connection.set_idle();
+        }
     }
 }
 

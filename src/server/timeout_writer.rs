@@ -1,8 +1,10 @@
 //! The stream below HTTP/2: what goes out has to be taken.
 
 use std::{
+    cell::Cell,
     io,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -19,12 +21,18 @@ pub struct TimeoutWriter {
     stream: Stream,
     patience: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
+    blocked: Rc<Cell<bool>>,
 }
 
 impl TimeoutWriter {
     /// Gives a client up that takes nothing for `patience`.
     pub fn new(stream: Stream, patience: Duration) -> Self {
-        Self { stream, patience, stalled: None }
+        Self { stream, patience, stalled: None, blocked: Rc::default() }
+    }
+
+    /// Whether something waits to be written that the client has not taken, at any later moment.
+    pub fn blocked(&self) -> Rc<Cell<bool>> {
+        Rc::clone(&self.blocked)
     }
 
     fn taken<T>(
@@ -32,6 +40,7 @@ impl TimeoutWriter {
         cx: &mut Context<'_>,
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
+        self.blocked.set(written.is_pending());
         if written.is_ready() {
             self.stalled = None;
             return written;

@@ -19,7 +19,7 @@ use super::{
     probe::{HealthCheckRequest, probe},
 };
 use crate::{
-    error_chain,
+    descriptors, error_chain,
     site::{Endpoint, HealthCheckSettings, HealthState, Protocol, UpstreamTls},
 };
 
@@ -98,24 +98,31 @@ async fn check(wanted: HealthCheckTarget, tls: Arc<ClientConfig>) {
     let HealthCheckTarget { backend, checkup, .. } = &wanted;
     let mut verdict = HealthState::new(!backend.is_unhealthy());
     loop {
-        let found = ask(&wanted, &tls).await;
+        let Some(found) = ask(&wanted, &tls).await else {
+            sleep(spread(checkup.interval)).await;
+            continue;
+        };
         let well = verdict.record(found.is_ok(), checkup);
         backend.record_health_check(well, found.as_ref().map_err(String::as_str).copied());
         sleep(spread(checkup.interval)).await;
     }
 }
 
-async fn ask(wanted: &HealthCheckTarget, tls: &Arc<ClientConfig>) -> Result<(), String> {
+/// Asks one server. Nothing is found out when no file descriptor is left to ask with.
+async fn ask(wanted: &HealthCheckTarget, tls: &Arc<ClientConfig>) -> Option<Result<(), String>> {
     let HealthCheckTarget { endpoint, tls: own, host, checkup, protocol, .. } = wanted;
     let (path, protocol) = (checkup.path.as_str(), *protocol);
     let question = HealthCheckRequest { method: Method::GET, path, host, protocol };
     let failed = |why: String| Err(format!("GET {}: {why}", checkup.path));
-    match timeout(checkup.timeout, probe(endpoint, &question, (own.as_ref(), tls))).await {
-        Ok(Ok(heard)) if checkup.expects(heard.status.as_u16()) => Ok(()),
-        Ok(Ok(heard)) => failed(heard.status.to_string()),
-        Ok(Err(error)) => failed(error_chain::line(&error)),
-        Err(_) => failed(format!("no answer in {:?}", checkup.timeout)),
-    }
+    let found =
+        match timeout(checkup.timeout, probe(endpoint, &question, (own.as_ref(), tls))).await {
+            Ok(Ok(heard)) if checkup.expects(heard.status.as_u16()) => Ok(()),
+            Ok(Ok(heard)) => failed(heard.status.to_string()),
+            Ok(Err(error)) if descriptors::is_cause_of(&error) => return None,
+            Ok(Err(error)) => failed(error_chain::line(&error)),
+            Err(_) => failed(format!("no answer in {:?}", checkup.timeout)),
+        };
+    Some(found)
 }
 
 /// A little more or less, so that the replicas do not ask in step.

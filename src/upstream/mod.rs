@@ -10,6 +10,7 @@ use rustls::ClientConfig;
 use tokio::time::{Instant, timeout};
 
 use crate::{
+    descriptors,
     http1::BufferPool,
     httputil::{
         BoxError,
@@ -59,6 +60,9 @@ pub enum Error {
     /// All its servers have as much to do as they may, and none had room in time.
     #[error("every upstream server is at `upstream_connections`")]
     Overloaded,
+    /// The process has no file descriptor left to connect to the site with.
+    #[error("no file descriptor is left for a connection to the site")]
+    NoDescriptor(#[source] io::Error),
     /// It did not begin to answer in time.
     #[error("upstream sent no response within {0:?}")]
     ResponseTimeout(Duration),
@@ -87,7 +91,11 @@ impl Error {
             Self::Overloaded => Some("full"),
             Self::ResponseTimeout(_) => Some("slow"),
             Self::ConnectionClosed(_) => Some("broken"),
-            Self::TooLarge | Self::BodyTimeout | Self::MalformedBody | Self::SessionOver => None,
+            Self::NoDescriptor(_)
+            | Self::TooLarge
+            | Self::BodyTimeout
+            | Self::MalformedBody
+            | Self::SessionOver => None,
         }
     }
 }
@@ -211,6 +219,10 @@ impl UpstreamClient {
             let connecting = Box::pin(pool.connect(&self.arena, switches));
             match timeout(site.connect_timeout, connecting).await {
                 Ok(Ok(way)) => return Ok(((number, seat), way.with_permit(place))),
+                // This says nothing about the server, and no other one can be reached either.
+                Ok(Err(error)) if descriptors::is_cause_of(&error) => {
+                    return Err(Error::NoDescriptor(error));
+                }
                 Ok(Err(error)) => last = error,
                 Err(_) => last = io::ErrorKind::TimedOut.into(),
             }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::{
     auth::Identity,
-    error_chain,
+    descriptors, error_chain,
     metrics::{Component, Metrics},
     secret::Secret,
     site::{Account, Scope},
@@ -250,7 +250,7 @@ impl WeChatClient {
                 continue;
             }
             let call = call(api);
-            let (begun, mut asked) = (call.begin(), CallGuard { wechat: self, api, outcome: None });
+            let (begun, mut asked) = (call.begin(), CallGuard::new(self, api));
             let answer = match self.send(&call).await {
                 Ok(body) => {
                     asked.outcome = Some(Ok(()));
@@ -258,6 +258,7 @@ impl WeChatClient {
                 }
                 Err(error) => {
                     asked.outcome = Some(Err(error.to_string()));
+                    asked.says_nothing = self.is_out_of_descriptors(&error);
                     Err(error)
                 }
             };
@@ -283,6 +284,15 @@ impl WeChatClient {
         };
         self.count("userinfo", &profile, begun);
         profile
+    }
+
+    /// Returns whether a call was not sent for want of a file descriptor, which is no fault of WeChat's.
+    fn is_out_of_descriptors(&self, error: &Error) -> bool {
+        let exhausted = matches!(error, Error::Unreachable(_)) && descriptors::is_none_left();
+        if exhausted {
+            self.metrics.limit("descriptors");
+        }
+        exhausted
     }
 
     /// Notes whether WeChat takes the account, where the answer says.
@@ -375,10 +385,21 @@ struct CallGuard<'a> {
     api: &'a str,
     /// Whether there was an answer, or why not; nothing if nobody waited for it.
     outcome: Option<Result<(), String>>,
+    /// `true` if the outcome says nothing about the host.
+    says_nothing: bool,
+}
+
+impl<'a> CallGuard<'a> {
+    fn new(wechat: &'a WeChatClient, api: &'a str) -> Self {
+        Self { wechat, api, outcome: None, says_nothing: false }
+    }
 }
 
 impl Drop for CallGuard<'_> {
     fn drop(&mut self) {
+        if self.says_nothing {
+            return;
+        }
         let (health, api) = (&self.wechat.metrics.health, self.api);
         let outcome = self.outcome.take().unwrap_or_else(|| Err("deadline passed".to_owned()));
         self.wechat.breaker.record(api, outcome.is_ok(), Instant::now());

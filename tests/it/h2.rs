@@ -109,7 +109,7 @@ impl Wire {
     }
 
     /// The next frame that is an answer to something: its kind, and its payload.
-    async fn next(&mut self) -> Option<(u8, Vec<u8>)> {
+    pub async fn next(&mut self) -> Option<(u8, Vec<u8>)> {
         loop {
             let mut head = [0; 9];
             self.read.read_exact(&mut head).await.ok()?;

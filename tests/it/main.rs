@@ -25,6 +25,8 @@ mod broker;
 mod broker_api;
 mod broker_servers;
 mod clocks;
+mod connection_limit;
+mod descriptors;
 mod access_rules;
 mod admin;
 mod forward;

@@ -2,6 +2,7 @@
 
 mod dependencies;
 mod config_and_certificates;
+mod limits;
 mod logins;
 mod wechat;
 
@@ -81,6 +82,9 @@ pub use config_and_certificates::ends_soon;
 /// Counts of the last minute by two words.
 pub type Counts = BTreeMap<[Label; 2], u64>;
 
+/// Counts of the last minute by one word.
+pub type LimitCounts = BTreeMap<[Label; 1], u64>;
+
 /// Everything a judgement depends on.
 #[derive(Debug)]
 pub struct DiagnosisInput<'a> {
@@ -110,6 +114,12 @@ pub struct DiagnosisInput<'a> {
     pub sessions: &'a Counts,
     /// Requests of the last minute that a site did not answer.
     pub upstream_errors: &'a Counts,
+    /// Limits that visitors met in the last minute, by key.
+    pub limits: &'a LimitCounts,
+    /// Connections of visitors that are open.
+    pub connections: i64,
+    /// Connections of visitors that are held at once.
+    pub connection_limit: i64,
     /// The configuration.
     pub file: &'a ConfigFileStatus,
     /// Orders of certificates, by name.
@@ -139,6 +149,9 @@ const MIN_REFUSALS: u64 = 3;
 /// Everything that is wrong, the worst first.
 pub fn diagnose(facts: &DiagnosisInput<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
+    // The cause of others comes first.
+    found.extend(limits::descriptors_are_exhausted(facts));
+    found.extend(limits::connections_are_taken(facts));
     found.extend(wechat::is_away(facts));
     found.extend(wechat::accounts_are_refused(facts));
     found.extend(wechat::is_busy(facts));

@@ -39,9 +39,29 @@ pub struct Http2Pool {
     /// One connects and the others wait to share what comes of it.
     connecting: Semaphore,
     failures: Cell<u64>,
-    failure: RefCell<Option<(io::ErrorKind, String)>>,
+    failure: RefCell<Option<ConnectFailure>>,
     /// Whether the server chose HTTP/1.1 when it was last asked: those connections are not shared.
     chose_http1: Cell<bool>,
+}
+
+/// The failure of one attempt to connect, for all that waited for it.
+struct ConnectFailure {
+    code: Option<i32>,
+    kind: io::ErrorKind,
+    text: String,
+}
+
+impl ConnectFailure {
+    fn of(error: &io::Error) -> Self {
+        Self { code: error.raw_os_error(), kind: error.kind(), text: error.to_string() }
+    }
+
+    fn to_error(&self) -> io::Error {
+        match self.code {
+            Some(code) => io::Error::from_raw_os_error(code),
+            None => io::Error::new(self.kind, self.text.clone()),
+        }
+    }
 }
 
 /// What a server gave us when we connected.
@@ -106,9 +126,9 @@ impl Http2Pool {
             return Ok(NegotiatedConnection::Slot(slot));
         }
         if self.failures.get() != before
-            && let Some((kind, text)) = &*self.failure.borrow()
+            && let Some(failure) = &*self.failure.borrow()
         {
-            return Err(io::Error::new(*kind, text.clone()));
+            return Err(failure.to_error());
         }
         if self.chose_http1.get() {
             drop(turn);
@@ -117,7 +137,7 @@ impl Http2Pool {
         let opened = self.open(endpoint, tls).await;
         if let Err(error) = &opened {
             self.failures.set(self.failures.get().wrapping_add(1));
-            self.failure.replace(Some((error.kind(), error.to_string())));
+            self.failure.replace(Some(ConnectFailure::of(error)));
         }
         opened
     }
