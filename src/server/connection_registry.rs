@@ -273,6 +273,9 @@ mod tests {
         limiter: Arc<ConnectionLimiter>,
     }
 
+    /// Clients, busy ones, and who goes within each scope.
+    type Row = (&'static [u8], &'static [usize], &'static [usize], &'static [usize]);
+
     type Held = (RegisteredConnection, Option<ConnectionPermit>);
 
     impl Connections {
@@ -302,7 +305,7 @@ mod tests {
     fn g5_the_longest_idle_connection_of_the_largest_client_goes_first() {
         // The clients of the connections, the longest idle first; those that are busy; the order in
         // which the others go, within the largest client at first.
-        let rows: [(&[u8], &[usize], &[usize], &[usize]); 8] = [
+        let rows: [Row; 8] = [
             (&[1, 2, 3], &[], &[0, 1, 2], &[0, 1, 2]),
             (&[1, 2, 2, 2, 1], &[], &[1, 2, 3], &[1, 2, 3, 0, 4]),
             (&[1, 2, 2, 2, 1], &[1, 2, 3], &[], &[0, 4]),
@@ -318,7 +321,9 @@ mod tests {
             {
                 let connections = Connections::new();
                 let held: Vec<Held> = clients.iter().map(|it| connections.open(*it)).collect();
-                busy.iter().for_each(|index| held[*index].0.set_busy());
+                for index in busy {
+                    held[*index].0.set_busy();
+                }
                 let mut order = Vec::new();
                 while connections.evict(scope) {
                     let fresh = |index: &usize| is_evicted(&held[*index]) && !order.contains(index);

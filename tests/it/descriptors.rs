@@ -197,7 +197,9 @@ async fn g5_with_few_files_fewer_connections_are_held_and_everybody_is_served() 
             assert_eq!(visit(limited.gateway).await, Some(200));
         }
         // They leave with a reset, which says that no answer is wanted any more.
-        held.iter().for_each(|stream| stream.set_zero_linger().unwrap());
+        for stream in &held {
+            stream.set_zero_linger().unwrap();
+        }
         drop(held);
         let begun = Instant::now();
         while visit(limited.gateway).await != Some(200) {

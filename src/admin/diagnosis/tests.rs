@@ -104,7 +104,7 @@ fn each_trouble_has_its_name() {
         let begins = Timestamp(expires.0 - 90 * 86_400);
         vec![CertificateView { names: vec!["h5.example.com".to_owned()], begins, expires }]
     }
-    let cases: [Case; 32] = [
+    let cases: [Case; 34] = [
         (|_| (), &[], ""),
         (
             |it| it.wechat.values_mut().for_each(|host| *host = vital("connection refused")),
