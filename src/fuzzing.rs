@@ -23,9 +23,10 @@ use crate::{
     },
     config::Config,
     httputil::{
-        Host, Path, cookie,
+        Host, Path, WindowsNames, cookie,
         forwarded::{self, TrustedProxies},
         headers::{MethodOverridePolicy, ReservedHeaders, UnderscorePolicy},
+        readings,
     },
     site::{Scope, Site},
     test_support::{self, FixedEnvironment, NOW, SECRET},
@@ -237,12 +238,20 @@ fn nothing_reserved_is_left(headers: &HeaderMap) {
 /// A request path.
 pub fn path(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
+    for names in [WindowsNames::Ambiguous, WindowsNames::Plain] {
+        let all = readings(text, names).unwrap_or_default();
+        assert!(all.first().is_none_or(|first| first == data), "{text:?}");
+        assert!(!text.starts_with('/') || all.iter().all(|it| it.starts_with(b"/")), "{text:?}");
+    }
     let Ok(path) = Path::parse(text) else { return };
+    assert_eq!(Path::parse_with(text, WindowsNames::Plain), Ok(path), "{text:?}");
     assert_eq!(path.as_str(), text);
     let decoded = path.decoded().into_owned();
     for segment in decoded.split(|b| *b == b'/') {
         let name = segment.split(|b| *b == b';').next().unwrap();
         assert!(name != b"." && name != b"..", "{text:?}");
+        assert!(!matches!(name, [.., b'.' | b' ']), "{text:?}");
+        assert!(!matches!(segment, [.., b'.' | b' ']), "{text:?}");
     }
     assert_eq!(
         memchr::memchr_iter(b'/', &decoded).count(),

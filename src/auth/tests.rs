@@ -9,7 +9,8 @@ use super::{token::tests::keys, *};
 use crate::{
     clock::Timestamp,
     httputil::{
-        Host, Origin, cookie::CookieNames, headers::ReservedHeaders, headers::UnderscorePolicy,
+        Host, Origin, WindowsNames, cookie::CookieNames, headers::ReservedHeaders,
+        headers::UnderscorePolicy,
     },
     site::{
         Account, AccountKind, AmbiguousPathPolicy, FragmentPolicy, IdentityField, Routes,
@@ -53,6 +54,7 @@ pub fn site() -> Site {
         fragment: FragmentPolicy::Drop,
         cors: Vec::new(),
         ambiguous_paths: AmbiguousPathPolicy::Refuse,
+        windows_names: WindowsNames::Ambiguous,
         underscores: UnderscorePolicy::Drop,
         extra_headers: vec![("remote-user".parse().unwrap(), IdentityField::OpenId)],
         assertion: false,

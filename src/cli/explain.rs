@@ -94,7 +94,7 @@ pub fn answer(config: &Config, question: ExplainRequest<'_>) -> Result<Explanati
 }
 
 fn judge(answer: &mut Explanation, site: &Site, target: &UrlParts) {
-    let path = httputil::Path::parse(&target.path);
+    let path = httputil::Path::parse_with(&target.path, site.windows_names);
     let route = path.ok().and_then(|path| site.route(path, &target.method));
     if let Some(route) = route {
         answer.route(route, std::ptr::eq(route, site.routes.default_access()));
@@ -107,9 +107,13 @@ fn judge(answer: &mut Explanation, site: &Site, target: &UrlParts) {
         Ok(_) => "with and without its ;parameter it falls on different routes".to_owned(),
     };
     answer.ambiguous(site, &why);
-    answer.visitors(visitors::on_ambiguous(site, &target.method));
-    if site.ambiguous_paths == AmbiguousPathPolicy::Protect {
-        answer.headers(site, true);
+    match site.ambiguous_paths {
+        AmbiguousPathPolicy::Refuse => answer.visitors(visitors::on_refused()),
+        AmbiguousPathPolicy::Protect => {
+            let access = site.strictest_access(&target.path, &target.method);
+            answer.visitors(visitors::on_route(site, access, &target.method));
+            answer.headers(site, access != Access::None);
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::admin::{ConfigViewEntry, ConfigViewTable};
 /// What goes where nothing is written, by table and key: a test parses each of them and sees that
 /// it changes nothing. Where the default depends on something else, or is that there is nothing,
 /// there is none.
-const DEFAULTS: [(&str, &str, &str); 61] = [
+const DEFAULTS: [(&str, &str, &str); 62] = [
     ("[server]", "listen", r#"["0.0.0.0:8080"]"#),
     ("[server]", "workers", "0"),
     ("[server]", "reuse_port", "false"),
@@ -67,6 +67,7 @@ const DEFAULTS: [(&str, &str, &str); 61] = [
     ("[[site]]", "response_timeout", r#""60s""#),
     ("[[site]]", "upstream_http", r#""1.1""#),
     ("[[site]]", "ambiguous_paths", r#""refuse""#),
+    ("[[site]]", "windows_names", r#""ambiguous""#),
     ("[[site]]", "underscores", r#""drop""#),
     ("[[site]]", "revocation", r#""bounded:30s""#),
     ("[site.headers]", "assertion", "false"),

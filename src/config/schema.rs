@@ -209,6 +209,7 @@ pub const SITE: TableSchema = TableSchema {
         ("upstream_http", r#"upstream_http = "2""#),
         ("upstream_tls", "[site.upstream_tls]"),
         ("ambiguous_paths", r#"ambiguous_paths = "refuse""#),
+        ("windows_names", r#"windows_names = "ambiguous""#),
         ("underscores", r#"underscores = "drop""#),
         ("headers", "[site.headers]"),
         ("route", "[[site.route]]"),

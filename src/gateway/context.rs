@@ -201,24 +201,23 @@ fn match_route<B>(
     site: &Site,
     request: &Request<B>,
 ) -> Result<RouteMatch, Error> {
-    let text = request.uri().path();
-    let path = match (Path::parse(text), site.ambiguous_paths) {
+    let (text, method) = (request.uri().path(), request.method());
+    let strictest = || Ok(RouteMatch::Route(site.strictest_access(text, method)));
+    let path = match (Path::parse_with(text, site.windows_names), site.ambiguous_paths) {
         (Ok(path), _) => path,
         (Err(why), AmbiguousPathPolicy::Refuse) => return Err(Error::AmbiguousPath(why)),
         (Err(PathError::NotAPath), _) => {
             return Err(Error::AmbiguousPath(PathError::NotAPath));
         }
-        (Err(_), AmbiguousPathPolicy::Protect) => {
-            return Ok(RouteMatch::Route(site.routes.strictest()));
-        }
+        (Err(_), AmbiguousPathPolicy::Protect) => return strictest(),
     };
     if let Some(door) = GatewayEndpoint::of(text, &rules.prefix) {
         return Ok(RouteMatch::Door(door));
     }
-    match (site.route(path, request.method()), site.ambiguous_paths) {
+    match (site.route(path, method), site.ambiguous_paths) {
         (Some(route), _) => Ok(RouteMatch::Route(route.access)),
         (None, AmbiguousPathPolicy::Refuse) => Err(Error::AmbiguousPath(PathError::Parameter)),
-        (None, AmbiguousPathPolicy::Protect) => Ok(RouteMatch::Route(site.routes.strictest())),
+        (None, AmbiguousPathPolicy::Protect) => strictest(),
     }
 }
 

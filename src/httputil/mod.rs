@@ -10,7 +10,7 @@ mod path;
 pub mod trace_context;
 
 pub use host::{Host, Origin, Scheme};
-pub use path::{Path, PathError};
+pub use path::{Path, PathError, WindowsNames, readings};
 pub use url::HttpUrl;
 
 /// Any error, once nobody needs to tell it apart.

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use http::{HeaderName, HeaderValue, Method};
 
 use crate::{
-    httputil::{self, Host, Origin, Path, headers::UnderscorePolicy},
+    httputil::{self, Host, Origin, Path, WindowsNames, headers::UnderscorePolicy, readings},
     secret::Secret,
 };
 
@@ -19,7 +19,7 @@ mod upstreams;
 pub use broker::Broker;
 pub use health_check::{HealthCheckSettings, HealthState};
 pub use limit::UpstreamLimit;
-pub use route::{Access, Pattern, Prompt, Route, Routes, Scope};
+pub use route::{Access, Pattern, PatternError, Prompt, Route, Routes, Scope};
 pub use upstream_tls::{PemError, UpstreamTls};
 pub use upstreams::{Balance, Endpoint, Protocol, UpstreamServer, UpstreamSettings};
 
@@ -96,6 +96,8 @@ pub struct Site {
     pub cors: Vec<Origin>,
     /// Paths that two parsers could read in two ways.
     pub ambiguous_paths: AmbiguousPathPolicy,
+    /// Names that Windows changes, which may be among those.
+    pub windows_names: WindowsNames,
     /// Headers with an underscore in their names.
     pub underscores: UnderscorePolicy,
     /// Identity headers under further names.
@@ -287,6 +289,15 @@ impl Site {
         match path.without_parameter() {
             Some(bare) if !std::ptr::eq(self.routes.find(bare, method), route) => None,
             Some(_) | None => Some(route),
+        }
+    }
+
+    /// The access rule of a path that a server could read in several ways: the strictest that any
+    /// reading falls on, and the strictest of all where they cannot be listed.
+    pub fn strictest_access(&self, path: &str, method: &Method) -> Access {
+        match readings(path, self.windows_names) {
+            Some(readings) => self.routes.strictest_among(&readings, method),
+            None => self.routes.strictest(),
         }
     }
 }

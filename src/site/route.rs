@@ -3,7 +3,7 @@
 use http::Method;
 use serde::{Deserialize, Serialize};
 
-use crate::httputil::Path;
+use crate::httputil::{Path, WindowsNames};
 
 /// How much WeChat tells us, and how much it asks of the visitor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -53,6 +53,17 @@ pub enum Access {
     Required(Scope, Prompt),
 }
 
+impl Access {
+    /// Of two, the stricter one is greater.
+    fn strictness(self) -> (bool, Option<Scope>) {
+        match self {
+            Self::None => (false, None),
+            Self::Optional => (true, None),
+            Self::Required(scope, _) => (true, Some(scope)),
+        }
+    }
+}
+
 /// Which paths a route is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pattern {
@@ -78,7 +89,7 @@ pub enum PatternError {
 
 impl Pattern {
     /// Reads `/a` or `/a/*`.
-    pub fn parse(text: &str) -> Result<Self, PatternError> {
+    pub fn parse(text: &str, names: WindowsNames) -> Result<Self, PatternError> {
         if !text.starts_with('/') {
             return Err(PatternError::NoSlash);
         }
@@ -90,7 +101,7 @@ impl Pattern {
             return Err(PatternError::Star);
         }
         if !path.is_empty() {
-            Path::parse(path)?;
+            Path::parse_with(path, names)?;
         }
         Ok(pattern)
     }
@@ -184,9 +195,18 @@ impl Routes {
 
     /// The rule for a request.
     pub fn find(&self, path: Path<'_>, method: &Method) -> &Route {
-        let path = path.decoded();
-        let found = self.rules.iter().find(|rule| rule.matches(&path, method));
+        self.find_decoded(&path.decoded(), method)
+    }
+
+    fn find_decoded(&self, path: &[u8], method: &Method) -> &Route {
+        let found = self.rules.iter().find(|rule| rule.matches(path, method));
         found.map_or(&self.otherwise, |rule| &rule.route)
+    }
+
+    /// The most that is asked for any of these readings of a path.
+    pub fn strictest_among(&self, readings: &[Vec<u8>], method: &Method) -> Access {
+        let all = readings.iter().map(|path| self.find_decoded(path, method).access);
+        all.max_by_key(|access| access.strictness()).unwrap_or_else(|| self.strictest())
     }
 
     /// The most that any rule asks; a login at the least.
@@ -235,14 +255,14 @@ mod tests {
             ("/a?b", Err(PatternError::NotCanonical(crate::httputil::PathError::Separator))),
         ];
         for (text, expected) in cases {
-            assert_eq!(Pattern::parse(text), expected, "{text:?}");
+            assert_eq!(Pattern::parse(text, WindowsNames::Ambiguous), expected, "{text:?}");
         }
     }
 
     #[test]
     fn the_longest_match_wins() {
         let rule = |pattern: &str, methods: &[Method], access| Route {
-            pattern: Pattern::parse(pattern).unwrap(),
+            pattern: Pattern::parse(pattern, WindowsNames::Ambiguous).unwrap(),
             methods: methods.to_vec(),
             access,
         };
@@ -322,7 +342,7 @@ mod tests {
             };
             prop_assert_eq!(first.decoded(), second.decoded());
             let rule = |text: &str| {
-                let pattern = Pattern::parse(text).ok()?;
+                let pattern = Pattern::parse(text, WindowsNames::Ambiguous).ok()?;
                 Some(Route { pattern, methods: Vec::new(), access: Access::None })
             };
             let exact = Routes::new(rule(&one).into_iter().collect(), Access::Optional);

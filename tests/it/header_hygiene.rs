@@ -273,12 +273,66 @@ async fn a1_a_site_can_have_ambiguous_paths_protected_instead() {
     let street =
         TestGateway::open(TestConfig::site(&format!("ambiguous_paths = \"protect\"\n{ROUTES}")))
             .await;
-    let mut desk = Visitor::desktop(street.gateway).script();
-    for path in ["/static/%2e%2e/a", "/static/a.", "/static./a", "/static/a%20", "/static/a::$DATA"]
-    {
-        assert_eq!(desk.get(path).await.status, 401, "{path} is never public");
+    let protected = [
+        "/static/%2e%2e/a",
+        "/static/../orders",
+        "/static/..%2forders",
+        "/static/..%5corders",
+        "/static/%252e%252e/orders",
+        "/static/..;/orders",
+        "/static;x/../orders",
+        "/static/..%20/orders",
+        "/static/..%20./orders",
+        "/static/.../orders",
+        "/orders./x",
+        "/orders%20/x",
+        "/orders::$DATA",
+        "/static./a",
+        "/static%20/a",
+        "/static::$INDEX_ALLOCATION/a",
+        "/static/%c0%ae%c0%ae/orders",
+        "/static/a%00",
+    ];
+    for path in protected {
+        let page = Visitor::desktop(street.gateway).script().get(path).await;
+        assert_eq!(page.status, 401, "{path}");
     }
     assert_eq!(street.site.hits(), 0);
+    // Public in every reading, and passed on as it is.
+    let public = ["/static/a.", "/static/a%20", "/static//a", "/static/b/../a", "/static/a::$DATA"];
+    for path in public {
+        let page = Visitor::desktop(street.gateway).script().get(path).await;
+        assert_eq!(page.status, 200, "{path}");
+        let line = format!("GET {path} HTTP/1.1\r\n");
+        assert!(page.text.starts_with(&line), "{path}: {}", page.text);
+    }
+    assert_eq!(street.site.hits(), public.len());
+    street.close().await;
+}
+
+#[tokio::test]
+async fn a1_a_site_that_does_not_run_on_windows_can_say_so() {
+    let routes = "[[site.route]]\npath = \"/wiki/Inc.\"\nauth = \"none\"\n";
+    let plan = TestConfig::site(&format!("windows_names = \"plain\"\n{ROUTES}{routes}"));
+    let street = TestGateway::open(plan).await;
+    let cases = [
+        ("/static/a.", 200),
+        ("/static/a%20/b", 200),
+        ("/static/a::$DATA", 200),
+        ("/wiki/Inc.", 200),
+        ("/wiki/Inc", 401),
+        ("/static./a", 401),
+        ("/orders.", 401),
+        ("/static/../orders", 400),
+        ("/static/a%2e", 400),
+        ("/static//a.", 400),
+    ];
+    for (path, status) in cases {
+        let hits = street.site.hits();
+        let page = Visitor::desktop(street.gateway).script().get(path).await;
+        assert_eq!(page.status, status, "{path}");
+        assert_eq!(street.site.hits() - hits, usize::from(status == 200), "{path}");
+    }
     street.close().await;
 }
 

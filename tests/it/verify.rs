@@ -158,6 +158,11 @@ async fn a1_a4_b3_what_is_not_exactly_one_thing_is_refused() {
         "/static\\a",
         "/static/%2541",
         "/a;x/b",
+        "/orders./x",
+        "/orders%20/x",
+        "/static/a.",
+        "/static/..%20/orders",
+        "/orders::$DATA",
         "/%6frders",
         "/_wx/session",
         "/_wx/verify",
@@ -176,6 +181,28 @@ async fn a1_a4_b3_what_is_not_exactly_one_thing_is_refused() {
         assert_eq!(ask(&Visitor::wechat(street.gateway), "GET", uri).await.status, 403);
     }
     street.close().await;
+}
+
+#[tokio::test]
+async fn a1_a_proxy_hears_the_strictest_reading_of_a_path() {
+    let cases = [
+        ("ambiguous_paths = \"protect\"", "/orders./x", 401),
+        ("ambiguous_paths = \"protect\"", "/static%20/x", 401),
+        ("ambiguous_paths = \"protect\"", "/static/..%20/orders", 401),
+        ("ambiguous_paths = \"protect\"", "/static/a.", 204),
+        ("windows_names = \"plain\"", "/static/a.", 204),
+        ("windows_names = \"plain\"", "/static/a%20/b", 204),
+        ("windows_names = \"plain\"", "/orders./x", 401),
+        ("windows_names = \"plain\"", "/static/a%2e", 403),
+    ];
+    for lines in ["ambiguous_paths = \"protect\"", "windows_names = \"plain\""] {
+        let street = TestGateway::open(plan(lines)).await;
+        let visitor = Visitor::desktop(street.gateway).script();
+        for (_, uri, status) in cases.iter().filter(|(setting, ..)| *setting == lines) {
+            assert_eq!(ask(&visitor, "GET", uri).await.status, *status, "{lines} {uri}");
+        }
+        street.close().await;
+    }
 }
 
 #[tokio::test]

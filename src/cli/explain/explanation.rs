@@ -93,12 +93,11 @@ impl Explanation {
             AmbiguousPathPolicy::Refuse => {
                 "The site could read such a path as another one than the gateway does, and a login \
                  would be missed. If the site needs it, `ambiguous_paths = \"protect\"` passes it \
-                 on to visitors with a session."
+                 on, and asks for what the strictest of its readings asks for."
             }
             AmbiguousPathPolicy::Protect => {
-                "The site could read such a path as another one than the gateway does, so it is \
-                 for visitors with a session only, whatever the routes say. It is passed on as it \
-                 is."
+                "The site could read such a path as another one than the gateway does, so it asks \
+                 for what the strictest of its readings asks for. It is passed on as it is."
             }
         };
         self.note(note.to_owned());

@@ -2,9 +2,7 @@
 
 use http::Method;
 
-use crate::site::{
-    Access, AmbiguousPathPolicy, FragmentPolicy, OutsideWeChat, Prompt, Scope, Site, SnapshotPolicy,
-};
+use crate::site::{Access, FragmentPolicy, OutsideWeChat, Prompt, Scope, Site, SnapshotPolicy};
 
 /// Who comes, and what happens.
 pub type VisitorOutcome = (String, String);
@@ -22,19 +20,9 @@ pub fn on_route(site: &Site, access: Access, method: &Method) -> Vec<VisitorOutc
     }
 }
 
-/// The rows for a path that could be read in two ways.
-pub fn on_ambiguous(site: &Site, method: &Method) -> Vec<VisitorOutcome> {
-    match site.ambiguous_paths {
-        AmbiguousPathPolicy::Refuse => {
-            vec![("everybody".to_owned(), "400, the site sees nothing".to_owned())]
-        }
-        AmbiguousPathPolicy::Protect => match site.routes.default_access().access {
-            Access::Required(scope, prompt) => required(site, (scope, prompt), method),
-            Access::None | Access::Optional => {
-                required(site, (Scope::Base, Prompt::Direct), method)
-            }
-        },
-    }
+/// The rows for a path that could be read in two ways, where it is refused.
+pub fn on_refused() -> Vec<VisitorOutcome> {
+    vec![("everybody".to_owned(), "400, the site sees nothing".to_owned())]
 }
 
 fn required(site: &Site, (scope, prompt): (Scope, Prompt), method: &Method) -> Vec<VisitorOutcome> {

@@ -9,7 +9,8 @@ use crate::{
         reader::{StrValue, TableReader},
         schema, values,
     },
-    site::{Access, Pattern, Prompt, Route, Routes, Scope},
+    httputil::{PathError, WindowsNames},
+    site::{Access, Pattern, PatternError, Prompt, Route, Routes, Scope},
 };
 
 /// The words for a scope.
@@ -24,7 +25,7 @@ enum AccessKeyword {
 }
 
 /// Reads the routes of a site that asks for `scope` where nothing else is said.
-pub fn routes(site: &TableReader<'_>, scope: Scope, prefix: &str) -> Routes {
+pub fn routes(site: &TableReader<'_>, scope: Scope, prefix: &str, names: WindowsNames) -> Routes {
     let tables = site.tables("route", &schema::ROUTE);
     let mut read: Vec<(Route, StrValue<'_>)> = Vec::new();
     for table in &tables {
@@ -32,7 +33,7 @@ pub fn routes(site: &TableReader<'_>, scope: Scope, prefix: &str) -> Routes {
         let methods = methods(table);
         let access = access(table, scope);
         let Some(path) = path else { continue };
-        let Some(pattern) = pattern(table, &path, prefix) else { continue };
+        let Some(pattern) = pattern(table, &path, prefix, names) else { continue };
         let route = Route { pattern, methods, access };
         if let Some((_, first)) = read.iter().find(|(other, _)| overlap(other, &route)) {
             let complaint = Diagnostic::error(path.at.clone(), "this route can never match")
@@ -46,8 +47,13 @@ pub fn routes(site: &TableReader<'_>, scope: Scope, prefix: &str) -> Routes {
     Routes::new(routes, Access::Required(scope, usual_prompt(scope)))
 }
 
-fn pattern(table: &TableReader<'_>, path: &StrValue<'_>, prefix: &str) -> Option<Pattern> {
-    match Pattern::parse(path.text) {
+fn pattern(
+    table: &TableReader<'_>,
+    path: &StrValue<'_>,
+    prefix: &str,
+    names: WindowsNames,
+) -> Option<Pattern> {
+    match Pattern::parse(path.text, names) {
         Ok(pattern) => {
             let sent = as_sent(path.text);
             if sent != path.text {
@@ -63,7 +69,16 @@ fn pattern(table: &TableReader<'_>, path: &StrValue<'_>, prefix: &str) -> Option
             Some(pattern)
         }
         Err(error) => {
-            let help = pattern_help(path.text);
+            let help = match error {
+                PatternError::NotCanonical(PathError::TrimmedEnd | PathError::FileStream) => {
+                    "Windows opens another file. If the site has such paths and does not run on \
+                      Windows, write `windows_names = \"plain\"` in its [[site]]"
+                        .to_owned()
+                }
+                PatternError::NotCanonical(_) | PatternError::NoSlash | PatternError::Star => {
+                    pattern_help(path.text)
+                }
+            };
             let why = if path.text.contains(['?', '#']) {
                 "it has a query or a fragment".to_owned()
             } else {

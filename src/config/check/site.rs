@@ -16,7 +16,7 @@ use crate::{
         schema, values,
     },
     httputil::{
-        Host, Origin,
+        Host, Origin, WindowsNames,
         cookie::CookieNames,
         headers::{MethodOverridePolicy, ReservedHeaders, UnderscorePolicy},
     },
@@ -93,6 +93,11 @@ fn site(
         "ambiguous_paths",
         &[("refuse", AmbiguousPathPolicy::Refuse), ("protect", AmbiguousPathPolicy::Protect)],
     );
+    let windows_names = table.one_of(
+        "windows_names",
+        &[("ambiguous", WindowsNames::Ambiguous), ("plain", WindowsNames::Plain)],
+    );
+    let windows_names = windows_names.unwrap_or_default();
     let underscores = underscores(table);
     let fragment =
         table.one_of("fragment", &[("drop", FragmentPolicy::Drop), ("keep", FragmentPolicy::Keep)]);
@@ -101,7 +106,7 @@ fn site(
     let cors = cors(&table.table("cors", &schema::CORS));
     let revocation = revocation(table, plan);
     let (extra_headers, assertion) = headers::headers(&table.table("headers", &schema::HEADERS));
-    let routes = route::routes(table, scope, plan.prefix);
+    let routes = route::routes(table, scope, plan.prefix, windows_names);
     let method_overrides = if routes.depend_on_method() {
         MethodOverridePolicy::Drop
     } else {
@@ -126,6 +131,7 @@ fn site(
         outside_wechat,
         snapshot: snapshot.unwrap_or_default(),
         ambiguous_paths: ambiguous.unwrap_or_default(),
+        windows_names,
         underscores,
         extra_headers,
         assertion,

@@ -236,7 +236,8 @@ fn before<B>(
 /// What the page at `return_to` asks for, so that a login without a scope asks for no less.
 fn asked_by_route(site: &Site, return_to: &ReturnTo) -> Scope {
     let path = return_to.as_str().split(['?', '#']).next().unwrap_or_default();
-    let route = Path::parse(path).ok().and_then(|path| site.route(path, &http::Method::GET));
+    let path = Path::parse_with(path, site.windows_names).ok();
+    let route = path.and_then(|path| site.route(path, &http::Method::GET));
     match route.map(|route| route.access) {
         Some(Access::Required(scope, _)) => scope,
         Some(Access::None | Access::Optional) | None => Scope::Base,
