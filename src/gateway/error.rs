@@ -1,6 +1,6 @@
 //! Everything that can stop a request, whose doing it is, and what we call it.
 
-use std::net::IpAddr;
+use std::{borrow::Cow, net::IpAddr};
 
 use http::StatusCode;
 
@@ -309,12 +309,15 @@ impl Error {
     }
 
     /// What the operator can do, where the cause tells.
-    fn remedy(&self) -> Option<&'static str> {
+    fn remedy(&self) -> Option<Cow<'static, str>> {
         if let Self::Login { source: wechat::Error::Api(refusal), .. } = self {
-            return refusal.remedy();
+            return refusal.remedy().map(Cow::Borrowed);
+        }
+        if let Self::Store(unavailable) = self {
+            return Some(Cow::Owned(unavailable.cause.remedy()));
         }
         if let Self::ClockSkew { .. } = self {
-            return Some(SYNCHRONIZE_CLOCKS);
+            return Some(Cow::Borrowed(SYNCHRONIZE_CLOCKS));
         }
         None
     }

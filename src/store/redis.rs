@@ -20,7 +20,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, Value, cmd};
+use redis::{Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, Value, cmd};
 use tokio::{sync::Mutex, time::timeout};
 
 use super::{LogPosition, LogRead, RedisSettings, StoreUnavailable, UnavailableCause};
@@ -449,12 +449,15 @@ fn value_commands(key: &str) -> Vec<NamedCommand> {
 fn classify(error: &RedisError, command: &'static str) -> StoreUnavailable {
     let detail = error.to_string();
     let cause = match error.code() {
+        // Redis 6 and 7 word it differently; both quote the command. The client repeats what it was
+        // answered to its own SELECT under another code.
+        _ if detail.contains("permissions to run") => {
+            UnavailableCause::ForbiddenCommand(forbidden_command(&detail, command))
+        }
+        Some("NOPERM") => UnavailableCause::ForbiddenKeys,
         Some("OOM") => UnavailableCause::Full,
         Some("READONLY") => UnavailableCause::ReadOnly,
         Some("MISCONF") => UnavailableCause::DiskError,
-        // Redis 6 and 7 word it differently; both speak of keys or of the command.
-        Some("NOPERM") if detail.contains("key") => UnavailableCause::ForbiddenKeys,
-        Some("NOPERM") => UnavailableCause::ForbiddenCommand(command),
         Some("NOAUTH" | "WRONGPASS") => UnavailableCause::Credentials,
         Some("LOADING") => UnavailableCause::Loading,
         Some("BUSY") => UnavailableCause::Busy,
@@ -466,10 +469,23 @@ fn classify(error: &RedisError, command: &'static str) -> StoreUnavailable {
             UnavailableCause::UnknownCommand(command)
         }
         Some(_) => UnavailableCause::Refused,
-        None if error.kind() == ErrorKind::AuthenticationFailed => UnavailableCause::Credentials,
+        // A cluster says it of its nodes.
+        None if detail.contains("AuthenticationFailed") => UnavailableCause::Credentials,
         None => UnavailableCause::Unreachable,
     };
     StoreUnavailable::new(cause, detail)
+}
+
+/// The command that an ACL forbids, as the server quotes it. The client sends some of its own, to find
+/// the master or the slots, before ours.
+fn forbidden_command(detail: &str, sent: &'static str) -> &'static str {
+    let own = [
+        ("'role'", "ROLE"),
+        ("'cluster|slots'", "CLUSTER|SLOTS"),
+        ("'cluster'", "CLUSTER|SLOTS"),
+        ("'select'", "SELECT"),
+    ];
+    own.into_iter().find(|(quoted, _)| detail.contains(quoted)).map_or(sent, |(_, name)| name)
 }
 
 type LogEntry = (String, HashMap<String, Vec<u8>>);

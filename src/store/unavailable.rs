@@ -83,7 +83,7 @@ impl UnavailableCause {
     pub fn remedy(self) -> String {
         let text = match self {
             Self::Unreachable => {
-                "start it, or let this machine through to it: address, port and TLS of `[store]`"
+                "start it, or let this machine through to it: address, port and TLS of `[store]`; one that hangs up may have reached `maxclients`"
             }
             Self::SlowWrites => {
                 "find what holds writes up: a slow disk with `appendfsync always`, CLIENT PAUSE, a failover"

@@ -323,3 +323,42 @@ fn rights() -> &'static str {
     assert!(include_str!("../../config.toml").contains(rights));
     rights
 }
+
+/// What stands in the way before the first command of ours: each is named by the replica that meets it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_who_is_not_let_in_is_told_why() {
+    let rights = rights();
+    let (watched, six, one) = (Watched::start().await, Six::start().await, Redis::start().await);
+    let user = format!("ACL SETUSER wxgate on >pw ~wxgate:* {rights}");
+    for node in six.0.iter().chain([&watched.master, &one]) {
+        assert!(node.ask(&user).await.starts_with("+OK"));
+    }
+    assert!(one.ask("CONFIG SET requirepass right").await.starts_with("+OK"));
+    let (known, wrong) = ("username = \"wxgate\"\npassword = \"pw\"", "password = \"wrong\"");
+    let (lacks, refused) = (
+        "the ACL user of [store] lacks the command",
+        "Redis does not accept username and password",
+    );
+    let database = store(&format!("{}/2", one.url()));
+    let cases = [
+        (watched.store(), known, lacks, "with +role;"),
+        (watched.store(), "username = \"wxgate\"\npassword = \"no\"", refused, "correct"),
+        (six.store(), known, lacks, "with +cluster|slots;"),
+        (six.store(), "username = \"wxgate\"\npassword = \"no\"", refused, "correct"),
+        (database, known, lacks, "with +select;"),
+        (store(&one.url()), wrong, refused, "correct"),
+        (store(&one.url()), "", refused, "correct"),
+    ];
+    let mut fleet = Fleet::open(&[], "").await;
+    for (replica, (address, login, says, remedy)) in cases.iter().enumerate() {
+        let row = format!("{address} {login}");
+        fleet.join(&format!("{address}\n{login}"), "").await;
+        let start = format!("\nstore: {says}");
+        until(&row, Duration::from_secs(10), async || {
+            let ready = fleet.ready(replica).await;
+            ready.starts_with("HTTP/1.1 503") && ready.contains(&start) && ready.contains(remedy)
+        })
+        .await;
+    }
+    fleet.close().await;
+}

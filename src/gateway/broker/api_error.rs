@@ -97,9 +97,10 @@ impl BrokerApiError {
                 self.to_string()
             }
         };
-        let remedy = match self.wechat() {
-            Some(wechat::Error::Api(refusal)) => refusal.remedy(),
-            Some(wechat::Error::Unreachable(_) | wechat::Error::NoResponse(_)) | None => None,
+        let remedy = match (self, self.wechat()) {
+            (Self::Other(Error::Store(unavailable)), _) => Some(unavailable.cause.remedy()),
+            (_, Some(wechat::Error::Api(refusal))) => refusal.remedy().map(str::to_owned),
+            (_, Some(wechat::Error::Unreachable(_) | wechat::Error::NoResponse(_)) | None) => None,
         };
         line.with("reason", self.word())
             .with("error", error)
