@@ -183,7 +183,10 @@ async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 impl AdminState {
     async fn handle(&self, request: Request<Incoming>, paths: Paths) -> Response<AdminBody> {
         let mut response = match request.uri().path() {
-            _ if paths == Paths::ReadOnly => self.for_machines(&request),
+            path if paths == Paths::ReadOnly => match path {
+                "/metrics" | "/healthz" | "/readyz" => self.for_machines(&request),
+                _ => say(StatusCode::NOT_FOUND, "here are /healthz, /readyz and /metrics\n".into()),
+            },
             _ if !self.is_authorized(&request) => unauthorized(),
             api::LOG if is_read(request.method()) && !is_ours(request.headers(), &self.hosts) => {
                 unknown_name()

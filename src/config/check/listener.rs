@@ -190,6 +190,9 @@ fn admin(table: &TableReader<'_>, taken: &mut Vec<LocatedAddress>) -> admin::Set
         let message = format!("{default} is where the admin listener is unless [admin] moves it");
         table.desk.error(at.clone(), message, "move one of them to another port");
     }
+    if word.is_none() {
+        taken.push((default, None));
+    }
     let listen = word.and_then(|word| take(table, &word, taken)).unwrap_or(default);
     let host = |word: StrValue<'_>| {
         let host = Host::parse(word.text);
