@@ -92,7 +92,7 @@ impl Quiet {
 
 /// A connection over HTTP/2 that has had one answer.
 async fn http2(street: &TestGateway, certified: &Certified) -> Wire {
-    let mut wire = Wire::open(street, certified).await;
+    let mut wire = timeout(AT_ONCE, Wire::open(street, certified)).await.unwrap();
     let request = frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&GET));
     wire.write.write_all(&request).await.unwrap();
     assert_eq!(timeout(AT_ONCE, wire.next()).await.unwrap().map(|it| it.0), Some(HEADERS));

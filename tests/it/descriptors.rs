@@ -226,6 +226,17 @@ async fn g5_without_any_file_left_the_admin_listener_answers_and_the_site_is_not
         .until("wxgate_problem{cause=\"descriptors_exhausted\",severity=\"critical\"} 1")
         .await;
     assert!(metrics.contains("wxgate_limits_total{limit=\"descriptors\"}"), "{metrics}");
+    // When nothing opens or closes any more, not one file more. No new connection makes room now.
+    let mut before = limited.open_files();
+    loop {
+        sleep(Duration::from_millis(300)).await;
+        let now = limited.open_files();
+        if now == before {
+            break;
+        }
+        before = now;
+    }
+    limited.leave(0);
     for _ in 0..20 {
         for path in ["/", "/metrics", "/readyz", "/status.json", "/healthz"] {
             limited.admin(path).await;
