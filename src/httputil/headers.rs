@@ -99,8 +99,12 @@ impl ReservedHeaders {
     /// Whether a name, in some spelling, is one that states who a visitor is.
     pub fn is_identity(&self, name: &str) -> bool {
         let bare = without_http(name);
-        IDENTITY.iter().any(|family| has_prefix(bare, family))
-            || self.custom.iter().any(|custom| is(name, custom) || is(bare, custom))
+        IDENTITY.iter().any(|family| has_prefix(bare, family)) || self.is_custom(name)
+    }
+
+    fn is_custom(&self, name: &str) -> bool {
+        let bare = without_http(name);
+        self.custom.iter().any(|custom| is(name, custom) || is(bare, custom))
     }
 
     /// Whether the site would read this header as another method than the one that was judged, on a
@@ -114,12 +118,20 @@ impl ReservedHeaders {
             return HeaderAction::Keep;
         }
         let bare = without_http(name);
-        if is_hop_by_hop(name)
-            || self.is_identity(name)
-            || overrides_target(bare)
-            || self.is_method_override(name)
-            || (is_forwarded(bare) && !(trusted && FROM_PROXIES.contains(&name)))
-        {
+        // The first letter leaves few rules to try.
+        let of_family = match bare.as_bytes().first() {
+            Some(b'x') => {
+                self.is_identity(name)
+                    || overrides_target(bare)
+                    || self.is_method_override(name)
+                    || (is_forwarded(bare) && !(trusted && FROM_PROXIES.contains(&name)))
+            }
+            Some(b'f' | b'm' | b'p') => {
+                overrides_target(bare) || self.is_method_override(name) || is_forwarded(bare)
+            }
+            _ => states_address(bare),
+        };
+        if of_family || is_hop_by_hop(name) || self.is_custom(name) {
             return HeaderAction::Drop;
         }
         match self.underscores {
@@ -191,6 +203,10 @@ fn is_forwarded(name: &str) -> bool {
 pub fn states_address(name: &str) -> bool {
     const WORDS: [&str; 9] =
         ["ip", "ipv4", "ipv6", "addr", "clientip", "realip", "remoteip", "userip", "remoteaddr"];
+    // All of them end in one of these.
+    if !matches!(name.as_bytes().last(), Some(b'p' | b'4' | b'6' | b'r')) {
+        return false;
+    }
     let word = name.rfind(|c: char| !c.is_ascii_alphanumeric()).map_or(0, |at| at + 1);
     let word = name.get(word..).unwrap_or_default();
     WORDS.iter().any(|it| word.eq_ignore_ascii_case(it))
