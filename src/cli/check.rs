@@ -136,6 +136,9 @@ impl fmt::Display for Summary<'_> {
         writeln!(f, "\n\nVisitors   {}", listeners(config).join(", "))?;
         f.write_str(&certificates::about(config))?;
         writeln!(f, "Admin      http://{}", config.admin.listen)?;
+        if let Some(metrics) = config.admin.metrics_listen {
+            writeln!(f, "Metrics    http://{metrics}")?;
+        }
         writeln!(f, "Store      {}", config.gateway.store)?;
         writeln!(f, "Threads    {}", threads(config))?;
         for site in sites {
@@ -296,6 +299,7 @@ fn summary_json(config: &Config) -> Value {
         "complaints": config.warnings.to_json(),
         "listen": listeners(config),
         "admin": config.admin.listen.to_string(),
+        "metrics": config.admin.metrics_listen.map(|address| address.to_string()),
         "threads": threads(config),
         "orders": certificates::json(config),
         "sites": config.gateway.sites.all().iter().map(site).collect::<Vec<_>>(),

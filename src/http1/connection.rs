@@ -177,10 +177,15 @@ impl Http1Connection {
         }
     }
 
+    /// Judges what has been read of the body, and takes nothing of it.
+    pub fn check_body_start(&self) -> Result<BodyStart, BodyError> {
+        self.framing.check(&self.input)
+    }
+
     /// Ready when the body has begun as a body does, or does not: until then, nothing of the message
     /// needs to be passed on. Takes nothing of it.
     pub fn poll_body_start(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
-        while self.framing.check(&self.input)? == BodyStart::Incomplete {
+        while self.check_body_start()? == BodyStart::Incomplete {
             if !ready!(self.poll_more(cx, MIN_BODY_READ_LEN))? {
                 return Poll::Ready(Err(BodyError::Truncated));
             }

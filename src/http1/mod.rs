@@ -24,7 +24,7 @@ mod stream;
 mod connection;
 
 pub use connection::{BufferPool, Http1Connection, ReadHeadError};
-pub use decoder::{BodyDecoder, BodyError};
+pub use decoder::{BodyDecoder, BodyError, BodyStart};
 pub use incoming::Incoming;
 pub use interim::InterimResponses;
 pub use splice::SplicePipe;

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     http1::{
-        BodyDecoder, BodyError, MessageWriter, SplicePipe, Stream, WriteError,
+        BodyError, BodyStart, MessageWriter, SplicePipe, Stream, WriteError,
         head::{self, ParsedResponse},
     },
     httputil::outbound::{HeaderSource, OutboundRequest},
@@ -87,11 +87,15 @@ impl Http1Exchange {
                 self.keeps = answered.keeps && !self.switched;
                 self.since = None;
                 self.lease.link.wire.start_body(answered.framing, false);
-                let chunked = matches!(answered.framing, BodyDecoder::Chunked(_));
-                if !chunked || is_event_stream(&answered.response) {
+                let passes = match self.lease.link.wire.check_body_start() {
+                    Ok(BodyStart::Valid) => true,
+                    Ok(BodyStart::Incomplete) => is_event_stream(&answered.response),
+                    Err(_) => false,
+                };
+                if passes {
                     return Ok((answered.response, self));
                 }
-                // In a box, which responses of a known length do not have to keep room for.
+                // In a box, which most responses do not have to keep room for.
                 Box::pin(self.check_body_start(answered.response)).await
             }
             Err(error) => {

@@ -297,13 +297,19 @@ const CHUNKED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
 
 #[tokio::test]
 async fn a_site_whose_first_chunk_is_malformed_is_a_502_with_a_page() {
-    let cases: [(&[&str], bool); 12] = [
+    let cases: [(&[&str], bool); 13] = [
         (&["HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nabc\r\n"], false),
         (&["HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n<html>"], false),
         (&["HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\nabc"], false),
         (&["HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabcdef\r\n"], false),
         (&["HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n-1\r\n"], false),
         (&["HTTP/1.1 500 No\r\ntransfer-encoding: chunked\r\n\r\nx"], false),
+        (
+            &[
+                "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\nx",
+            ],
+            false,
+        ),
         (&[CHUNKED, "zz\r\nabc\r\n"], false),
         (&[CHUNKED, "3", ";a\n"], false),
         (&[CHUNKED, "\r\n"], false),
