@@ -238,6 +238,14 @@ fn overrides_target(name: &str) -> bool {
         || NAMES.iter().any(|it| is(name, it))
 }
 
+/// Whether a name is no proxy's spelling of a header about the way here or about another target, and
+/// PHP or CGI would read it as one: `X_Forwarded_For`, `Client.IP`, `HTTP_X_ORIGINAL_URL`.
+pub fn is_disguised(name: &str) -> bool {
+    let odd = name.bytes().any(|b| !b.is_ascii_alphanumeric() && b != b'-');
+    let bare = without_http(name);
+    odd && (is_forwarded(bare) || overrides_target(bare))
+}
+
 /// Whether frameworks take the method from this header.
 fn overrides_method(name: &str) -> bool {
     const NAMES: [&str; 6] = [

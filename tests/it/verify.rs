@@ -270,8 +270,41 @@ async fn c2_a_proxy_is_told_which_cookies_go_on() {
             assert_eq!((answer.status, answer.header("cookie")), (200, Some(expected)), "{sent}");
         }
     }
-    let refused = Visitor::wechat(street.gateway).get("/_wx/verify/orders").await;
+    let none = Visitor::wechat(street.gateway).get("/_wx/verify/static/a").await;
+    assert_eq!((none.status, none.header("cookie")), (200, None), "none were sent");
+    let cookie = [("cookie", "a=1; wxgate=x")];
+    let refused =
+        Visitor::wechat(street.gateway).send("GET", "/_wx/verify/orders", &cookie, "").await;
     assert_eq!((refused.status, refused.header("cookie")), (401, None));
+    street.close().await;
+}
+
+/// A proxy that knows a header by one spelling forwards the others, and PHP or CGI read them as one.
+#[tokio::test]
+async fn b3_disguised_names_are_refused_where_a_proxy_asks() {
+    let street = TestGateway::open(plan("")).await;
+    for (name, status) in [
+        ("X_Forwarded_For", 403),
+        ("X.Forwarded.User", 403),
+        ("X-Forwarded_Proto", 403),
+        ("HTTP_CLIENT_IP", 403),
+        ("Client.IP", 403),
+        ("X~Original~URL", 403),
+        ("X_REWRITE_URL", 403),
+        ("HTTP_PROXY", 403),
+        ("X_Request_Id", 403),
+        // What a proxy may send, or only looks like one of them.
+        ("X-Forwarded-User", 200),
+        ("Client-IP", 200),
+        ("X-Request-Id", 200),
+        ("access_token", 200),
+        ("X_Zip", 200),
+    ] {
+        let mut visitor = Visitor::wechat(street.gateway);
+        let answer = visitor.send("GET", "/_wx/verify/static/a", &[(name, "1")], "").await;
+        assert_eq!(answer.status, status, "{name}: {answer:?}");
+    }
+    assert_eq!(street.site.hits(), 0);
     street.close().await;
 }
 

@@ -2,10 +2,10 @@
 //! request, and pass it to the site themselves.
 //!
 //! The request asked about goes the way of every other: one host, one canonical path, one route,
-//! one decision. Only the answer differs: 204 (200 where the path was appended) with every identity name, so that the proxy
-//! overwrites whatever a visitor sent; 401 with the address of the login, and for a proxy that
-//! passes it on the page that the visitor would see with us in front; 403 for all else, because
-//! nginx knows no other refusal.
+//! one decision. Only the answer differs: 204 (200 where the path was appended) with every identity
+//! name, so that the proxy overwrites whatever a visitor sent, and the cookies that may go on; 401 with
+//! the address of the login, and for a proxy that passes it on the page that the visitor would see
+//! with us in front; 403 for all else, because nginx knows no other refusal.
 
 mod original_request;
 
@@ -24,7 +24,7 @@ use super::{
 use crate::{
     auth::{Decision, ReturnTo, SessionError, VerifiedSession},
     clock::Timestamp,
-    httputil::headers::UnderscorePolicy,
+    httputil::headers::{self, UnderscorePolicy},
     site::{Access, FragmentPolicy, Scope, Site},
 };
 
@@ -59,7 +59,7 @@ impl RequestHandler {
             // Ours to answer, and never the site's: the proxy has to send it here.
             return Err(Error::NotFound.behind_proxy());
         };
-        reject_identity_headers(arrival.site, original.headers()).map_err(Error::behind_proxy)?;
+        reject_reserved_headers(arrival.site, original.headers()).map_err(Error::behind_proxy)?;
         // Whoever appends the path (Envoy, Istio, Higress) takes a 200 for a yes and nothing else.
         let yes = if rest.is_empty() { StatusCode::NO_CONTENT } else { StatusCode::OK };
         let answer = self.verify_respond(desk, &original, &arrival, access).map(|mut response| {
@@ -101,12 +101,14 @@ impl RequestHandler {
     }
 }
 
-/// We cannot take a header out of a request that the proxy passes on. It overwrites the names of
-/// our answer, if its recipe has all of them; so that one who forgot some lets nobody be somebody
-/// else, whoever sends such a name is refused, unless the proxy removes it before it asks.
-fn reject_identity_headers(site: &Site, headers: &HeaderMap) -> Result<(), Error> {
+/// Refuses a request with a header that the site must not get and that the proxy has not removed. The
+/// gateway cannot remove it: the proxy forwards the visitor's request itself. It overwrites the names
+/// of the answer, but only if its recipe lists all of them; a recipe that forgets one must not let a
+/// visitor be somebody else. Odd spellings of forwarded headers are the visitor's own as well: no proxy
+/// writes `X_Forwarded_For`.
+fn reject_reserved_headers(site: &Site, headers: &HeaderMap) -> Result<(), Error> {
     for name in headers.keys() {
-        if site.reserved.is_identity(name.as_str()) {
+        if site.reserved.is_identity(name.as_str()) || headers::is_disguised(name.as_str()) {
             return Err(Error::Impersonation);
         }
         if site.reserved.is_method_override(name.as_str()) {
@@ -121,8 +123,8 @@ fn reject_identity_headers(site: &Site, headers: &HeaderMap) -> Result<(), Error
 
 impl RequestHandler {
     /// Lets a request through: every name is there, with nothing in it where nothing is known (C5).
-    /// `Cookie` is what the site may see of the visitor's cookies (C2), which no proxy can work out by
-    /// itself: empty where nothing is left.
+    /// `Cookie` is what the site may see of the cookies that the visitor sent (C2), which no proxy can
+    /// work out by itself: empty where nothing is left.
     fn pass(
         &self,
         desk: &WorkerState,
@@ -135,9 +137,11 @@ impl RequestHandler {
         for name in arrival.site.identity_header_names() {
             headers.insert(name, HeaderValue::from_static(""));
         }
-        let cookies = arrival.site.cookies.strip_own(original.headers()).unwrap_or_default();
-        let cookies = HeaderValue::from_bytes(&cookies).unwrap_or(HeaderValue::from_static(""));
-        headers.insert(header::COOKIE, cookies);
+        if original.headers().contains_key(header::COOKIE) {
+            let cookies = arrival.site.cookies.strip_own(original.headers()).unwrap_or_default();
+            let cookies = HeaderValue::from_bytes(&cookies).unwrap_or(HeaderValue::from_static(""));
+            headers.insert(header::COOKIE, cookies);
+        }
         let Some(known) = known else { return Ok(response) };
         forward::insert_identity_headers(headers, desk, arrival, known)?;
         self.renew_session_cookie(headers, desk, arrival, known)?;
