@@ -4,15 +4,18 @@
 local GATEWAY = 'http://127.0.0.1:8080/_wx/verify'
 local TIMEOUT = 3000 -- milliseconds
 
--- What a decision depends on. Whatever else a visitor sends stays here.
-local ASKED = {
-  'accept', 'accept-language', 'access-control-request-method', 'cookie', 'origin',
-  'sec-fetch-dest', 'sec-fetch-mode', 'sec-fetch-site', 'upgrade-insecure-requests',
-  'user-agent', 'x-forwarded-for', 'x-forwarded-host', 'x-forwarded-proto', 'x-request-id',
-  'x-requested-with', 'x-http-method-override', 'x-http-method', 'x-method-override',
+-- What belongs to the connection or to the body. All other headers are asked about: wxgate refuses a
+-- request with a name of its own that EXTRA has not, so that forgetting one lets nobody be somebody else.
+local NOT_ASKED = {
+  ['connection'] = true, ['content-length'] = true, ['expect'] = true, ['host'] = true,
+  ['http2-settings'] = true, ['keep-alive'] = true, ['proxy-connection'] = true, ['te'] = true,
+  ['trailer'] = true, ['transfer-encoding'] = true, ['upgrade'] = true,
 }
 
--- Names beside X-WeChat-*, which [site.headers] adds: { 'x-wx-openid', 'remote-user' }
+-- [session] cookie.
+local COOKIE = 'wxgate'
+
+-- Names beside X-WeChat-* and X-WX-*, which [site.headers] adds: { 'remote-user' }
 local EXTRA = {}
 
 -- PHP, WSGI and CGI read names as equal that differ in case and separators, with or without HTTP_.
@@ -46,18 +49,23 @@ local function stop(txn, answer)
   txn:done(reply)
 end
 
-local function introduce(txn, answer)
-  local ours = {}
+local function ours()
+  local names = {}
   for _, extra in ipairs(EXTRA) do
-    ours[folded(extra)] = true
+    names[folded(extra)] = true
   end
+  return names
+end
+
+local function introduce(txn, answer)
+  local names = ours()
   for name in pairs(txn.http:req_get_headers()) do
-    if ours[folded(name)] then
+    if names[folded(name)] then
       txn.http:req_del_header(name)
     end
   end
   for name, values in pairs(answer.headers) do
-    if name:sub(1, 9) == 'x-wechat-' or ours[name] then
+    if name:find('^x%-wechat%-') or name:find('^x%-wx%-') or names[folded(name)] then
       txn.http:req_del_header(name)
       if values[0] ~= nil and values[0] ~= '' then
         txn.http:req_add_header(name, values[0])
@@ -76,15 +84,33 @@ local function introduce(txn, answer)
   end
 end
 
+core.register_action('wxgate_strip_set_cookie', { 'http-res' }, function(txn)
+  local values = txn.http:res_get_headers()['set-cookie']
+  local kept, found = {}, false
+  for at = 0, values and #values or -1 do
+    local name = values[at]:match('^[%s=]*([^=;]*)'):lower():gsub('%s+$', ''):gsub('^__host%-', '')
+    if name == COOKIE or name:sub(1, #COOKIE + 6) == COOKIE .. '-flow-' then
+      found = true
+    else
+      kept[#kept + 1] = values[at]
+    end
+  end
+  if found then
+    txn.http:res_del_header('set-cookie')
+    for _, value in ipairs(kept) do
+      txn.http:res_add_header('set-cookie', value)
+    end
+  end
+end)
+
 core.register_action('wxgate_verify', { 'http-req' }, function(txn)
-  local seen = txn.http:req_get_headers()
   local sent = {
     ['x-original-method'] = { txn.f:method() },
     ['x-original-uri'] = { txn.f:pathq() },
   }
-  for _, name in ipairs(ASKED) do
-    local values = seen[name]
-    if values then
+  local names = ours()
+  for name, values in pairs(txn.http:req_get_headers()) do
+    if not NOT_ASKED[name] and not names[folded(name)] then
       sent[name] = {}
       for at = 0, #values do
         sent[name][at + 1] = values[at]

@@ -75,7 +75,7 @@ async fn serve(mut stream: TcpStream, hits: Arc<AtomicUsize>) {
         let body = read_body(&mut stream, &head, &mut seen).await;
         let text = format!("{head}{}", String::from_utf8_lossy(&body));
         let hostile = if path.starts_with("/static/cookies") {
-            "set-cookie: a=1\r\nset-cookie: wxgate=stolen; Path=/\r\nset-cookie: __Host-wxgate=stolen; Path=/\r\ncache-control: public, max-age=60\r\n"
+            "set-cookie: a=1\r\nset-cookie: wxgate=stolen; Path=/\r\nset-cookie: __Host-wxgate=stolen; Path=/\r\nset-cookie: WXGATE=stolen\r\nset-cookie: wxgate-flow-x=stolen; Path=/\r\ncache-control: public, max-age=60\r\n"
         } else if path.starts_with("/cached") {
             "cache-control: public, s-maxage=600\r\n"
         } else if path.starts_with("/timed") {
@@ -200,6 +200,10 @@ fn unmask(buffer: &[u8]) -> Option<(Vec<u8>, usize)> {
     Some((frame, 6 + length))
 }
 
+fn find(text: &[u8], part: &[u8]) -> Option<usize> {
+    text.windows(part.len()).position(|it| it == part)
+}
+
 async fn read_body(stream: &mut TcpStream, head: &str, seen: &mut Vec<u8>) -> Vec<u8> {
     let lower = head.to_ascii_lowercase();
     let length = lower.lines().find_map(|line| line.strip_prefix("content-length:"));
@@ -208,7 +212,13 @@ async fn read_body(stream: &mut TcpStream, head: &str, seen: &mut Vec<u8>) -> Ve
             (seen.len() >= length.trim().parse().unwrap()).then(|| length.trim().parse().unwrap())
         }
         None if lower.contains("transfer-encoding: chunked") => {
-            seen.windows(5).position(|five| five == b"0\r\n\r\n").map(|at| at + 5)
+            // The last chunk, and what is behind it.
+            let last = if seen.starts_with(b"0\r\n") {
+                Some(0)
+            } else {
+                find(seen, b"\r\n0\r\n").map(|at| at + 2)
+            };
+            last.and_then(|last| Some(last + 5 + find(&seen[last + 1..], b"\r\n\r\n")?))
         }
         None => Some(0),
     };

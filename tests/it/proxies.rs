@@ -30,6 +30,10 @@ pub struct Program {
     pub tidies_paths: bool,
     /// It can say that an answer which carries a cookie of ours is for one visitor (C7).
     pub says_no_store: bool,
+    /// It forwards what a visitor sends behind a body (B6).
+    pub forwards_trailers: bool,
+    /// It keeps a site from setting cookies of ours (C2).
+    pub withholds_cookies: bool,
     /// What a visitor who opens a page gets: a redirect to the login, or 401 with a page that leads
     /// there.
     pub login: u16,
@@ -37,7 +41,22 @@ pub struct Program {
     pub site_gone: u16,
     /// What a visitor gets when wxgate is not there.
     pub alone: u16,
-    command: fn(&TestGateway, &Path, SocketAddr) -> Command,
+    command: fn(&Setup<'_>) -> Command,
+}
+
+/// What a proxy is started with.
+struct Setup<'a> {
+    street: &'a TestGateway,
+    folder: &'a Path,
+    addr: SocketAddr,
+    /// Whether the operator wrote the names of `[site.headers]` into the recipe.
+    names: Names,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Names {
+    Listed,
+    Forgotten,
 }
 
 const NGINX: Program = Program {
@@ -46,6 +65,8 @@ const NGINX: Program = Program {
     refuses_forgeries: true,
     tidies_paths: false,
     says_no_store: true,
+    forwards_trailers: false,
+    withholds_cookies: false,
     login: 302,
     site_gone: 502,
     alone: 500,
@@ -54,9 +75,11 @@ const NGINX: Program = Program {
 const CADDY: Program = Program {
     name: "caddy",
     asks: true,
-    refuses_forgeries: false,
+    refuses_forgeries: true,
     tidies_paths: false,
     says_no_store: true,
+    forwards_trailers: false,
+    withholds_cookies: true,
     login: 302,
     site_gone: 502,
     alone: 502,
@@ -68,6 +91,8 @@ const HAPROXY: Program = Program {
     refuses_forgeries: false,
     tidies_paths: false,
     says_no_store: true,
+    forwards_trailers: true,
+    withholds_cookies: true,
     login: 302,
     site_gone: 502,
     alone: 503,
@@ -79,6 +104,8 @@ const ENVOY: Program = Program {
     refuses_forgeries: false,
     tidies_paths: false,
     says_no_store: true,
+    forwards_trailers: false,
+    withholds_cookies: true,
     login: 302,
     site_gone: 503,
     alone: 503,
@@ -90,6 +117,8 @@ const TRAEFIK: Program = Program {
     refuses_forgeries: true,
     tidies_paths: true,
     says_no_store: false,
+    forwards_trailers: false,
+    withholds_cookies: false,
     login: 401,
     site_gone: 502,
     alone: 500,
@@ -101,11 +130,19 @@ const APACHE: Program = Program {
     refuses_forgeries: false,
     tidies_paths: false,
     says_no_store: true,
+    forwards_trailers: false,
+    withholds_cookies: true,
     login: 302,
     site_gone: 502,
     alone: 503,
     command: apache,
 };
+
+/// nginx with wxgate in its path, by `deploy/nginx`.
+const NGINX_BEFORE: Program =
+    Program { name: "nginx", alone: 502, command: nginx_before, ..APACHE };
+/// The load balancer of `deploy/compose.yaml`.
+const COMPOSE: Program = Program { command: compose, ..NGINX_BEFORE };
 
 /// A proxy by our recipe, in front of a street.
 pub struct Proxy {
@@ -134,26 +171,59 @@ fn adapted(text: &str, changes: &[(&str, &str)]) -> String {
     })
 }
 
-fn nginx(street: &TestGateway, folder: &Path, addr: SocketAddr) -> Command {
-    let certificates: String = recipe("nginx.conf")
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("ssl_"))
-        .fold(String::new(), |text, line| text + line + "\n");
-    let server = adapted(
-        &certificates,
+fn nginx(setup: &Setup<'_>) -> Command {
+    let mut server = adapted(
+        &without_lines(&recipe("nginx.conf"), "ssl_"),
         &[
-            ("127.0.0.1:8080", &street.gateway.to_string()),
-            ("127.0.0.1:8000", &street.site.addr.to_string()),
-            ("listen 443 ssl http2;", &format!("listen {addr};")),
-            (
-                "        proxy_set_header X-WX-OPENID  '';",
-                "        auth_request_set $wx_alias $upstream_http_x_wx_openid;\n\
-                 proxy_set_header X-WX-OPENID $wx_alias;\n\
-                 auth_request_set $wx_user $upstream_http_remote_user;\n\
-                 proxy_set_header Remote-User $wx_user;",
-            ),
+            ("127.0.0.1:8080", &setup.street.gateway.to_string()),
+            ("127.0.0.1:8000", &setup.street.site.addr.to_string()),
+            ("listen 443 ssl http2;", &format!("listen {};", setup.addr)),
         ],
     );
+    if setup.names == Names::Listed {
+        let own = "        proxy_set_header X-WX-OPENID  '';";
+        let lines = "        auth_request_set $wx_alias $upstream_http_x_wx_openid;\n\
+             proxy_set_header X-WX-OPENID $wx_alias;\n\
+             auth_request_set $wx_user $upstream_http_remote_user;\n\
+             proxy_set_header Remote-User $wx_user;";
+        server = adapted(&server, &[(own, lines)]);
+    }
+    run_nginx(setup, &server)
+}
+
+fn nginx_before(setup: &Setup<'_>) -> Command {
+    let text = recipe("../nginx/wxgate.conf");
+    let text = without_lines(&without_lines(&text, "ssl_"), "listen [::]");
+    let server = adapted(
+        &text,
+        &[
+            ("127.0.0.1:8080", &setup.street.gateway.to_string()),
+            ("listen 80;", &format!("listen {};", free())),
+            ("listen 443 ssl http2;", &format!("listen {};", setup.addr)),
+        ],
+    );
+    run_nginx(setup, &server)
+}
+
+fn compose(setup: &Setup<'_>) -> Command {
+    let server = adapted(
+        &recipe("../compose/nginx.conf"),
+        &[
+            ("http://wxgate:8080", &format!("http://{}", setup.street.gateway)),
+            ("listen 8080;", &format!("listen {};", setup.addr)),
+        ],
+    );
+    run_nginx(setup, &server)
+}
+
+/// Without the lines that begin so.
+fn without_lines(text: &str, start: &str) -> String {
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with(start));
+    lines.fold(String::new(), |text, line| text + line + "\n")
+}
+
+fn run_nginx(setup: &Setup<'_>, server: &str) -> Command {
+    let folder = setup.folder;
     let temp = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("{kind}_temp_path {}/{kind};\n", folder.display()))
         .concat();
@@ -167,8 +237,9 @@ fn nginx(street: &TestGateway, folder: &Path, addr: SocketAddr) -> Command {
     command
 }
 
-fn caddy(street: &TestGateway, folder: &Path, addr: SocketAddr) -> Command {
-    let site = adapted(
+fn caddy(setup: &Setup<'_>) -> Command {
+    let Setup { street, folder, addr, names } = *setup;
+    let mut site = adapted(
         &recipe("Caddyfile"),
         &[
             ("127.0.0.1:8080", &street.gateway.to_string()),
@@ -177,17 +248,20 @@ fn caddy(street: &TestGateway, folder: &Path, addr: SocketAddr) -> Command {
                 "\nh5.example.com {",
                 &format!("\nhttp://h5.example.com:{} {{\n\tbind 127.0.0.1", addr.port()),
             ),
-            (
-                "\t# One such line for each name",
-                "\trequest_header X-WX-OPENID {rp.header.X-Wx-Openid}\n\
-                 \trequest_header Remote-User {rp.header.Remote-User}\n\t# One such line for each name",
-            ),
-            (
-                "\t\trequest_header -Proxy\n",
-                "\t\trequest_header -Proxy\n\t\trequest_header -Remote*\n",
-            ),
         ],
     );
+    if names == Names::Listed {
+        let place = "\t# One such line for each name";
+        let lines = format!(
+            "\trequest_header X-WX-OPENID {{rp.header.X-Wx-Openid}}\n\
+             \trequest_header Remote-User {{rp.header.Remote-User}}\n{place}"
+        );
+        let gone = (
+            "\t\trequest_header -X-Wx-*\n",
+            "\t\trequest_header -X-Wx-*\n\t\trequest_header -Remote-User\n",
+        );
+        site = adapted(&site, &[(place, &lines), gone]);
+    }
     let text = format!("{{\n\tadmin off\n\tauto_https off\n}}\n{site}");
     std::fs::write(folder.join("Caddyfile"), text).unwrap();
     let mut command = Command::new("caddy");
@@ -196,15 +270,14 @@ fn caddy(street: &TestGateway, folder: &Path, addr: SocketAddr) -> Command {
     command
 }
 
-fn haproxy(street: &TestGateway, folder: &Path, addr: SocketAddr) -> Command {
+fn haproxy(setup: &Setup<'_>) -> Command {
+    let Setup { street, folder, addr, names } = *setup;
     let gateway = street.gateway.to_string();
-    let lua = adapted(
-        &recipe("wxgate.lua"),
-        &[
-            ("127.0.0.1:8080", &gateway),
-            ("local EXTRA = {}", "local EXTRA = { 'x-wx-openid', 'remote-user' }"),
-        ],
-    );
+    let mut lua = adapted(&recipe("wxgate.lua"), &[("127.0.0.1:8080", &gateway)]);
+    if names == Names::Listed {
+        let listed = "local EXTRA = { 'remote-user' }";
+        lua = adapted(&lua, &[("local EXTRA = {}", listed)]);
+    }
     std::fs::write(folder.join("wxgate.lua"), lua).unwrap();
     let text = adapted(
         &recipe("haproxy.cfg"),
@@ -230,11 +303,12 @@ fn packaged(name: &str) -> Command {
     Command::new(folder.join(name))
 }
 
-fn envoy(street: &TestGateway, folder: &Path, addr: SocketAddr) -> Command {
+fn envoy(setup: &Setup<'_>) -> Command {
+    let Setup { street, folder, addr, names } = *setup;
     let text = recipe("envoy.yaml");
     let (before, tls) = text.split_once("        - transport_socket:").unwrap();
     let (_, filters) = tls.split_once("          filters:").unwrap();
-    let text = adapted(
+    let mut text = adapted(
         &format!("{before}        - filters:{filters}"),
         &[
             (
@@ -244,10 +318,13 @@ fn envoy(street: &TestGateway, folder: &Path, addr: SocketAddr) -> Command {
             ("port_value: 8080", &format!("port_value: {}", street.gateway.port())),
             ("port_value: 8000", &format!("port_value: {}", street.site.addr.port())),
             ("http://127.0.0.1:8080", &format!("http://{}", street.gateway)),
-            ("local extra = {}", "local extra = { ['remote-user'] = true }"),
-            ("{ prefix: x-wx- }]", "{ prefix: x-wx- }, { exact: remote-user }]"),
         ],
     );
+    if names == Names::Listed {
+        let removed = ("local extra = {}", "local extra = { ['remote-user'] = true }");
+        let copied = ("{ prefix: x-wx- }]", "{ prefix: x-wx- }, { exact: remote-user }]");
+        text = adapted(&text, &[removed, copied]);
+    }
     std::fs::write(folder.join("envoy.yaml"), text).unwrap();
     let mut command = packaged("envoy");
     command.args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning", "-c"]);
@@ -255,20 +332,20 @@ fn envoy(street: &TestGateway, folder: &Path, addr: SocketAddr) -> Command {
     command
 }
 
-fn traefik(street: &TestGateway, folder: &Path, addr: SocketAddr) -> Command {
-    let plain: String = recipe("traefik.yaml")
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("tls:"))
-        .fold(String::new(), |text, line| text + line + "\n");
-    let text = adapted(
-        &plain,
+fn traefik(setup: &Setup<'_>) -> Command {
+    let Setup { street, folder, addr, names } = *setup;
+    let mut text = adapted(
+        &without_lines(&recipe("traefik.yaml"), "tls:"),
         &[
             ("10.0.0.2:8080", &street.gateway.to_string()),
             ("10.0.0.5:8000", &street.site.addr.to_string()),
-            ("(wechat|wx)[^a-z0-9]", "(wechat|wx)[^a-z0-9]|^remote[^a-z0-9]user$"),
             ("[__Host-wxgate]", "[wxgate]"),
         ],
     );
+    if names == Names::Listed {
+        let listed = "(wechat|wx)[^a-z0-9]|^remote[^a-z0-9]user$";
+        text = adapted(&text, &[("(wechat|wx)[^a-z0-9]", listed)]);
+    }
     std::fs::write(folder.join("dynamic.yaml"), text).unwrap();
     let mut command = packaged("traefik");
     command
@@ -278,11 +355,10 @@ fn traefik(street: &TestGateway, folder: &Path, addr: SocketAddr) -> Command {
     command
 }
 
-fn apache(street: &TestGateway, folder: &Path, addr: SocketAddr) -> Command {
-    let recipe = recipe("apache.conf");
-    let plain = recipe.lines().filter(|line| !line.trim_start().starts_with("SSL"));
+fn apache(setup: &Setup<'_>) -> Command {
+    let Setup { street, folder, addr, .. } = *setup;
     let host = adapted(
-        &plain.fold(String::new(), |text, line| text + line + "\n"),
+        &without_lines(&recipe("apache.conf"), "SSL"),
         &[
             ("<VirtualHost *:443>", &format!("<VirtualHost {addr}>")),
             ("http://127.0.0.1:8080/", &format!("http://{}/", street.gateway)),
@@ -323,10 +399,11 @@ fn plan(clock: clock::Clock) -> TestConfig {
 }
 
 impl Proxy {
-    async fn start(program: &'static Program, clock: clock::Clock) -> Self {
+    async fn start(program: &'static Program, names: Names, clock: clock::Clock) -> Self {
         let street = TestGateway::open(plan(clock)).await;
         let (folder, addr) = (tempfile::tempdir().unwrap(), free());
-        let mut command = (program.command)(&street, folder.path(), addr);
+        let setup = Setup { street: &street, folder: folder.path(), addr, names };
+        let mut command = (program.command)(&setup);
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let mut child = command.kill_on_drop(true).spawn().unwrap_or_else(|why| {
@@ -379,7 +456,7 @@ fn recipes_let_streams_be_silent_for_an_hour() {
         ("nginx.conf", &["proxy_read_timeout    1h;", "proxy_send_timeout    1h;"][..]),
         ("../nginx/wxgate.conf", &["proxy_read_timeout    1h;", "proxy_send_timeout    1h;"]),
         ("../compose/nginx.conf", &["proxy_read_timeout 1h;", "proxy_send_timeout 1h;"]),
-        ("haproxy.cfg", &["timeout client  1h", "timeout server  1h", "timeout tunnel  1h"]),
+        ("haproxy.cfg", &["timeout server  1h", "timeout tunnel  1h"]),
         ("apache.conf", &["ProxyTimeout 3600"]),
         ("envoy.yaml", &["timeout: 0s, idle_timeout: 3600s"]),
     ] {
@@ -398,7 +475,7 @@ macro_rules! proxy {
             fn now() -> Timestamp {
                 Timestamp(clock::system().0 + LATER.load(Ordering::Relaxed))
             }
-            let proxy = Proxy::start(&$program, now).await;
+            let proxy = Proxy::start(&$program, Names::Listed, now).await;
             let mut scene = Scene { phone: proxy.phone(), proxy, later: &LATER };
             for (number, (what, check)) in CHECKS.iter().enumerate() {
                 println!("{} {}: {what}", $program.name, number + 1);
@@ -415,3 +492,27 @@ proxy!(haproxy_asks_and_believes, HAPROXY);
 proxy!(envoy_asks_and_believes, ENVOY);
 proxy!(traefik_asks_and_believes, TRAEFIK);
 proxy!(apache_forwards_and_believes, APACHE);
+proxy!(nginx_forwards_and_believes, NGINX_BEFORE);
+proxy!(compose_forwards_and_believes, COMPOSE);
+
+/// An operator adds a name to `[site.headers]` and forgets the recipe: the name is of no use then, but
+/// no visitor can be somebody else by it.
+#[tokio::test]
+async fn b2_a_name_that_a_recipe_forgets_is_no_way_in() {
+    for program in [&NGINX, &CADDY, &HAPROXY, &ENVOY, &TRAEFIK] {
+        let proxy = Proxy::start(program, Names::Forgotten, clock::system).await;
+        let mut phone = proxy.phone();
+        let (_, page) = phone.open("/orders").await;
+        assert_eq!(page.status, 200, "{}: {page:?}", program.name);
+        for name in ["Remote-User", "remote_user", "Remote.User", "REMOTE~USER", "X-WX-OPENID"] {
+            for (path, mut visitor) in [("/static/a", proxy.desktop()), ("/orders", phone.clone())]
+            {
+                let answer = visitor.send("GET", path, &[(name, "forged")], "").await;
+                let case = format!("{} {path} {name}: {answer:?}", program.name);
+                assert!(answer.status == 403 || answer.status == 200, "{case}");
+                assert!(!answer.text.contains("forged"), "{case}");
+            }
+        }
+        proxy.close().await;
+    }
+}

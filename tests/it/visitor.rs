@@ -164,7 +164,8 @@ impl Visitor {
         let jar = self.cookies.entry(host.to_owned()).or_default();
         for cookie in answer.all("set-cookie") {
             let (pair, attributes) = cookie.split_once(';').unwrap_or((cookie, ""));
-            let (name, value) = pair.split_once('=').unwrap();
+            // A browser ignores one without a name (RFC 6265, section 5.2).
+            let Some((name, value)) = pair.split_once('=') else { continue };
             let known = jar.iter().position(|(found, _)| found == name);
             match (known, attributes.contains("Max-Age=0")) {
                 (Some(at), true) => drop(jar.remove(at)),
