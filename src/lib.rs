@@ -37,6 +37,7 @@
 //! | [`error_chain`]    | an error and its causes in one line                             | none               |
 //! | [`secret`]         | strings that never reach a log                                  | none               |
 //! | [`bench_toggles`]  | what a measuring build leaves out                               | none               |
+//! | `serialized`       | compares serialized values with recorded ones; in tests only    | golden files       |
 //!
 //! # One request
 //!
@@ -93,3 +94,5 @@ mod descriptors;
 mod error_chain;
 mod secret;
 mod bench_toggles;
+#[cfg(test)]
+mod serialized;

@@ -53,3 +53,13 @@ pub fn config(sites: &str) -> Config {
 pub fn keys() -> KeyRing {
     KeyRing::new(&[KeySettings { id: "a".to_owned(), secret: Secret::new(SECRET) }]).unwrap()
 }
+
+/// One site, for [`config`].
+#[cfg(test)]
+pub const SITE: &str = r#"
+[[site]]
+hosts = ["h5.example.com"]
+public_url = "https://h5.example.com"
+account = "main"
+upstream = ["http://127.0.0.1:1"]
+"#;

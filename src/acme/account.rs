@@ -99,4 +99,12 @@ mod tests {
             assert_eq!(mac_key(text), None, "{text}");
         }
     }
+
+    #[test]
+    fn serialized_account() {
+        let recorded = r#"{"contact":["mailto:ops@example.com"],"credentials":{"id":"https://ca.example/acct/1","key_pkcs8":"AAEC","directory":"https://ca.example/dir"}}"#;
+        let account: StoredAccount = serde_json::from_str(recorded).unwrap();
+        assert_eq!(account.contact, ["mailto:ops@example.com"]);
+        assert_eq!(serde_json::to_string(&account).unwrap(), recorded);
+    }
 }

@@ -59,7 +59,7 @@ impl SharedState {
     /// Nothing where there are no replicas.
     pub fn new(store: &Arc<Store>, settings: &Settings) -> Option<Self> {
         let keys = KeyRing::new(&settings.ring).ok()?;
-        let prefix = format!("acme:{}", super::storage::label(&settings.directory));
+        let prefix = prefix(&settings.directory);
         store.is_shared().then(|| Self { store: Arc::clone(store), keys, prefix })
     }
 
@@ -121,6 +121,11 @@ impl SharedState {
     }
 }
 
+/// The beginning of the names of everything that is kept of one authority.
+fn prefix(directory: &str) -> String {
+    format!("acme:{}", super::storage::label(directory))
+}
+
 /// Where challenges are answered: here, and at the other replicas if there are any.
 #[derive(Clone, Copy)]
 pub struct ChallengeResponder<'a> {
@@ -148,5 +153,34 @@ impl ChallengeResponder<'_> {
         if let Some(shared) = self.shared {
             shared.remove("challenge").await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{store, test_support};
+
+    #[tokio::test]
+    async fn serialized_names_and_values_in_the_store() {
+        let store = Arc::new(Store::new(&store::Settings::Memory).unwrap());
+        let shared = SharedState {
+            store: Arc::clone(&store),
+            keys: test_support::keys(),
+            prefix: prefix("https://ca.example/dir"),
+        };
+        shared.put("account", b"{}", CHALLENGE).await.unwrap();
+        assert!(shared.lease().await.unwrap());
+        let challenge = PendingChallenge { name: "h5.example.com".to_owned(), digest: vec![7, 8] };
+        let json = r#"{"name":"h5.example.com","digest":[7,8]}"#;
+        assert_eq!(serde_json::to_string(&challenge).unwrap(), json);
+        let name = "acme:ca.example-dir:challenge";
+        let sealed = shared.keys.seal_certificate(json.as_bytes(), name, [1; 12]).unwrap();
+        store.put(name, sealed.into_bytes(), CHALLENGE).await.unwrap();
+        assert_eq!(shared.pending_challenge().await.unwrap(), Some(challenge));
+        let name = "acme:ca.example-dir:account";
+        let account = store.get(name).await.unwrap().unwrap();
+        assert_eq!(shared.keys.open_certificate(&account, name), Ok(b"{}".to_vec()));
+        assert_eq!(store.get("acme:ca.example-dir:lease").await, Ok(Some(b"1".to_vec())));
     }
 }

@@ -192,4 +192,26 @@ mod tests {
             CertificateStorage::open(&folder.path().join("file"), "https://a/").unwrap_err();
         assert!(error.to_string().contains("file/a-"), "{error}");
     }
+
+    #[test]
+    fn serialized_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = CertificateStorage::open(folder.path(), "https://ca.example/dir").unwrap();
+        let tries =
+            OrderAttempts { failures: 3, last: Timestamp(5), next: Timestamp(9), asked: true };
+        disk.save_account(b"{}").unwrap();
+        disk.save_certificate("h5.example.com", b"pem").unwrap();
+        disk.save_attempts("h5.example.com", &tries).unwrap();
+        let recorded = r#"{"failures":3,"last":5,"next":9,"asked":true}"#;
+        for (file, content) in [
+            ("account.json", "{}"),
+            ("h5.example.com.pem", "pem"),
+            ("h5.example.com.tries", recorded),
+            ("lock", ""),
+        ] {
+            let path = folder.path().join("ca.example-dir").join(file);
+            assert_eq!(fs::read_to_string(&path).unwrap(), content, "{file}");
+        }
+        assert_eq!(serde_json::from_str::<OrderAttempts>(recorded).unwrap(), tries);
+    }
 }

@@ -141,4 +141,21 @@ mod tests {
             assert_eq!(status.unwrap_or(StatusCode::ACCEPTED), expected, "{method} {fields:?}");
         }
     }
+
+    #[test]
+    fn serialized_requests() {
+        let wanted: LogLevelRequest = serde_json::from_str(r#"{"level":"debug"}"#).unwrap();
+        assert_eq!(wanted.level, "debug");
+        let some = |text: &str| Some(text.to_owned());
+        let wanted = RevocationRequest {
+            session: some("s"),
+            account: some("a"),
+            openid: some("o"),
+            all: true,
+        };
+        let recorded = r#"{"session":"s","account":"a","openid":"o","all":true}"#;
+        assert_eq!(serde_json::to_string(&wanted).unwrap(), recorded);
+        assert_eq!(serde_json::from_str::<RevocationRequest>(recorded).unwrap(), wanted);
+        assert_eq!(serde_json::to_string(&RevocationRequest::default()).unwrap(), "{}");
+    }
 }

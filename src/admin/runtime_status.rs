@@ -169,3 +169,46 @@ impl RuntimeStatus {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn serialized_configuration_and_certificates() {
+        let keys = vec![ConfigViewEntry { key: "listen", value: "a".to_owned(), written: true }];
+        let groups = vec![ConfigViewTable { title: "[server]".to_owned(), keys }];
+        let shown = ConfigView { text: "text".to_owned(), groups };
+        let certificate = CertificateView {
+            names: vec!["h5.example.com".to_owned()],
+            begins: Timestamp(1),
+            expires: Timestamp(2),
+        };
+        let file = ConfigFileStatus {
+            path: "config.toml".into(),
+            shown: shown.clone(),
+            loaded: Timestamp(1),
+            edition: 2,
+            refused: Some((Timestamp(3), vec!["why".to_owned()])),
+            wants_restart: true,
+            warnings: vec!["warning".to_owned()],
+        };
+        let rows = [
+            (
+                serde_json::to_string(&shown).unwrap(),
+                r#"{"text":"text","groups":[{"title":"[server]","keys":[{"key":"listen","value":"a","written":true}]}]}"#,
+            ),
+            (
+                serde_json::to_string(&certificate).unwrap(),
+                r#"{"names":["h5.example.com"],"begins":1,"expires":2}"#,
+            ),
+            (
+                serde_json::to_string(&file).unwrap(),
+                r#"{"path":"config.toml","loaded":1,"edition":2,"refused":[3,["why"]],"wants_restart":true,"warnings":["warning"]}"#,
+            ),
+        ];
+        for (now, recorded) in rows {
+            assert_eq!(now, recorded);
+        }
+    }
+}

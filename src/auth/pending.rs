@@ -224,7 +224,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::auth::token::tests::keys;
+    use crate::{auth::token::tests::keys, serialized::assert_serialized};
 
     const SITE: &str = "https://h5.example.com";
 
@@ -381,5 +381,69 @@ mod tests {
             }
         }
         assert_eq!(seen, sealed.len() * 8);
+    }
+
+    #[test]
+    fn serialized_state() {
+        let keys = keys(&[("a", "0123456789abcdef0123456789abcdef")]);
+        let state = OAuthState {
+            nonce: 0x0001_0203_0405_0607_0809_0a0b_0c0d_0e0f,
+            issued: Timestamp(1_000),
+            restarts: 2,
+            scope: Scope::UserInfo,
+        };
+        let sid = format!("{:032x}", state.sid(&keys, "o1"));
+        let recorded =
+            "000102030405060708090a0b0c0d0e0f000003e80201929ea7003f0ab4716742043e4e0535f9f347f333";
+        assert_serialized(&[
+            ("state", state.seal(&keys, SITE), recorded),
+            ("suffix of the flow cookie's name", state.id(), "00010203"),
+            ("id of the session that follows", sid, "5930a614a996a8ca8a4da582ff09844a"),
+            ("number of a site", site_number(SITE).to_string(), "2459870976"),
+        ]);
+        assert_eq!(OAuthState::open(recorded, &keys, SITE, Timestamp(1_000)), Ok(state));
+    }
+
+    #[test]
+    fn serialized_flow_cookie() {
+        let keys = keys(&[("a", "0123456789abcdef0123456789abcdef")]);
+        let return_to = ReturnTo::parse("/a?b=c#d", "/_wx").unwrap();
+        let identity = Identity {
+            openid: "o1".to_owned(),
+            unionid: Some("u1".to_owned()),
+            nickname: Some("李雷".to_owned()),
+            avatar: Some("https://thirdwx.qlogo.cn/mmopen/a/132".to_owned()),
+            scope: Scope::UserInfo,
+        };
+        let also = [("pay".to_owned(), "o2".to_owned())].into();
+        let so_far = Some(PartialLogin { identity, app_id: "wx1".to_owned(), also });
+        let app_id = "wx2".to_owned();
+        let full = PendingLogin { nonce: 7, return_to, scope: Scope::UserInfo, app_id, so_far };
+        let minimal = PendingLogin { scope: Scope::Base, so_far: None, ..full.clone() };
+        let payload = |sealed: &str| {
+            let opened = keys.open(sealed.as_bytes(), "flow of https://h5.example.com").unwrap();
+            String::from_utf8(opened).unwrap()
+        };
+        let rows = [
+            (
+                full,
+                "AQEBAQEBAQEBAQEBy1klvqcAI9UGQUhMfSfrRXz0sHEp18iG9ndiN6GZkrmbD2F1xuym-1uxXTWmI2U-PvfmDeJwnhmOay8e2FIm6SrRhwYs-FXPS7EXrYC01hWbxgRrJSmMq4lRioFfB377PBXKPwFv7DFAAkzH1izg-1RLbW7hfHhJ08zmXZf4fxmvXb2moUx3wA7sogNdoEr1z6g89CXdzRjoOZzK2-tkjKT1pLVq7nsHFV0obu_tcqWxlSMhnqnI1W_xlSgk7evCddrq_jE-WXHfsoPECdf2u4yEzhZ2p6jshN_mU46tRKm5a_b-mhFnCsNLflRbQAbkdlTjSteHYwo1hhMBS2UjYaVgqVYfTiI1lJYyQfP033QSFlN9FfqGZRNLtmlajSpvpp6_W8sJeA1c",
+                r#"{"nonce":"00000000000000000000000000000007","to":"/a?b=c#d","scope":"snsapi_userinfo","app_id":"wx2","so_far":{"identity":{"sub":"o1","unionid":"u1","nickname":"李雷","avatar":"https://thirdwx.qlogo.cn/mmopen/a/132","scope":"snsapi_userinfo"},"app_id":"wx1","also":{"pay":"o2"}}}"#,
+            ),
+            (
+                minimal,
+                "AQEBAQEBAQEBAQEBy1klvqcAI9UGQUhMfSfrRXz0sHEp18iG9ndiN6GZkrmbD2F1xuym-1uxXTWmI2U-PvfmDeJwnhmOay8e2FIm6SrRhwYs-FXPS7EXrZemwALQhEBld3Xxo50D78pMXXb7NsP2-gkYhXT72xuffdG6m6s",
+                r#"{"nonce":"00000000000000000000000000000007","to":"/a?b=c#d","scope":"snsapi_base","app_id":"wx2"}"#,
+            ),
+        ];
+        for (pending, recorded, recorded_payload) in rows {
+            let sealed = pending.seal(&keys, SITE, [1; NONCE]).unwrap();
+            assert_serialized(&[
+                ("payload", payload(&sealed), recorded_payload),
+                ("cookie", sealed, recorded),
+            ]);
+            let opened = PendingLogin::open(recorded.as_bytes(), &keys, SITE, "/_wx");
+            assert_eq!(opened, Some(pending));
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::{HeaderMap, Method};
 use serde_json::{Value, json};
 
@@ -12,6 +13,7 @@ use crate::{
         Host, Origin, WindowsNames, cookie::CookieNames, headers::ReservedHeaders,
         headers::UnderscorePolicy,
     },
+    serialized::assert_serialized,
     site::{
         Account, AccountKind, AmbiguousPathPolicy, FragmentPolicy, IdentityField, Routes,
         UpstreamSettings,
@@ -383,4 +385,122 @@ fn f2_an_assertion_is_the_same_on_every_replica_and_opens_no_door() {
     assert_eq!(Session::open(first.as_bytes(), &keys), Err(SessionError::Invalid));
     let parts: Vec<&str> = first.to_str().unwrap().split('.').collect();
     assert_eq!((parts.len(), parts[2].len()), (3, 86), "64 bytes of signature");
+}
+
+/// The session with every claim, and the one with as few as there can be.
+fn sessions() -> [Session; 2] {
+    let identity = Identity {
+        openid: "o1".to_owned(),
+        unionid: Some("u1".to_owned()),
+        nickname: Some("李雷".to_owned()),
+        avatar: Some("https://thirdwx.qlogo.cn/mmopen/a/132".to_owned()),
+        scope: Scope::UserInfo,
+    };
+    let full = Session::issue(&site(), login(identity), 7, Timestamp(10_000), &settings());
+    let mut full =
+        full.with_known_revocation(Timestamp(9_000)).with_profile(None, Timestamp(10_050));
+    full.snapshot = true;
+    let login = PartialLogin {
+        identity: self::identity(Scope::Base),
+        app_id: "wx1".to_owned(),
+        also: std::collections::BTreeMap::new(),
+    };
+    let minimal = Session::issue(&site(), login, 7, Timestamp(10_000), &settings());
+    [full, minimal]
+}
+
+#[test]
+fn serialized_session() {
+    let keys = keys(&[("a", "0123456789abcdef0123456789abcdef")]);
+    let [full, minimal] = sessions();
+    let claims = |session: &Session| serde_json::to_string(session).unwrap();
+    let cookies = [
+        "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiIsImtpZCI6ImEifQ.eyJpc3MiOiJ3eGdhdGUiLCJhdWQiOiJodHRwczovL2g1LmV4YW1wbGUuY29tIiwic3ViIjoibzEiLCJ1bmlvbmlkIjoidTEiLCJuaWNrbmFtZSI6IuadjumbtyIsImF2YXRhciI6Imh0dHBzOi8vdGhpcmR3eC5xbG9nby5jbi9tbW9wZW4vYS8xMzIiLCJzY29wZSI6InNuc2FwaV91c2VyaW5mbyIsInNpZCI6IjAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDA3IiwiaWF0IjoxMDAwMCwiZXhwIjoxMDEwMCwiYXV0aF90aW1lIjoxMDAwMCwicHJvZmlsZWQiOjEwMDUwLCJtYXgiOjExMDAwLCJhcHBpZCI6Ind4MSIsImFsc28iOnsicGF5IjoibzIifSwia25vd3MiOjkwMDAsInNuYXBzaG90Ijp0cnVlfQ.J4KXOyEO_mv2iRQaKGCJW0vU93GiCdgcyJw0ia3hOpI",
+        "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiIsImtpZCI6ImEifQ.eyJpc3MiOiJ3eGdhdGUiLCJhdWQiOiJodHRwczovL2g1LmV4YW1wbGUuY29tIiwic3ViIjoibzEiLCJzY29wZSI6InNuc2FwaV9iYXNlIiwic2lkIjoiMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDciLCJpYXQiOjEwMDAwLCJleHAiOjEwMTAwLCJhdXRoX3RpbWUiOjEwMDAwLCJtYXgiOjExMDAwLCJhcHBpZCI6Ind4MSJ9.WqolYwNxldvrIzTdz5fuTQgzMss3Txyxc4swvx9ry9U",
+    ];
+    assert_serialized(&[
+        (
+            "full claims",
+            claims(&full),
+            r#"{"iss":"wxgate","aud":"https://h5.example.com","sub":"o1","unionid":"u1","nickname":"李雷","avatar":"https://thirdwx.qlogo.cn/mmopen/a/132","scope":"snsapi_userinfo","sid":"00000000000000000000000000000007","iat":10000,"exp":10100,"auth_time":10000,"profiled":10050,"max":11000,"appid":"wx1","also":{"pay":"o2"},"knows":9000,"snapshot":true}"#,
+        ),
+        (
+            "minimal claims",
+            claims(&minimal),
+            r#"{"iss":"wxgate","aud":"https://h5.example.com","sub":"o1","scope":"snsapi_base","sid":"00000000000000000000000000000007","iat":10000,"exp":10100,"auth_time":10000,"max":11000,"appid":"wx1"}"#,
+        ),
+        ("full cookie", full.seal(&keys).unwrap(), cookies[0]),
+        ("minimal cookie", minimal.seal(&keys).unwrap(), cookies[1]),
+        ("id in logs", full.log_id().to_string(), "e5090df26d24944b"),
+    ]);
+    for (cookie, session) in cookies.into_iter().zip([full, minimal]) {
+        assert_eq!(Session::open(cookie.as_bytes(), &keys), Ok(session));
+    }
+    let reasons = [
+        (SessionError::Missing, None),
+        (SessionError::Invalid, Some("forged")),
+        (SessionError::ClockSkew { seconds: 61 }, Some("clock_skew")),
+        (SessionError::UnknownKey, Some("unknown_key")),
+        (SessionError::Ambiguous, Some("several")),
+        (SessionError::WrongSite, Some("elsewhere")),
+        (SessionError::Expired, Some("expired")),
+        (SessionError::Revoked, Some("ended")),
+        (SessionError::RevocationUnknown, Some("unsure")),
+    ];
+    for (error, reason) in reasons {
+        assert_eq!(error.reason(), reason, "{error:?}");
+    }
+}
+
+#[test]
+fn serialized_assertion() {
+    let keys = keys(&[("a", "0123456789abcdef0123456789abcdef")]);
+    let site = Site { assertion: true, ..site() };
+    let [full, minimal] = sessions().map(|session| {
+        let known = VerifiedSession::new(session, &site);
+        let text = known.assertion(&site, &keys, Timestamp(10_000), || 1).unwrap().unwrap();
+        let parts = text.to_str().unwrap().split('.').take(2);
+        let parts = parts.map(|part| BASE64_URL_SAFE_NO_PAD.decode(part).unwrap());
+        parts.map(|part| String::from_utf8(part).unwrap()).collect::<Vec<_>>().join(".")
+    });
+    assert_serialized(&[
+        (
+            "full assertion",
+            full,
+            r#"{"alg":"ES256","kid":"a","typ":"JWT"}.{"iss":"wxgate","aud":"https://h5.example.com","sub":"o1","jti":"00000000000000000000000000000001","iat":10000,"exp":10300,"appid":"wx1","account":"main","scope":"snsapi_userinfo","unionid":"u1","nickname":"李雷","avatar":"https://thirdwx.qlogo.cn/mmopen/a/132","sid":"00000000000000000000000000000007","auth_time":10000,"also":{"pay":"o2"},"snapshot":true}"#,
+        ),
+        (
+            "minimal assertion",
+            minimal,
+            r#"{"alg":"ES256","kid":"a","typ":"JWT"}.{"iss":"wxgate","aud":"https://h5.example.com","sub":"o1","jti":"00000000000000000000000000000001","iat":10000,"exp":10300,"appid":"wx1","account":"main","scope":"snsapi_base","sid":"00000000000000000000000000000007","auth_time":10000}"#,
+        ),
+    ]);
+}
+
+#[test]
+fn serialized_revocation() {
+    let person = RevocationTarget::Person { appid: "wx1".to_owned(), openid: "o1".to_owned() };
+    let rows = [
+        (
+            "one session",
+            RevocationTarget::Session("07".to_owned()),
+            r#"{"whom":{"session":"07"},"at":10000,"until":20000}"#,
+        ),
+        (
+            "one person",
+            person,
+            r#"{"whom":{"person":{"appid":"wx1","openid":"o1"}},"at":10000,"until":20000}"#,
+        ),
+        (
+            "one account",
+            RevocationTarget::Account("wx1".to_owned()),
+            r#"{"whom":{"account":"wx1"},"at":10000,"until":20000}"#,
+        ),
+        ("everybody", RevocationTarget::All, r#"{"whom":"all","at":10000,"until":20000}"#),
+    ];
+    for (what, whom, recorded) in rows {
+        let order = Revocation { whom, at: Timestamp(10_000), until: Timestamp(20_000) };
+        assert_serialized(&[(what, serde_json::to_string(&order).unwrap(), recorded)]);
+        assert_eq!(serde_json::from_str::<Revocation>(recorded).unwrap(), order, "{what}");
+    }
 }

@@ -273,7 +273,7 @@ pub(super) mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::secret::Secret;
+    use crate::{secret::Secret, serialized::assert_serialized};
 
     pub fn keys(ring: &[(&str, &str)]) -> KeyRing {
         let key = |(id, secret): &(&str, &str)| KeySettings {
@@ -395,5 +395,33 @@ pub(super) mod tests {
                 proptest::prop_assert_eq!(keys.open(bytes, "here"), Err(InvalidToken));
             }
         }
+    }
+
+    #[test]
+    fn serialized_keys_of_each_purpose() {
+        let keys = keys(&[A]);
+        let (flow, certificate) = (
+            "BwcHBwcHBwcHBwcHa25it_qsd-XJTl7EtMAi9znIG-0o",
+            "BwcHBwcHBwcHBwcHMj-0A9rju5ArMVeZSpEgQBqPLAj4",
+        );
+        let code = |purpose| const_hex::encode(keys.create_mac(purpose, b"message"));
+        assert_serialized(&[
+            ("sealed flow", keys.seal(b"value", "place", [7; NONCE]).unwrap(), flow),
+            (
+                "sealed certificate",
+                keys.seal_certificate(b"value", "place", [7; NONCE]).unwrap(),
+                certificate,
+            ),
+            ("code of a state", code(MacPurpose::State), "a1c7eeb8c112d58671af9f734e5f7afb"),
+            ("code of a logout", code(MacPurpose::Logout), "27832a20c26ea5c6d65d16808c12d1cc"),
+            ("code of a session id", code(MacPurpose::Session), "cb6f278bdadbe99909ef4523f93735e5"),
+            (
+                "signed",
+                keys.sign(&json!({ "n": 1 })).unwrap(),
+                "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiIsImtpZCI6ImEifQ.eyJuIjoxfQ.djsSTluHkSB13YiXXMv6q1ED8aysQLjHJlK2cyl9uXo",
+            ),
+        ]);
+        assert_eq!(keys.open(flow.as_bytes(), "place"), Ok(b"value".to_vec()));
+        assert_eq!(keys.open_certificate(certificate.as_bytes(), "place"), Ok(b"value".to_vec()));
     }
 }

@@ -120,4 +120,10 @@ mod tests {
             assert_eq!(month(Timestamp(seconds)), expected, "{seconds}");
         }
     }
+
+    #[test]
+    fn serialized_key() {
+        let recorded = r#"{"id":"2026-11","secret":"00ff","setting":"keys = [{ id = \"2026-11\", secret = { env = \"WXGATE_SESSION_KEY\" } }]","variable":"WXGATE_SESSION_KEY"}"#;
+        assert_eq!(for_scripts("00ff", NOW).trim_end(), recorded);
+    }
 }

@@ -229,3 +229,58 @@ fn report_config_errors(complaints: &Diagnostics) -> ExitCode {
     print_stderr(&complaints.render(colour));
     ExitCode::from(EX_CONFIG)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::serialized::assert_golden;
+
+    fn describe(command: &clap::Command, lines: &mut Vec<String>) {
+        let name = command.get_name();
+        let hidden = if command.is_hide_set() { " (hidden)" } else { "" };
+        lines.push(format!("{name}{hidden}"));
+        for argument in command.get_arguments() {
+            let option = match (argument.get_long(), argument.get_short()) {
+                (Some(long), None) => format!("--{long}"),
+                (Some(long), Some(short)) => format!("--{long} -{short}"),
+                (None, Some(short)) => format!("-{short}"),
+                (None, None) => format!("<{}>", argument.get_id()),
+            };
+            let mut parts = vec![name.to_owned(), option];
+            if argument.get_action().takes_values() {
+                let names = argument.get_value_names().unwrap_or_default();
+                parts.extend(names.iter().map(ToString::to_string));
+            }
+            for default in argument.get_default_values() {
+                parts.push(format!("[default {}]", default.to_string_lossy()));
+            }
+            if let Some(variable) = argument.get_env() {
+                parts.push(format!("[env {}]", variable.to_string_lossy()));
+            }
+            if argument.is_required_set() {
+                parts.push("[required]".to_owned());
+            }
+            if argument.is_global_set() {
+                parts.push("[global]".to_owned());
+            }
+            lines.push(parts.join(" "));
+        }
+        for inner in command.get_subcommands() {
+            describe(inner, lines);
+        }
+    }
+
+    #[test]
+    fn serialized_commands() {
+        let mut lines = Vec::new();
+        describe(&Cli::command(), &mut lines);
+        assert_golden("commands.txt", &lines);
+    }
+
+    #[test]
+    fn serialized_exit_codes() {
+        assert_eq!((EX_USAGE, EX_CONFIG), (64, 78));
+    }
+}

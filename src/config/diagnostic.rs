@@ -202,3 +202,21 @@ impl<'a> IntoIterator for &'a Diagnostics {
         self.iter()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn serialized_diagnostic() {
+        let list = vec![
+            Diagnostic::error(4..9, "wrong").help("write"),
+            Diagnostic::warning(None, "missing"),
+        ];
+        let json = Diagnostics::new("config.toml", "a = wrong".to_owned(), list).to_json();
+        assert_eq!(
+            json.to_string(),
+            r#"[{"column":null,"file":"config.toml","help":null,"line":null,"message":"missing","severity":"warning","text":null},{"column":5,"file":"config.toml","help":"write","line":1,"message":"wrong","severity":"error","text":"wrong"}]"#
+        );
+    }
+}

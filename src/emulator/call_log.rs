@@ -84,4 +84,22 @@ mod tests {
                 .starts_with(r#"[{"time":3,"method":"GET","path":"/","query":{},"status":200}"#)
         );
     }
+
+    #[test]
+    fn serialized_call() {
+        let mut log = CallLog::default();
+        log.add(CallRecord {
+            time: Timestamp(7),
+            method: "GET".to_owned(),
+            path: "/sns/userinfo".to_owned(),
+            query: Map::from_iter([("lang".to_owned(), "zh_CN".into())]),
+            status: 200,
+            errcode: Some(40_029),
+            note: Some("fault: hang".to_owned()),
+        });
+        assert_eq!(
+            log.json(),
+            r#"[{"time":7,"method":"GET","path":"/sns/userinfo","query":{"lang":"zh_CN"},"status":200,"errcode":40029,"note":"fault: hang"}]"#
+        );
+    }
 }

@@ -284,4 +284,26 @@ mod tests {
         faults.clear();
         assert!(faults.list().is_empty());
     }
+
+    #[test]
+    fn serialized_orders() {
+        let mut faults = Faults::default();
+        let full = r#"{"at":"authorize","times":2,"percent":50,"errcode":40029,"delay_ms":10,"http_status":502,"hang":true,"garbage":true,"snapshot":true,"decline":true,"duplicate_callback":true,"two_codes":true}"#;
+        faults.add(full.as_bytes()).unwrap();
+        assert_eq!(faults.list()[0].to_string(), full);
+        for at in [
+            "authorize",
+            "access_token",
+            "refresh_token",
+            "userinfo",
+            "auth",
+            "stable_token",
+            "token",
+            "getticket",
+        ] {
+            let order = format!(r#"{{"at":"{at}","hang":true}}"#);
+            faults.add(order.as_bytes()).unwrap();
+            assert_eq!(faults.list().last().unwrap().to_string(), order);
+        }
+    }
 }

@@ -172,4 +172,20 @@ mod tests {
             assert!(found.contains(expected), "{text:?}: {found}");
         }
     }
+
+    #[test]
+    fn serialized_file() {
+        let text = "[[user]]\nid='a'\nnickname='A'\navatar='https://a/'\nopenid='o'\nunionid='u'";
+        let some = |text: &str| Some(text.to_owned());
+        let user = User {
+            id: "a".to_owned(),
+            nickname: "A".to_owned(),
+            avatar: some("https://a/"),
+            openid: some("o"),
+            unionid: some("u"),
+        };
+        assert_eq!(users_from_toml(text).unwrap(), [user]);
+        assert_eq!(built_in()[0].seen_by("wx1").openid, "oAiG-sMeM8zuoj2TyhgYQB52LF5M");
+        assert_eq!(built_in()[0].snapshot_for("wx1").openid, "o9zqVnUk9sX-SvKi_j6clhbuJdje");
+    }
 }

@@ -243,7 +243,10 @@ mod tests {
     use tracing_appender::non_blocking::NonBlocking;
 
     use super::*;
-    use crate::{gateway::rules::tests::rules, logs::LogFormat, metrics::Metrics, traces::Tracer};
+    use crate::{
+        gateway::rules::tests::rules, logs::LogFormat, metrics::Metrics,
+        serialized::assert_serialized, traces::Tracer,
+    };
 
     #[derive(Clone, Default)]
     struct Page(Arc<Mutex<Vec<u8>>>);
@@ -260,6 +263,22 @@ mod tests {
     }
 
     fn line(form: LogFormat, uri: &str, answered: bool) -> (String, String) {
+        let request = Request::get(uri).header("x-request-id", "abc\"").body(()).unwrap();
+        record(form, &request, |entry| {
+            if answered {
+                entry.set_status(StatusCode::OK);
+                entry.add_bytes(3);
+                entry.add_bytes(4);
+            }
+        })
+    }
+
+    /// The line of a request from a trusted proxy, and the metrics after it.
+    fn record(
+        form: LogFormat,
+        request: &Request<()>,
+        fill: impl FnOnce(&mut AccessLogEntry),
+    ) -> (String, String) {
         let page = Page::default();
         let (writer, guard) = NonBlocking::new(page.clone());
         let lines = AccessLogBuffer::new(AccessLog::new(form, writer), Tracer::default());
@@ -267,14 +286,9 @@ mod tests {
         let peer = Rc::new(Peer::new([192, 0, 2, 1].into(), false, place));
         let metrics = Metrics::default();
         let desk = Rc::new(WorkerState::new(Arc::new(rules("192.0.2.1")), 0, &metrics.thread(), 1));
-        let request = Request::get(uri).header("x-request-id", "abc\"").body(()).unwrap();
         let now = Timestamp(1_795_501_895);
-        let mut entry = AccessLogEntry::start(&request, &peer, (&desk, &lines), now);
-        if answered {
-            entry.set_status(StatusCode::OK);
-            entry.add_bytes(3);
-            entry.add_bytes(4);
-        }
+        let mut entry = AccessLogEntry::start(request, &peer, (&desk, &lines), now);
+        fill(&mut entry);
         drop(entry);
         lines.flush();
         drop((lines, guard));
@@ -308,5 +322,43 @@ mod tests {
         assert_eq!(line.lines().count(), 1, "{line:?}");
         assert!(line.starts_with("2026-11-24T06:31:35Z 200 GET - /"), "{line}");
         assert!(!line.contains("secret"));
+    }
+
+    fn fixed(form: LogFormat, full: bool) -> String {
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let request = Request::get("/a?b=c").header("x-request-id", "r1");
+        let request = request.header("traceparent", parent).body(()).unwrap();
+        let (line, _) = record(form, &request, |entry| {
+            entry.set_client([198, 51, 100, 7].into());
+            entry.set_access(Access::Optional);
+            if full {
+                entry.session = Some(SessionLogId::of("07"));
+                entry.upstream = Some(Duration::from_millis(2));
+                entry.set_status(StatusCode::OK);
+                entry.add_bytes(7);
+            }
+        });
+        line.trim_end().to_owned()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn serialized_lines() {
+        assert_serialized(&[
+            (
+                "full JSON",
+                fixed(LogFormat::Json, true),
+                r#"{"timestamp":"2026-11-24T06:31:35Z","target":"access","request_id":"r1","trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","client":"198.51.100.7","peer":"192.0.2.1","site":"-","route":"optional","method":"GET","status":200,"bytes":7,"seconds":0.000000,"total_seconds":0.000000,"upstream_seconds":0.002000,"session":"19b100ab7725c612","path":"/a"}"#,
+            ),
+            (
+                "minimal JSON",
+                fixed(LogFormat::Json, false),
+                r#"{"timestamp":"2026-11-24T06:31:35Z","target":"access","request_id":"r1","trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","client":"198.51.100.7","peer":"192.0.2.1","site":"-","route":"optional","method":"GET","status":499,"bytes":0,"seconds":0.000000,"total_seconds":0.000000,"path":"/a"}"#,
+            ),
+            (
+                "text",
+                fixed(LogFormat::Text, true),
+                "2026-11-24T06:31:35Z 200 GET - /a 198.51.100.7 0.0 ms 7 B r1",
+            ),
+        ]);
     }
 }

@@ -355,3 +355,100 @@ fn login_notice(error: &wechat::Error) -> ErrorPage {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    fn login(source: impl Into<wechat::Error>) -> Error {
+        Error::Login { retry: String::new(), source: source.into() }
+    }
+
+    fn refusal(code: i64) -> Error {
+        login(ApiError::Code { code, message: String::new() })
+    }
+
+    /// The status and the words: of the page, of logs and metrics, of a failed login, of the limit, and of
+    /// the failure of the site.
+    #[test]
+    fn serialized_words() {
+        use upstream::Error::{
+            BodyTimeout, ConnectionClosed, MalformedBody, Overloaded, ResponseTimeout, SessionOver,
+            TooLarge,
+        };
+        let retry = String::new;
+        let rows: Vec<(Error, &str)> = vec![
+            (Error::BadRequest(""), "400 bad_request bad_request - - -"),
+            (Error::UnderscoreInHeaderName, "400 bad_request bad_request - - -"),
+            (Error::Impersonation, "400 bad_request bad_request - - -"),
+            (Error::MethodOverride, "400 bad_request bad_request - - -"),
+            (Error::UnknownHost, "421 unknown_host unknown_host - - -"),
+            (Error::NotFound, "404 not_found not_found - - -"),
+            (Error::MethodNotAllowed, "405 method_not_allowed method_not_allowed - - -"),
+            (Error::WeChatOnly, "403 wechat_only wechat_only - - -"),
+            (Error::CrossSiteLogout, "403 forbidden forbidden - - -"),
+            (Error::NotFound.behind_proxy(), "403 not_found not_found - - -"),
+            (Error::UntrustedVerifyCaller([127, 0, 0, 1].into()), "403 forbidden forbidden - - -"),
+            (Error::LoginExpired, "400 login_expired login_expired login_expired - -"),
+            (
+                Error::ClockSkew { seconds: 61, retry: None },
+                "400 login_expired clock_skew clock_skew - -",
+            ),
+            (
+                Error::CookiesLost { retry: retry() },
+                "400 cookies_lost cookies_lost cookies_lost - -",
+            ),
+            (Error::UnknownBrokerLogin, "400 login_expired login_expired login_expired - -"),
+            (Error::UnknownReturn, "400 unknown_return unknown_return unknown_return - -"),
+            (
+                Error::Store(store::StoreUnavailable::internal("")),
+                "503 store_away store_away store_away - -",
+            ),
+            (Error::Declined { retry: retry() }, "403 declined declined declined - -"),
+            (
+                login(wechat::Error::Unreachable(String::new())),
+                "503 wechat_unreachable wechat_unreachable wechat_unreachable - -",
+            ),
+            (
+                login(wechat::Error::NoResponse(String::new())),
+                "503 wechat_unreachable wechat_unreachable wechat_unreachable - -",
+            ),
+            (
+                login(ApiError::Nonsense("")),
+                "502 wechat_unreachable wechat_unreachable wechat_unreachable - -",
+            ),
+            (refusal(40_029), "403 code_failed code_failed code_failed - -"),
+            (refusal(40_125), "502 misconfigured misconfigured misconfigured - -"),
+            (refusal(48_001), "502 misconfigured misconfigured misconfigured - -"),
+            (refusal(-1), "403 code_failed code_failed code_failed - -"),
+            (Error::RevocationUnknown, "503 unsure unsure - - -"),
+            (Error::UnexpectedUpgrade, "502 site_unreachable site_unreachable - - -"),
+            (Error::TooMany { what: "", wait: 1 }, "429 too_many too_many - logins_per_minute -"),
+            (Error::Upstream(Overloaded), "503 overloaded overloaded - upstream_connections full"),
+            (
+                Error::Upstream(ResponseTimeout(std::time::Duration::ZERO)),
+                "504 site_slow site_slow - - slow",
+            ),
+            (
+                Error::Upstream(ConnectionClosed(io::Error::other(""))),
+                "502 site_unreachable site_unreachable - - broken",
+            ),
+            (Error::Upstream(TooLarge), "413 too_large too_large - body_size -"),
+            (Error::Upstream(BodyTimeout), "408 too_slow too_slow - body_time -"),
+            (Error::Upstream(MalformedBody), "400 bad_request bad_request - - -"),
+            (Error::Upstream(SessionOver), "401 login_expired login_expired - - -"),
+            (Error::Token(CryptoError), "500 internal internal - - -"),
+        ];
+        let dash = |word: Option<&'static str>| word.unwrap_or("-");
+        for (error, recorded) in rows {
+            let upstream = if let Error::Upstream(error) = &error { error.reason() } else { None };
+            let (status, page, log) = (error.status(), error.notice().word(), error.reason());
+            let [login, limit, upstream] =
+                [error.failed_login(), error.limit(), upstream].map(dash);
+            let now = format!("{} {page} {log} {login} {limit} {upstream}", status.as_u16());
+            assert_eq!(now, recorded, "{error:?}");
+        }
+    }
+}

@@ -124,3 +124,15 @@ impl ProfileRefresher {
 fn key(account: &Account, openid: &str) -> String {
     format!("refresh/{}/{openid}", account.app_id)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support;
+
+    #[test]
+    fn serialized_key_of_a_refresh_token() {
+        let config = test_support::config(test_support::SITE);
+        assert_eq!(key(&config.accounts[0], "o1"), "refresh/wx0123456789abcdef/o1");
+    }
+}

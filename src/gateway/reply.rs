@@ -176,3 +176,52 @@ fn add_security_headers(headers: &mut HeaderMap) {
     ];
     headers.extend(GUARDS);
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+    use crate::{serialized::assert_serialized, test_support};
+
+    async fn text(response: Response<Body>) -> String {
+        let body = response.into_body().collect().await;
+        String::from_utf8(body.ok().unwrap().to_bytes().to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn serialized_answers_to_scripts() {
+        let config = test_support::config(test_support::SITE);
+        let site = &config.gateway.sites.all()[0];
+        let claims = json!({
+            "iss": "wxgate", "aud": "https://h5.example.com", "sub": "o1",
+            "sid": "00000000000000000000000000000007", "iat": 1, "exp": 3, "max": 4,
+            "auth_time": 1, "appid": "wx0123456789abcdef", "scope": "snsapi_userinfo",
+        });
+        let minimal: Session = serde_json::from_value(claims.clone()).unwrap();
+        let mut claims = claims;
+        for (name, value) in [("unionid", "u1"), ("nickname", "李雷"), ("avatar", "https://a/1")]
+        {
+            claims[name] = value.into();
+        }
+        claims["snapshot"] = true.into();
+        let full: Session = serde_json::from_value(claims).unwrap();
+        assert_serialized(&[
+            (
+                "full session",
+                text(session(&full, site)).await,
+                r#"{"account":"main","appid":"wx0123456789abcdef","auth_time":1,"avatar":"https://a/1","expires":3,"nickname":"李雷","openid":"o1","scope":"snsapi_userinfo","session":"00000000000000000000000000000007","snapshot":true,"unionid":"u1"}"#,
+            ),
+            (
+                "minimal session",
+                text(session(&minimal, site)).await,
+                r#"{"account":"main","appid":"wx0123456789abcdef","auth_time":1,"expires":3,"openid":"o1","scope":"snsapi_userinfo","session":"00000000000000000000000000000007"}"#,
+            ),
+            (
+                "unauthorized",
+                text(unauthorized("/_wx/login")).await,
+                r#"{"error":"login_required","login_url":"/_wx/login"}"#,
+            ),
+        ]);
+    }
+}

@@ -97,3 +97,24 @@ impl RequestHandler {
         self.gateway.feed.is_stale(site.revocation)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+
+    #[test]
+    fn serialized_result() {
+        let (at, until) = (Timestamp(1), Timestamp(2));
+        let order = Revocation { whom: RevocationTarget::Account("wx1".to_owned()), at, until };
+        let done = RevocationResult { order, handed_over: true, reason: None };
+        let waits =
+            RevocationResult { handed_over: false, reason: Some("why".to_owned()), ..done.clone() };
+        for (result, rest) in
+            [(done, r#""handed_over":true"#), (waits, r#""handed_over":false,"reason":"why""#)]
+        {
+            let recorded = format!(r#"{{"whom":{{"account":"wx1"}},"at":1,"until":2,{rest}}}"#);
+            assert_eq!(serde_json::to_string(&result).unwrap(), recorded);
+        }
+    }
+}

@@ -181,4 +181,16 @@ mod tests {
         }
         assert!(throttle.clients.lock().unwrap().len() <= MAX_CLIENTS);
     }
+
+    #[test]
+    fn serialized_words() {
+        let actions = [
+            LimitedAction::Login,
+            LimitedAction::Callback,
+            LimitedAction::Refusal,
+            LimitedAction::Secret,
+        ];
+        let words = actions.map(LimitedAction::word).join(", ");
+        assert_eq!(words, "logins, callbacks, refused requests, wrong secrets");
+    }
 }

@@ -325,4 +325,25 @@ mod tests {
             prop_assert_eq!(kept, theirs, "{:?}", sent);
         }
     }
+
+    #[test]
+    fn serialized_cookies() {
+        let minute = Duration::from_mins(1);
+        let rows = [
+            (
+                CookieNames::new("wxgate", true),
+                "__Host-wxgate=v; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=60",
+                "__Host-wxgate-flow-00ff=v; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=60",
+            ),
+            (
+                CookieNames::new("wxgate", false),
+                "wxgate=v; HttpOnly; SameSite=Lax; Path=/; Max-Age=60",
+                "wxgate-flow-00ff=v; HttpOnly; SameSite=Lax; Path=/; Max-Age=60",
+            ),
+        ];
+        for (names, session, flow) in rows {
+            assert_eq!(names.set_cookie(names.session(), "v", minute).unwrap(), session);
+            assert_eq!(names.set_cookie(&names.flow("00ff"), "v", minute).unwrap(), flow);
+        }
+    }
 }

@@ -238,6 +238,7 @@ pub fn mask(openid: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serialized::assert_golden;
 
     #[test]
     fn g4_openids_are_masked_in_what_is_kept() {
@@ -267,5 +268,46 @@ mod tests {
         assert!(
             last.iter().flat_map(|line| &line.facts).all(|(_, value)| value.len() <= MAX_VALUE_LEN)
         );
+    }
+
+    /// What a collector of JSON lines and the status page get of each kind.
+    #[test]
+    fn serialized_lines() {
+        #[derive(Clone, Default)]
+        struct Lines(std::sync::Arc<Mutex<Vec<u8>>>);
+
+        impl std::io::Write for Lines {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().unwrap().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+
+        let (audit, lines) = (AuditLog::default(), Lines::default());
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt().json().flatten_event(true).without_time();
+        let subscriber = subscriber.with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            for kind in AuditKind::ALL {
+                for line in [AuditEvent::ok(kind, "what"), AuditEvent::failed(kind, "what")] {
+                    audit.record(AuditEvent { at: Timestamp(7), ..line });
+                }
+            }
+            let full = FACTS.iter().fold(
+                AuditEvent { at: Timestamp(8), ..AuditEvent::ok(AuditKind::Login, "what") },
+                |line, name| line.with(name, format!("the {name}")),
+            );
+            audit.record(full);
+        });
+        let kept = audit.last();
+        let kept = kept.iter().map(|line| serde_json::to_string(line).unwrap());
+        let mut all: Vec<String> = kept.map(|line| format!("page {line}")).collect();
+        let logged = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        all.extend(logged.lines().map(|line| format!("log  {line}")));
+        assert_golden("audit.txt", &all);
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::serialized::assert_golden;
 
 #[test]
 fn threads_are_summed_and_names_begin_with_wxgate() {
@@ -83,4 +84,50 @@ async fn what_was_counted_before_a_reload_is_known_for_a_while() {
     assert_eq!(before.into_keys().map(|[_, reason]| reason).collect::<Vec<_>>(), ["unknown_key"]);
     tokio::time::advance(minute).await;
     assert_eq!(metrics.sessions.marked(minute), None);
+}
+
+/// Every metric as a scrape shows it, without its values.
+#[test]
+fn serialized_metrics() {
+    let metrics = Metrics::default();
+    let (site, server) = ("h5.example.com", "http://10.0.0.5:80");
+    let counters = metrics.thread().site(site);
+    let took = Duration::from_millis(3);
+    for class in
+        [AccessClass::Public, AccessClass::Optional, AccessClass::Required, AccessClass::Own]
+    {
+        counters.count(class, 200, took, Some(took));
+    }
+    for status in 100..600 {
+        counters.count(AccessClass::Public, status, took, None);
+    }
+    metrics.login("started", "");
+    metrics.call("access_token", "0".to_owned(), took);
+    metrics.session("issued", "");
+    metrics.upstream_error(site, "slow");
+    metrics.reload(true);
+    metrics.reload(false);
+    metrics.limit("body_size");
+    metrics.handshake("full", "1.3");
+    metrics.spans("sent", 1);
+    metrics.order("issued");
+    metrics.health.set_server_healthy(site, server);
+    for part in [Component::WeChat, Component::Account, Component::Store, Component::Certificate] {
+        metrics.health.set_healthy(part, "name");
+    }
+    metrics.certificates(&[(site.to_owned(), [Timestamp(1), Timestamp(2)])]);
+    metrics.problems([("cause", "critical")].into_iter());
+    drop(metrics.waiting(site).enter(1));
+    let text = metrics.text().unwrap();
+    let mut lines: Vec<String> = text
+        .lines()
+        .filter(|line| *line != "# EOF")
+        .map(|line| match line.rsplit_once(' ') {
+            Some((series, _)) if !line.starts_with('#') => series.to_owned(),
+            _ => line.to_owned(),
+        })
+        .map(|line| line.replace(env!("CARGO_PKG_VERSION"), "VERSION"))
+        .collect();
+    lines.sort();
+    assert_golden("metrics.txt", &lines);
 }

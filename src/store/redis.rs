@@ -515,3 +515,16 @@ fn millis(age: Duration) -> u64 {
 fn late() -> RedisError {
     std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn serialized_names_in_redis() {
+        assert_eq!(name("code/00ff"), "wxgate:code/00ff");
+        assert_eq!((LOG, FIELD), ("wxgate:revocations", "order"));
+        assert_eq!(CHECK_STREAM, "wxgate:check:{wxgate:revocations}");
+        assert_eq!(CHECK_VALUE, "wxgate:check-value:{wxgate:revocations}");
+    }
+}

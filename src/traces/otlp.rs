@@ -204,3 +204,51 @@ fn pair(key: &str, value: Value) -> KeyValue {
     let value = Some(AnyValue { value: Some(value) });
     KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{httputil::trace_context::TraceContext, serialized::assert_golden};
+
+    #[test]
+    fn serialized_spans() {
+        let trace = TraceContext::new_root(7, 8, 10_000);
+        let request = RequestSpan {
+            trace,
+            method: "GET".to_owned(),
+            route: "required",
+            site: "h5.example.com".to_owned(),
+            path: "/a".to_owned(),
+            status: 200,
+            ended: 100,
+            took: 50,
+            head: 40,
+            site_took: Some(30),
+        };
+        let step = FinishedSpan {
+            name: "login start".to_owned(),
+            attributes: vec![("text", "a".into()), ("number", 7_i64.into())],
+            failed: true,
+            ..FinishedSpan::default()
+        };
+        let told = [QueuedSpan::Request(request), QueuedSpan::Step(step)];
+        let sent = message(told.into_iter());
+        let mut lines = Vec::new();
+        for resource in sent.resource_spans {
+            lines.push(format!("resource {:?}", keys(&resource.resource.unwrap().attributes)));
+            for scope in resource.scope_spans {
+                lines.push(format!("scope {}", scope.scope.unwrap().name));
+                let spans = scope.spans.iter();
+                lines.extend(spans.map(|span| {
+                    let kind = OtlpSpanKind::try_from(span.kind).unwrap().as_str_name();
+                    format!("{kind} {:?} {:?}", span.name, keys(&span.attributes))
+                }));
+            }
+        }
+        assert_golden("spans.txt", &lines);
+    }
+
+    fn keys(attributes: &[KeyValue]) -> Vec<&str> {
+        attributes.iter().map(|it| it.key.as_str()).collect()
+    }
+}

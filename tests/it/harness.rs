@@ -203,15 +203,21 @@ impl TestGateway {
 
     /// Opens the gateway's admin listener.
     pub async fn admin(&self) -> SocketAddr {
+        self.admin_with_status().await.0
+    }
+
+    /// The same, with what the program tells it.
+    pub async fn admin_with_status(&self) -> (SocketAddr, RuntimeStatus) {
         let board = RuntimeStatus::default();
         board.set_ready(true);
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let settings =
             admin::Settings { listen, metrics_listen: None, token: None, hosts: Vec::new() };
-        let admin = AdminServer::bind(settings, board, Arc::clone(&self.shared)).await.unwrap();
+        let shared = Arc::clone(&self.shared);
+        let admin = AdminServer::bind(settings, board.clone(), shared).await.unwrap();
         let addr = admin.addr().unwrap();
         tokio::spawn(admin.serve(std::future::pending()));
-        addr
+        (addr, board)
     }
 
     /// Asks the gateway to stop, and waits until it has.

@@ -29,6 +29,7 @@ mod connection_limit;
 mod descriptors;
 mod access_rules;
 mod admin;
+mod formats;
 mod forward;
 mod framing;
 mod h2;

@@ -193,3 +193,14 @@ fn certificate(name: &str) -> String {
 fn tries(name: &str) -> String {
     format!("tries:{name}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn serialized_names_in_the_store() {
+        assert_eq!(certificate("h5.example.com"), "certificate:h5.example.com");
+        assert_eq!(tries("h5.example.com"), "tries:h5.example.com");
+    }
+}

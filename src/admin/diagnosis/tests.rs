@@ -258,3 +258,27 @@ fn the_worst_comes_first() {
     let named: Vec<_> = found.iter().map(|it| it.cause).collect();
     assert_eq!(named, ["upstream_down", "upstream_slow", "not_ready"]);
 }
+
+#[test]
+fn serialized_finding() {
+    let of = |text: &str| Bilingual::new(format!("{text} zh"), format!("{text} en"));
+    let severities = [
+        (FindingSeverity::Critical, "critical"),
+        (FindingSeverity::Warning, "warning"),
+        (FindingSeverity::Notice, "notice"),
+    ];
+    for (severity, word) in severities {
+        let finding = Finding {
+            cause: "store_down",
+            severity,
+            title: of("t"),
+            detail: of("d"),
+            remedy: of("r"),
+        };
+        let recorded = format!(
+            r#"{{"cause":"store_down","severity":"{word}","title":{{"zh":"t zh","en":"t en"}},"detail":{{"zh":"d zh","en":"d en"}},"remedy":{{"zh":"r zh","en":"r en"}}}}"#
+        );
+        assert_eq!(serde_json::to_string(&finding).unwrap(), recorded);
+        assert_eq!(severity.word(), word);
+    }
+}

@@ -111,4 +111,20 @@ mod tests {
             assert_eq!(finding.to_string(), line);
         }
     }
+
+    #[test]
+    fn serialized_result() {
+        let note = CheckResult::notice("dns", "h5.example.com", "says").remedy("do");
+        let rows = [
+            (CheckResult::ok("dns", "h5.example.com", "says"), "ok", "null"),
+            (note, "note", "\"do\""),
+            (CheckResult::error("dns", "h5.example.com", "says"), "bad", "null"),
+        ];
+        for (result, state, remedy) in rows {
+            let recorded = format!(
+                r#"{{"check":"dns","of":"h5.example.com","remedy":{remedy},"says":"says","state":"{state}"}}"#
+            );
+            assert_eq!(result.to_json(), serde_json::from_str::<Value>(&recorded).unwrap());
+        }
+    }
 }

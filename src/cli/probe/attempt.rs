@@ -129,3 +129,25 @@ impl AttackKind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn serialized_kinds() {
+        let kinds = [
+            AttackKind::Identity,
+            AttackKind::Forwarded,
+            AttackKind::Path,
+            AttackKind::Cookie,
+            AttackKind::Method,
+            AttackKind::Host,
+            AttackKind::Door,
+            AttackKind::Plain,
+            AttackKind::Upstream,
+        ];
+        let words = kinds.map(AttackKind::word).join(" ");
+        assert_eq!(words, "identity forwarded path cookie method host door http upstream");
+    }
+}

@@ -154,3 +154,34 @@ fn brief(text: &str) -> String {
     let short: String = text.chars().take(MAX_LINE_LEN).collect();
     if short.len() < text.len() { format!("{short}…") } else { short }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn serialized_report() {
+        let row = |verdict| ReportRow { kind: "path", what: "a".to_owned(), verdict, remedy: "do" };
+        let report = Report {
+            url: "https://h5.example.com/a".to_owned(),
+            echo: None,
+            notes: vec!["note".to_owned()],
+            rows: vec![
+                row(Verdict::Blocked),
+                row(Verdict::Succeeded("why".to_owned())),
+                row(Verdict::Inconclusive("why".to_owned())),
+            ],
+        };
+        let recorded = json!({
+            "url": "https://h5.example.com/a",
+            "through": 1,
+            "notes": ["note"],
+            "tricks": [
+                { "kind": "path", "what": "a", "verdict": "held", "why": null, "remedy": null },
+                { "kind": "path", "what": "a", "verdict": "through", "why": "why", "remedy": "do" },
+                { "kind": "path", "what": "a", "verdict": "unseen", "why": "why", "remedy": null },
+            ],
+        });
+        assert_eq!(report.to_json(), recorded);
+    }
+}

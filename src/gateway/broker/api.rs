@@ -257,6 +257,7 @@ struct TicketClaims<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{secret::Secret, serialized::assert_serialized, test_support, wechat::AccessToken};
 
     #[test]
     fn a_secret_is_shown_as_a_bearer_token() {
@@ -284,5 +285,100 @@ mod tests {
                 "{lines:?}"
             );
         }
+    }
+
+    /// Who came: with everything, and with as little as there can be.
+    fn identity(full: bool) -> Identity {
+        let some = |text: &str| full.then(|| text.to_owned());
+        Identity {
+            openid: "o1".to_owned(),
+            unionid: some("u1"),
+            nickname: some("李雷"),
+            avatar: some("https://thirdwx.qlogo.cn/mmopen/a/132"),
+            scope: if full { Scope::UserInfo } else { Scope::Base },
+        }
+    }
+
+    #[test]
+    fn serialized_claims_of_a_ticket() {
+        let claims = |full| TicketClaims {
+            iss: ISSUER,
+            aud: "shop",
+            jti: format!("{:032x}", 7),
+            iat: Timestamp(10_000),
+            exp: Timestamp(10_300),
+            sub: "o1",
+            appid: "wx1",
+            auth_time: Timestamp(9_990),
+            facts: facts(&identity(full)),
+        };
+        let text = |full| serde_json::to_string(&claims(full)).unwrap();
+        assert_serialized(&[
+            (
+                "full claims",
+                text(true),
+                r#"{"iss":"wxgate","aud":"shop","jti":"00000000000000000000000000000007","iat":10000,"exp":10300,"sub":"o1","appid":"wx1","auth_time":9990,"headimgurl":"https://thirdwx.qlogo.cn/mmopen/a/132","nickname":"李雷","openid":"o1","scope":"snsapi_userinfo","unionid":"u1"}"#,
+            ),
+            (
+                "minimal claims",
+                text(false),
+                r#"{"iss":"wxgate","aud":"shop","jti":"00000000000000000000000000000007","iat":10000,"exp":10300,"sub":"o1","appid":"wx1","auth_time":9990,"openid":"o1","scope":"snsapi_base"}"#,
+            ),
+        ]);
+    }
+
+    #[test]
+    fn serialized_answer_to_a_code() {
+        let config = test_support::config(test_support::SITE);
+        let account = &config.accounts[0];
+        let person = |full| WeChatUser {
+            identity: identity(full),
+            snapshot: full,
+            refresh_token: None,
+            access: AccessToken { token: Secret::new("AT"), expires_in: 7_200 },
+            rest: Map::from_iter([("sex".to_owned(), 0.into())]),
+            stale: false,
+        };
+        let text = |window, full| exchanged(window, account, &person(full)).to_string();
+        let (openid, user_info) = (BrokerEndpoint::OpenId, BrokerEndpoint::UserInfo);
+        assert_serialized(&[
+            (
+                "openid, full",
+                text(openid, true),
+                r#"{"access_token":"AT","appid":"wx0123456789abcdef","expires_in":7200,"is_snapshotuser":1,"openid":"o1","scope":"snsapi_userinfo","unionid":"u1"}"#,
+            ),
+            (
+                "openid, minimal",
+                text(openid, false),
+                r#"{"access_token":"AT","appid":"wx0123456789abcdef","expires_in":7200,"openid":"o1","scope":"snsapi_base"}"#,
+            ),
+            (
+                "user info, full",
+                text(user_info, true),
+                r#"{"access_token":"AT","appid":"wx0123456789abcdef","expires_in":7200,"headimgurl":"https://thirdwx.qlogo.cn/mmopen/a/132","is_snapshotuser":1,"nickname":"李雷","openid":"o1","scope":"snsapi_userinfo","sex":0,"unionid":"u1"}"#,
+            ),
+            (
+                "user info, minimal",
+                text(user_info, false),
+                r#"{"access_token":"AT","appid":"wx0123456789abcdef","expires_in":7200,"openid":"o1","scope":"snsapi_base","sex":0}"#,
+            ),
+        ]);
+    }
+
+    #[test]
+    fn serialized_number_of_a_clients_exchanges() {
+        let broker = r#"
+[broker]
+host = "auth.example.com"
+public_url = "https://auth.example.com"
+[[broker.client]]
+name = "shop"
+account = "main"
+return_to = ["https://shop.example.com/"]
+"#;
+        let config = test_support::config(&format!("{}{broker}", test_support::SITE));
+        let broker = config.gateway.broker.unwrap();
+        let number = format!("{:032x}", flow_of(&broker.clients[0]));
+        assert_serialized(&[("number", number, "c226d0e18c54aa9d2e616bb019fb9ba1")]);
     }
 }

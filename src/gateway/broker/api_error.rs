@@ -151,3 +151,25 @@ impl fmt::Display for BrokerApiError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wechat::protocol::ApiError;
+
+    #[test]
+    fn serialized_words_of_the_brokers_api() {
+        let used = ApiError::Code { code: 40_163, message: String::new() };
+        let rows = [
+            (BrokerApiError::WrongSecret, 401, "invalid_client"),
+            (BrokerApiError::Invalid("`code` is missing"), 400, "invalid_request"),
+            (BrokerApiError::TicketGone, 400, "invalid_ticket"),
+            (BrokerApiError::NoProfile, 403, "consent_needed"),
+            (BrokerApiError::CodeSpent(used.into()), 400, "code_failed"),
+            (BrokerApiError::Other(Error::RevocationUnknown), 503, "unsure"),
+        ];
+        for (error, status, word) in rows {
+            assert_eq!((error.status().as_u16(), error.word()), (status, word));
+        }
+    }
+}

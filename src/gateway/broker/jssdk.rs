@@ -303,3 +303,20 @@ fn readable<B>(
     }
     answer
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serialized::assert_serialized;
+
+    #[test]
+    fn serialized_jsapi_ticket() {
+        let life = Duration::from_hours(2);
+        let lent = jssdk::ExpiringToken { text: Secret::new("T1"), life };
+        let ticket = JsapiTicket::new(&lent, Timestamp(10_000));
+        let recorded = r#"{"text":"T1","renew":16600,"end":17200}"#;
+        assert_serialized(&[("ticket", serde_json::to_string(&ticket).unwrap(), recorded)]);
+        let read: JsapiTicket = serde_json::from_str(recorded).unwrap();
+        assert_eq!((read.text, read.renew, read.end), (ticket.text, ticket.renew, ticket.end));
+    }
+}

@@ -200,3 +200,63 @@ fn seal<T: Serialize>(keys: &KeyRing, name: &str, value: &T) -> Result<Vec<u8>, 
 fn open<T: DeserializeOwned>(keys: &KeyRing, name: &str, sealed: &[u8]) -> Option<T> {
     serde_json::from_slice(&keys.open_sealed(sealed, name).ok()?).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{serialized::assert_serialized, test_support::keys};
+
+    #[test]
+    fn serialized_names_in_the_store() {
+        assert_serialized(&[
+            (
+                "under way",
+                under_way(7),
+                "errand/6bae426822df52caf9dc36c8319247d6debb080aa918fa7830ac1c5edabd22c1",
+            ),
+            (
+                "ended",
+                ended(7),
+                "errand-ended/6bae426822df52caf9dc36c8319247d6debb080aa918fa7830ac1c5edabd22c1",
+            ),
+            (
+                "ticket",
+                stub("shop", "t1"),
+                "ticket/789ca2585032118da40ad11db28d9e7dbab8346a0fce9671b5d8d7e22d51a8d3",
+            ),
+        ]);
+    }
+
+    #[test]
+    fn serialized_login_of_the_broker() {
+        let pending = PendingBrokerLogin {
+            client: "shop".to_owned(),
+            url: "https://shop.example.com/a?b=c".to_owned(),
+            scope: Scope::UserInfo,
+            app_id: "wx1".to_owned(),
+        };
+        let identity = Identity {
+            openid: "o1".to_owned(),
+            unionid: None,
+            nickname: Some("李雷".to_owned()),
+            avatar: None,
+            scope: Scope::UserInfo,
+        };
+        let auth_time = Timestamp(10_000);
+        let who = TicketIdentity { identity, app_id: "wx1".to_owned(), auth_time };
+        let (login, person) = (
+            r#"{"client":"shop","url":"https://shop.example.com/a?b=c","scope":"snsapi_userinfo","app_id":"wx1"}"#,
+            r#"{"identity":{"sub":"o1","nickname":"李雷","scope":"snsapi_userinfo"},"app_id":"wx1","auth_time":10000}"#,
+        );
+        assert_serialized(&[
+            ("login", serde_json::to_string(&pending).unwrap(), login),
+            ("person", serde_json::to_string(&who).unwrap(), person),
+        ]);
+        let keys = keys();
+        let sealed = |json: &str| {
+            keys.seal(json.as_bytes(), &under_way(7), [1; NONCE]).unwrap().into_bytes()
+        };
+        assert_eq!(open(&keys, &under_way(7), &sealed(login)), Some(pending));
+        assert_eq!(open(&keys, &under_way(7), &sealed(person)), Some(who));
+    }
+}

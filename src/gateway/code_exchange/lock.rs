@@ -165,7 +165,7 @@ impl SharedOutcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::site::Scope;
+    use crate::{serialized::assert_serialized, site::Scope};
 
     #[test]
     fn an_answer_survives_the_way_to_another_replica() {
@@ -200,5 +200,70 @@ mod tests {
             assert_eq!(kind(&back), kind(&answer), "{json}");
         }
         assert!(SharedOutcome::of(&Err(Error::Unreachable("x".to_owned()))).is_none());
+    }
+
+    #[test]
+    fn serialized_outcome_of_an_exchange() {
+        let user = |full: bool| {
+            let some = |text: &str| full.then(|| text.to_owned());
+            let (scope, rest) = if full {
+                (Scope::UserInfo, Map::from_iter([("sex".to_owned(), 0.into())]))
+            } else {
+                (Scope::Base, Map::new())
+            };
+            let (unionid, nickname) = (some("u1"), some("李雷"));
+            let avatar = some("https://thirdwx.qlogo.cn/mmopen/a/132");
+            WeChatUser {
+                identity: Identity { openid: "o1".to_owned(), unionid, nickname, avatar, scope },
+                snapshot: full,
+                refresh_token: some("RT").map(Secret::new),
+                access: AccessToken { token: Secret::new("AT"), expires_in: 7_200 },
+                rest,
+                stale: full,
+            }
+        };
+        let refused = ApiError::Code { code: 40_163, message: "code been used".to_owned() };
+        let rows: [(&str, Answer, &str); 5] = [
+            (
+                "full user",
+                Ok(user(true)),
+                r#"{"Person":{"identity":{"sub":"o1","unionid":"u1","nickname":"李雷","avatar":"https://thirdwx.qlogo.cn/mmopen/a/132","scope":"snsapi_userinfo"},"snapshot":true,"refresh_token":"RT","access_token":"AT","expires_in":7200,"rest":{"sex":0},"stale":true}}"#,
+            ),
+            (
+                "minimal user",
+                Ok(user(false)),
+                r#"{"Person":{"identity":{"sub":"o1","scope":"snsapi_base"},"snapshot":false,"refresh_token":null,"access_token":"AT","expires_in":7200,"rest":{},"stale":false}}"#,
+            ),
+            (
+                "refused",
+                Err(refused.into()),
+                r#"{"Refused":{"code":40163,"message":"code been used"}}"#,
+            ),
+            ("nonsense", Err(ApiError::Nonsense("no JSON").into()), r#""Nonsense""#),
+            ("silent", Err(Error::NoResponse("late".to_owned())), r#"{"Silent":"late"}"#),
+        ];
+        for (what, answer, recorded) in rows {
+            let now = SharedOutcome::of(&answer).unwrap();
+            assert_serialized(&[(what, serde_json::to_string(&now).unwrap(), recorded)]);
+            let read: SharedOutcome = serde_json::from_str(recorded).unwrap();
+            assert_eq!(serde_json::to_string(&read).unwrap(), recorded, "{what}");
+        }
+    }
+
+    #[test]
+    fn serialized_lock_of_an_exchange() {
+        let store = Arc::new(Store::new(&crate::store::Settings::Memory).unwrap());
+        let rules = Arc::new(crate::gateway::rules::tests::rules("192.0.2.1"));
+        let key = ExchangeKey { app_id: "wx1".to_owned(), code: "c1".to_owned(), login: 7 };
+        let lock = ExchangeLock::new(&key, &store, &rules);
+        let name = "code/3b2d93393a644533af9dfec960c58427882c94e8f497752e691a7bd60b814f8f";
+        let sealed = rules.keys.seal(br#"{"Silent":"late"}"#, name, [1; NONCE]).unwrap();
+        let recorded = "AQEBAQEBAQEBAQEBy1kYuKUGKIMeWVoQLGO-VzGJ-mQu6DmM9mhmig7EdTFg";
+        assert_serialized(&[
+            ("name of the lock", lock.name.clone(), name),
+            ("sealed outcome", sealed, recorded),
+        ]);
+        let opened = lock.open(recorded.as_bytes());
+        assert!(matches!(opened, Some(Err(Error::NoResponse(why))) if why == "late"));
     }
 }

@@ -139,3 +139,43 @@ fn redirect_to_site(
     let sealed = ticket.seal(&rules.keys, audience, rand::random::<[u8; NONCE]>())?;
     Ok(reply::redirect(&format!("{audience}{}/accept?ticket={sealed}", rules.prefix)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{serialized::assert_serialized, test_support::keys};
+
+    #[test]
+    fn serialized_relay_ticket() {
+        let (keys, site) = (keys(), "https://h5.example.com");
+        let ticket = |code: Option<&str>, rd: Option<&str>| RelayTicket {
+            state: "00ff".to_owned(),
+            code: code.map(str::to_owned),
+            rd: rd.map(str::to_owned),
+            iat: Timestamp(10_000),
+        };
+        let rows = [
+            (
+                ticket(Some("c1"), Some("/a?b=c")),
+                "AQEBAQEBAQEBAQEBy1k4pagXI9UGQUhMK3H5WW6n7yV8xcKUpXZwK7PbxquRHX4kyb6rqEmqXXDlIygmNeX5XO1vVi0hjwJZ1MohJFrOvOcyhQ",
+                r#"{"state":"00ff","code":"c1","rd":"/a?b=c","iat":10000}"#,
+            ),
+            (
+                ticket(None, None),
+                "AQEBAQEBAQEBAQEBy1k4pagXI9UGQUhMK3H5WW6t4TU73cmG9ndiekM5m0JbvHvIIlZA1SON1dI",
+                r#"{"state":"00ff","iat":10000}"#,
+            ),
+        ];
+        for (ticket, recorded, recorded_payload) in rows {
+            let sealed = ticket.seal(&keys, site, [1; NONCE]).unwrap();
+            let payload = keys.open(sealed.as_bytes(), "ticket of https://h5.example.com").unwrap();
+            let payload = String::from_utf8(payload).unwrap();
+            assert_serialized(&[
+                ("payload", payload, recorded_payload),
+                ("ticket", sealed, recorded),
+            ]);
+            let read: RelayTicket = serde_json::from_str(recorded_payload).unwrap();
+            assert_eq!((read.code, read.rd, read.iat), (ticket.code, ticket.rd, ticket.iat));
+        }
+    }
+}

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::*;
+use crate::serialized::assert_serialized;
 
 const NONCE: &str = "bm9uY2U";
 
@@ -256,4 +257,81 @@ fn a_template_that_breaks_later_gives_way_to_ours() {
     };
     assert_eq!(show("a"), "theirs");
     assert!(show("x").contains("The site is too slow"));
+}
+
+/// The names by which an operator's templates find their values.
+#[test]
+fn serialized_names_in_templates() {
+    let rows = [
+        (
+            "open_in_wechat",
+            "host icon qr shortened text text.copy text.picture text.scan text.shortened text.title text.too_long text.what url",
+        ),
+        ("prompt", "icon login_url text text.button text.title text.todo text.what"),
+        ("remember", "icon login_url text text.button text.title text.todo text.what"),
+        ("snapshot", "icon text text.button text.title text.todo text.what"),
+        ("logout", "action icon text text.button text.title text.todo text.what token"),
+        ("goodbye", "home icon text text.button text.title text.todo text.what"),
+        (
+            "notice",
+            "foot foot.hint foot.trace icon notice retry text text.button text.title text.todo text.what trace",
+        ),
+    ];
+    let names = |value: &Value| {
+        let mut names: Vec<String> = value.try_iter().unwrap().map(|it| it.to_string()).collect();
+        names.sort();
+        names
+    };
+    let texts = Translations::new().unwrap();
+    let mut now = Vec::new();
+    for page in samples() {
+        let data = about(&page, texts.of(Lang::En));
+        let outer = names(&data);
+        let mut all = outer.clone();
+        for part in outer.iter().filter(|part| ["text", "foot"].contains(&part.as_str())) {
+            let inner = names(&data.get_attr(part).unwrap());
+            all.extend(inner.into_iter().map(|name| format!("{part}.{name}")));
+        }
+        all.sort();
+        let name = name(&page);
+        let (_, recorded) = rows.iter().find(|(known, _)| *known == name).unwrap();
+        now.push((name, all.join(" "), *recorded));
+    }
+    assert_serialized(&now);
+    let data = "{{ [page, lang, nonce] | join(' ') }}";
+    let pages = pages(&[("snapshot.html", data)]).unwrap();
+    assert_eq!(pages.render(&Page::Snapshot, Lang::Zh, NONCE).unwrap(), "snapshot zh-CN bm9uY2U");
+}
+
+#[test]
+fn serialized_words_of_notices_and_icons() {
+    let words = ErrorPage::ALL.map(ErrorPage::word).join(" ");
+    let icons = [
+        Icon::Alert,
+        Icon::Arrow,
+        Icon::Check,
+        Icon::Clock,
+        Icon::Door,
+        Icon::Person,
+        Icon::Phone,
+        Icon::Question,
+        Icon::Stop,
+    ];
+    assert_serialized(&[
+        (
+            "notices",
+            words,
+            "login_expired cookies_lost declined consent_needed code_failed wechat_busy wechat_unreachable misconfigured not_allowed wechat_only site_unreachable site_slow unknown_host unknown_return bad_request not_found forbidden method_not_allowed too_large too_slow too_many headers_too_large overloaded store_away unsure internal",
+        ),
+        (
+            "icons",
+            icons.map(Icon::word).join(" "),
+            "alert arrow check clock door person phone question stop",
+        ),
+        (
+            "templates",
+            PageTemplates::NAMES.join(" "),
+            "layout.html style.css icon.html open_in_wechat.html prompt.html remember.html onward.js snapshot.html logout.html goodbye.html notice.html",
+        ),
+    ]);
 }

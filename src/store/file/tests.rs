@@ -96,3 +96,34 @@ async fn a_torn_file_is_refused_and_left_alone() {
     std::fs::write(&path, &whole).unwrap();
     assert_eq!(orders(&open(&path).await).await.len(), 2_000);
 }
+
+#[tokio::test]
+async fn serialized_tables_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let file = open(&path).await;
+    file.put("refresh/wx1/o1", b"sealed".to_vec(), Duration::from_mins(1)).await.unwrap();
+    let until = Timestamp(clock::system().0 + 600);
+    let order = Revocation { whom: RevocationTarget::All, at: Timestamp(1), until };
+    file.revoke(&[order]).await.unwrap();
+    drop(file);
+    drop(open(&path).await); // the thread of the first has let go of it
+    let database = loop {
+        match Database::open(&path) {
+            Err(DatabaseError::DatabaseAlreadyOpen) => tokio::task::yield_now().await,
+            opened => break opened.unwrap(),
+        }
+    };
+    let reading = database.begin_read().unwrap();
+    let values: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("values.1");
+    let orders: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("orders.1");
+    let values = reading.open_table(values).unwrap();
+    let stored = values.get("refresh/wx1/o1").unwrap().unwrap();
+    let (expiry, value) = stored.value().split_at(8);
+    let expiry = u64::from_be_bytes(expiry.try_into().unwrap());
+    assert_eq!(value, b"sealed");
+    assert!((until.0 - 600..until.0).contains(&expiry), "{expiry}");
+    let order = reading.open_table(orders).unwrap().get(0).unwrap().unwrap().value().to_vec();
+    let recorded = format!(r#"{{"whom":"all","at":1,"until":{}}}"#, until.0);
+    assert_eq!(String::from_utf8(order).unwrap(), recorded);
+}
