@@ -22,7 +22,7 @@ pub struct Demo {
     server: Server,
     gateway: Arc<Gateway>,
     admin: AdminServer,
-    board: RuntimeStatus,
+    status: RuntimeStatus,
     wechat: Emulator,
     site: SampleSite,
     addresses: Addresses,
@@ -76,7 +76,7 @@ impl Demo {
         let board = RuntimeStatus::default();
         board.set_accepted("demo.toml".into(), config.shown, Vec::new());
         let admin = AdminServer::bind(config.admin, board.clone(), Arc::clone(&gateway)).await?;
-        Ok(Self { server, gateway, admin, board, wechat, site, addresses })
+        Ok(Self { server, gateway, admin, status: board, wechat, site, addresses })
     }
 
     /// What to open in a browser.
@@ -100,7 +100,7 @@ impl Demo {
         tokio::spawn(self.wechat.serve(ended.clone().cancelled_owned()));
         tokio::spawn(self.site.serve(ended.clone().cancelled_owned()));
         tokio::spawn(self.admin.serve(ended.clone().cancelled_owned()));
-        self.board.set_ready(true);
+        self.status.set_ready(true);
         if let Err(error) = self.server.serve(self.gateway, stop).await {
             tracing::error!(%error, "the gateway stopped");
         }

@@ -70,7 +70,7 @@ impl CertificateSet {
         let proof = Arc::new(proof(name, digest)?);
         let mut challenges = this.challenges.write().unwrap_or_else(PoisonError::into_inner);
         challenges.insert(name.to_owned(), proof);
-        Ok(ChallengeGuard { shelf: Arc::clone(this), name: name.to_owned() })
+        Ok(ChallengeGuard { certificates: Arc::clone(this), name: name.to_owned() })
     }
 }
 
@@ -83,13 +83,13 @@ impl fmt::Debug for CertificateSet {
 
 /// A challenge while it is answered.
 pub struct ChallengeGuard {
-    shelf: Arc<CertificateSet>,
+    certificates: Arc<CertificateSet>,
     name: String,
 }
 
 impl Drop for ChallengeGuard {
     fn drop(&mut self) {
-        let challenges = self.shelf.challenges.write();
+        let challenges = self.certificates.challenges.write();
         challenges.unwrap_or_else(PoisonError::into_inner).remove(&self.name);
     }
 }

@@ -15,7 +15,7 @@ use crate::{error_chain, logs::AuditEvent, metrics::Metrics, store::Store};
 #[derive(Clone)]
 pub struct ManagerContext {
     /// Where handshakes find what it gets.
-    pub shelf: Arc<CertificateSet>,
+    pub certificates: Arc<CertificateSet>,
     /// Whom it believes when the configuration says nothing.
     pub tls: Arc<ClientConfig>,
     /// What other replicas share with us, where there are any.
@@ -28,7 +28,7 @@ pub struct ManagerContext {
 
 impl fmt::Debug for ManagerContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Around").field("shelf", &self.shelf).finish_non_exhaustive()
+        f.debug_struct("Around").field("shelf", &self.certificates).finish_non_exhaustive()
     }
 }
 
@@ -77,7 +77,7 @@ async fn run(around: ManagerContext, mut wish: watch::Receiver<Option<Arc<Settin
             }
             Ok(None) => {
                 before = None;
-                around.shelf.publish(BTreeMap::new());
+                around.certificates.publish(BTreeMap::new());
             }
             Err(error) => {
                 tracing::error!(error = error_chain::line(&error), "cannot order certificates");

@@ -44,7 +44,7 @@ struct ManagedCertificate {
 
 impl ManagedCertificate {
     fn new(made: IssuedCertificate, now: Timestamp) -> Self {
-        let renew = schedule::renewal(&made.leaf, rand::random_range(0.0..1.0));
+        let renew = schedule::renewal(&made.info, rand::random_range(0.0..1.0));
         Self { made, renew, ask: now }
     }
 }
@@ -120,7 +120,7 @@ impl CertificateManager {
             match order::read(&pem, name) {
                 Ok(made) => {
                     let as_good =
-                        |held: &ManagedCertificate| held.made.leaf.expires >= made.leaf.expires;
+                        |held: &ManagedCertificate| held.made.info.expires >= made.info.expires;
                     if !self.held.get(name).is_some_and(as_good) {
                         self.held
                             .insert(name.clone(), ManagedCertificate::new(made, clock::system()));
@@ -139,7 +139,7 @@ impl CertificateManager {
         let each = |(name, held): (&String, &ManagedCertificate)| {
             (name.clone(), Arc::clone(&held.made.certified))
         };
-        self.around.shelf.publish(self.held.iter().map(each).collect());
+        self.around.certificates.publish(self.held.iter().map(each).collect());
     }
 
     /// Orders and renews until other settings are in force.
@@ -290,7 +290,7 @@ impl CertificateManager {
     ) -> Result<(), OrderError> {
         let held = self.held.get(name).map(|held| held.made.clone());
         let tries = self.tries.get(name).copied().unwrap_or_default();
-        let leaf = held.as_ref().map(|held| &held.leaf);
+        let leaf = held.as_ref().map(|held| &held.info);
         let tries = tries.next_attempt(clock::system(), leaf, rand::random_range(0.0..1.0));
         self.tries.insert(name.to_owned(), tries);
         // First of all: what could not be written down is not ordered.
@@ -301,8 +301,10 @@ impl CertificateManager {
         tracing::info!(domain = name, directory, "ordering a certificate");
         let account = account::open(&self.settings, &self.disk, client).await?;
         self.share_account().await?;
-        let stage =
-            ChallengeResponder { shelf: &self.around.shelf, shared: self.shared.as_deref() };
+        let stage = ChallengeResponder {
+            certificates: &self.around.certificates,
+            shared: self.shared.as_deref(),
+        };
         let (pem, made) = order::place_order(&account, name, held.as_ref(), stage).await?;
         self.held.insert(name.to_owned(), ManagedCertificate::new(made, clock::system()));
         self.publish();

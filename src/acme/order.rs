@@ -31,7 +31,7 @@ pub struct IssuedCertificate {
     /// As it is shown.
     pub certified: Arc<CertifiedKey>,
     /// What it says of itself.
-    pub leaf: CertificateInfo,
+    pub info: CertificateInfo,
 }
 
 /// Orders a certificate for a name. What comes back is PEM with the key in it, and the same read.
@@ -50,7 +50,7 @@ pub async fn place_order(
         let chain = order.poll_certificate(&POLL_POLICY).await?;
         let pem = Zeroizing::new(format!("{}\n{}", chain.trim_end(), *key));
         let made = read(pem.as_bytes(), name)?;
-        if made.leaf.expires <= clock::system() {
+        if made.info.expires <= clock::system() {
             return Err(OrderError::Wrong);
         }
         Ok((pem, made))
@@ -148,7 +148,7 @@ pub fn read(pem: &[u8], name: &str) -> Result<IssuedCertificate, OrderError> {
     if !leaf.names.iter().any(|it| it == name) {
         return Err(OrderError::Wrong);
     }
-    Ok(IssuedCertificate { certified: Arc::new(certified), leaf })
+    Ok(IssuedCertificate { certified: Arc::new(certified), info: leaf })
 }
 
 #[cfg(test)]

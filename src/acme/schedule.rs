@@ -68,24 +68,24 @@ impl OrderAttempts {
 
 /// When to renew where the authority gives no advice: after two thirds of the life, and up to a
 /// thirtieth of it later, so that not everybody comes at once.
-pub fn renewal(leaf: &CertificateInfo, dice: f64) -> Timestamp {
-    let life = Duration::from_secs(life(leaf));
-    leaf.begins.plus(life.mul_f64(2.0 / 3.0 + dice / 30.0))
+pub fn renewal(info: &CertificateInfo, dice: f64) -> Timestamp {
+    let life = Duration::from_secs(life(info));
+    info.begins.plus(life.mul_f64(2.0 / 3.0 + dice / 30.0))
 }
 
 /// When to renew by the window that the authority advises (RFC 9773, section 4.2): at some moment
 /// of it. A twelfth of the life is left then at least, or an authority that says nonsense would let it
 /// end; and a twelfth, or a day, has passed, or one that always says "now" would be asked for one
 /// certificate after the other.
-pub fn advised(leaf: &CertificateInfo, [start, end]: [Timestamp; 2], dice: f64) -> Timestamp {
-    let (window, twelfth) = (Duration::from_secs(end.since(start)), life(leaf) / 12);
-    let soonest = Timestamp(leaf.begins.0.saturating_add(twelfth.min(86_400)));
-    let latest = Timestamp(leaf.expires.0.saturating_sub(twelfth));
+pub fn advised(info: &CertificateInfo, [start, end]: [Timestamp; 2], dice: f64) -> Timestamp {
+    let (window, twelfth) = (Duration::from_secs(end.since(start)), life(info) / 12);
+    let soonest = Timestamp(info.begins.0.saturating_add(twelfth.min(86_400)));
+    let latest = Timestamp(info.expires.0.saturating_sub(twelfth));
     start.plus(window.mul_f64(dice)).clamp(soonest, latest.max(soonest))
 }
 
-fn life(leaf: &CertificateInfo) -> u64 {
-    leaf.expires.since(leaf.begins)
+fn life(info: &CertificateInfo) -> u64 {
+    info.expires.since(info.begins)
 }
 
 /// What helps against a refusal, by the last word of its type (RFC 8555, section 6.7).

@@ -130,7 +130,7 @@ fn prefix(directory: &str) -> String {
 #[derive(Clone, Copy)]
 pub struct ChallengeResponder<'a> {
     /// Here.
-    pub shelf: &'a Arc<CertificateSet>,
+    pub certificates: &'a Arc<CertificateSet>,
     /// And there.
     pub shared: Option<&'a SharedState>,
 }
@@ -138,7 +138,7 @@ pub struct ChallengeResponder<'a> {
 impl ChallengeResponder<'_> {
     /// Answers a challenge until what comes back is dropped; once it comes back, everybody does.
     pub async fn answer(&self, name: &str, digest: &[u8]) -> Result<ChallengeGuard, OrderError> {
-        let here = CertificateSet::serve_challenge(self.shelf, name, digest)?;
+        let here = CertificateSet::serve_challenge(self.certificates, name, digest)?;
         if let Some(shared) = self.shared {
             let asked = PendingChallenge { name: name.to_owned(), digest: digest.to_vec() };
             let json = serde_json::to_vec(&asked).map_err(|_| OrderError::Digest)?;

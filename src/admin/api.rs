@@ -51,10 +51,10 @@ struct LogLevelRequest {
 /// Says which lines are written, or chooses others until the next reload.
 pub async fn log(
     request: Request<Incoming>,
-    board: &RuntimeStatus,
+    status: &RuntimeStatus,
     gateway: &Gateway,
 ) -> Response<AdminBody> {
-    let levels = board.levels();
+    let levels = status.levels();
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let wanted: LogLevelRequest = match wish(request).await {
             Ok(wanted) => wanted,

@@ -39,9 +39,9 @@ pub struct EventStream {
 
 impl EventStream {
     /// What stands there now, and then each change.
-    pub fn new(mut news: watch::Receiver<Bytes>, place: OwnedSemaphorePermit) -> Self {
+    pub fn new(mut news: watch::Receiver<Bytes>, permit: OwnedSemaphorePermit) -> Self {
         news.mark_changed();
-        Self { next: Box::pin(next(news)), _place: place }
+        Self { next: Box::pin(next(news)), _place: permit }
     }
 }
 

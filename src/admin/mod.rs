@@ -71,13 +71,13 @@ pub struct Settings {
 pub struct AdminServer {
     listener: TcpListener,
     metrics_listener: Option<TcpListener>,
-    desk: Arc<AdminState>,
+    state: Arc<AdminState>,
 }
 
 /// What every connection shares.
 struct AdminState {
     hosts: Vec<Host>,
-    board: RuntimeStatus,
+    status: RuntimeStatus,
     gateway: Arc<Gateway>,
     /// What the page shows, as an event.
     news: watch::Sender<Bytes>,
@@ -88,7 +88,7 @@ impl AdminServer {
     /// Takes the address.
     pub async fn bind(
         settings: Settings,
-        board: RuntimeStatus,
+        status: RuntimeStatus,
         gateway: Arc<Gateway>,
     ) -> io::Result<Self> {
         let listener = bind(settings.listen).await?;
@@ -96,11 +96,11 @@ impl AdminServer {
             Some(address) => Some(bind(address).await?),
             None => None,
         };
-        board.set_admin_token(settings.token.as_ref());
+        status.set_admin_token(settings.token.as_ref());
         let (news, looking) =
             (watch::Sender::default(), Arc::new(Semaphore::new(MAX_EVENT_STREAMS)));
-        let desk = AdminState { hosts: settings.hosts, board, gateway, news, looking };
-        Ok(Self { listener, metrics_listener, desk: Arc::new(desk) })
+        let desk = AdminState { hosts: settings.hosts, status, gateway, news, looking };
+        Ok(Self { listener, metrics_listener, state: Arc::new(desk) })
     }
 
     /// The address of `metrics_listen`, where there is one.
@@ -116,8 +116,8 @@ impl AdminServer {
     /// Answers until `stop` completes; also while the gateway drains, so that a load balancer can
     /// see it.
     pub async fn serve(self, stop: impl Future<Output = ()>) {
-        let desk = &self.desk;
-        let (gateway, board) = (Arc::clone(&desk.gateway), desk.board.clone());
+        let desk = &self.state;
+        let (gateway, board) = (Arc::clone(&desk.gateway), desk.status.clone());
         tokio::select! {
             () = self.accept(&self.listener, Paths::All) => (),
             () = self.accept_metrics() => (),
@@ -149,7 +149,7 @@ impl AdminServer {
                 }
             };
             let reserve = Arc::clone(&reserve);
-            let desk = Arc::clone(&self.desk);
+            let desk = Arc::clone(&self.state);
             let service = service_fn(move |request| {
                 let desk = Arc::clone(&desk);
                 async move { Ok::<_, Infallible>(desk.handle(request, paths).await) }
@@ -192,7 +192,7 @@ impl AdminState {
                 unknown_name()
             }
             api::REVOCATIONS => api::revoke(request, &self.gateway).await,
-            api::LOG => api::log(request, &self.board, &self.gateway).await,
+            api::LOG => api::log(request, &self.status, &self.gateway).await,
             "/" | "/events" | "/status.json" | "/config" | "/config.json" => {
                 self.for_people(&request)
             }
@@ -207,7 +207,7 @@ impl AdminState {
         if is_read(request.method()) {
             return true;
         }
-        let Some(token) = self.board.admin_token() else { return true };
+        let Some(token) = self.status.admin_token() else { return true };
         let mut values = request.headers().get_all(header::AUTHORIZATION).iter();
         let (Some(value), None) = (values.next(), values.next()) else { return false };
         let presented = value.as_bytes().split_at_checked("Bearer ".len());
@@ -224,7 +224,7 @@ impl AdminState {
         }
         let (standing, metrics) = (self.gateway.status(), self.gateway.metrics());
         metrics.news(standing.age);
-        let ready = self.board.is_ready().then_some(standing);
+        let ready = self.status.is_ready().then_some(standing);
         answer(request, (ready, &status_view::servers(&self.gateway)), metrics)
     }
 
@@ -239,10 +239,10 @@ impl AdminState {
         }
         match request.uri().path() {
             "/events" => self.events(),
-            "/config" => say(StatusCode::OK, self.board.file().shown.text),
+            "/config" => say(StatusCode::OK, self.status.file().shown.text),
             "/config.json" => {
                 let shown =
-                    AdminBody::whole(serde_json::json!(self.board.file().shown).to_string());
+                    AdminBody::whole(serde_json::json!(self.status.file().shown).to_string());
                 typed(Response::new(shown), "application/json; charset=utf-8")
             }
             "/status.json" => self.status(),

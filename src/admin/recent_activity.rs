@@ -151,7 +151,7 @@ pub fn totals(sum: &SiteTotals) -> RequestSample {
 /// Looks for as long as the listener is there.
 pub async fn sample_periodically(
     gateway: Arc<Gateway>,
-    board: RuntimeStatus,
+    status: RuntimeStatus,
     news: watch::Sender<Bytes>,
 ) {
     let (mut lately, mut ticks) = (RecentActivity::default(), interval(TICK));
@@ -169,7 +169,7 @@ pub async fn sample_periodically(
         }
         let look = status_view::StatusView {
             gateway: &gateway,
-            board: &board,
+            status: &status,
             mark: &mark,
             minute: &minute,
         };

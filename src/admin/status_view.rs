@@ -23,7 +23,7 @@ pub struct StatusView<'a> {
     /// The gateway.
     pub gateway: &'a Gateway,
     /// What the program knows beside.
-    pub board: &'a RuntimeStatus,
+    pub status: &'a RuntimeStatus,
     /// Its counters.
     pub mark: &'a CounterSnapshot,
     /// And what of them is of the last minute.
@@ -34,7 +34,7 @@ impl StatusView<'_> {
     /// What is wrong.
     pub fn findings(&self) -> Vec<Finding> {
         let health = &self.gateway.metrics().health;
-        let (sites, file) = (self.gateway.sites(), self.board.file());
+        let (sites, file) = (self.gateway.sites(), self.status.file());
         let facts = |site: &Arc<Site>| site_facts(site, health.servers(&site.name));
         let sites: Vec<SiteInput> = sites.iter().map(facts).collect();
         let standing = self.gateway.status();
@@ -58,14 +58,14 @@ impl StatusView<'_> {
             connection_limit: self.gateway.metrics().connection_limit(),
             file: &file,
             orders: &health.of(Component::Certificate),
-            certificates: &self.board.certificates(),
-            ready: self.board.is_ready(),
+            certificates: &self.status.certificates(),
+            ready: self.status.is_ready(),
         })
     }
 
     /// Everything.
     pub fn status(&self, findings: &[Finding], lately: &RecentActivity) -> Value {
-        let (gateway, board) = (self.gateway, self.board);
+        let (gateway, board) = (self.gateway, self.status);
         let metrics = gateway.metrics();
         let limits: Vec<(Label, u64)> =
             metrics.limits.counts().into_iter().map(|([key], count)| (key, count)).collect();
@@ -173,7 +173,7 @@ impl StatusView<'_> {
             .map(|(name, vital)| (name.as_str(), vital.why.as_str()))
             .collect();
         let mut shown: Vec<Value> = Vec::new();
-        for it in self.board.certificates() {
+        for it in self.status.certificates() {
             let why: Vec<&str> =
                 it.names.iter().filter_map(|name| troubled.remove(name.as_str())).collect();
             shown.push(json!({

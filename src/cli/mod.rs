@@ -224,9 +224,9 @@ fn check_descriptors(config: &mut Config, granted: u64) -> Option<DescriptorShor
 }
 
 /// Says what is wrong with the configuration.
-fn report_config_errors(complaints: &Diagnostics) -> ExitCode {
+fn report_config_errors(diagnostics: &Diagnostics) -> ExitCode {
     let colour = std::io::stderr().is_terminal();
-    print_stderr(&complaints.render(colour));
+    print_stderr(&diagnostics.render(colour));
     ExitCode::from(EX_CONFIG)
 }
 

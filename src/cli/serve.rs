@@ -96,9 +96,9 @@ async fn run(
     let watch = ReloadWatcher {
         path: path.to_owned(),
         gateway: Arc::clone(&gateway),
-        board: board.clone(),
+        status: board.clone(),
         certificates: server.certificates(),
-        keeper,
+        manager: keeper,
         files: certificates,
         fixed,
     };
@@ -127,7 +127,7 @@ fn keeper(
     let Some(certificates) = server.certificates() else { return Ok(None) };
     let noted = Arc::clone(gateway);
     let around = ManagerContext {
-        shelf: Arc::clone(certificates.shelf()),
+        certificates: Arc::clone(certificates.shelf()),
         tls: Arc::clone(gateway.tls()),
         store: Arc::clone(gateway.shared()),
         metrics: Arc::clone(gateway.metrics()),
@@ -141,9 +141,9 @@ fn keeper(
 struct ReloadWatcher {
     path: PathBuf,
     gateway: Arc<Gateway>,
-    board: RuntimeStatus,
+    status: RuntimeStatus,
     certificates: Option<Arc<tls::CertificateResolver>>,
-    keeper: Option<ManagerHandle>,
+    manager: Option<ManagerHandle>,
     files: Option<tls::Settings>,
     /// The part of the configuration that changes at a restart, as it was when we started.
     fixed: String,
@@ -220,20 +220,20 @@ impl ReloadWatcher {
         if let Err(error) = self.gateway.reload(config.gateway) {
             return self.refuse(vec![error_chain::line(&error)]);
         }
-        self.board.levels().settle(&log);
-        self.board.set_admin_token(token.as_ref());
-        self.board.set_accepted(self.path.clone(), shown, warnings(&config.warnings));
+        self.status.levels().settle(&log);
+        self.status.set_admin_token(token.as_ref());
+        self.status.set_accepted(self.path.clone(), shown, warnings(&config.warnings));
         if let (Some(certificates), Some(chosen)) = (&self.certificates, chosen) {
             certificates.replace(chosen);
             let acme = self.files.as_ref().and_then(|tls| tls.acme.as_ref());
-            if let Some(keeper) = &self.keeper {
+            if let Some(keeper) = &self.manager {
                 keeper.update_settings(certificates.missing_domains(acme));
             }
         }
         self.show_certificates();
         self.note(AuditEvent::ok(AuditKind::Reload, "configuration and certificates reloaded"));
         let restart = fixed != self.fixed;
-        self.board.set_restart_required(restart);
+        self.status.set_restart_required(restart);
         if restart {
             let what = "some changed settings need a restart";
             let which =
@@ -251,12 +251,12 @@ impl ReloadWatcher {
         let what = "the new configuration was refused; the old one stays";
         let first = complaints.first().cloned().unwrap_or_default();
         self.note(AuditEvent::failed(AuditKind::Reload, what).with("error", first));
-        self.board.set_rejected(complaints);
+        self.status.set_rejected(complaints);
         false
     }
 
-    fn note(&self, line: AuditEvent) {
-        self.gateway.audit().record(line);
+    fn note(&self, event: AuditEvent) {
+        self.gateway.audit().record(event);
     }
 
     /// Tells when our certificates end.
@@ -269,7 +269,7 @@ impl ReloadWatcher {
         let certificates = shown.into_iter().map(|CertificateInfo { names, begins, expires }| {
             CertificateView { names, begins, expires }
         });
-        self.board.set_certificates(certificates.collect());
+        self.status.set_certificates(certificates.collect());
     }
 
     /// What can be seen of the files without reading them.
@@ -293,8 +293,8 @@ async fn ordered(certificates: Option<&tls::CertificateResolver>) {
 }
 
 /// Complaints, one line each.
-fn warnings(complaints: &Diagnostics) -> Vec<String> {
-    complaints.into_iter().map(|complaint| complaints.line(complaint)).collect()
+fn warnings(diagnostics: &Diagnostics) -> Vec<String> {
+    diagnostics.into_iter().map(|complaint| diagnostics.line(complaint)).collect()
 }
 
 fn warn(config: &Config) {

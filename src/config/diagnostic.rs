@@ -112,8 +112,8 @@ impl Diagnostics {
     }
 
     /// Line and column of a complaint, both counted from one, the column in characters.
-    pub fn position(&self, complaint: &Diagnostic) -> Option<(usize, usize)> {
-        let before = self.text.get(..complaint.span.as_ref()?.start)?;
+    pub fn position(&self, diagnostic: &Diagnostic) -> Option<(usize, usize)> {
+        let before = self.text.get(..diagnostic.span.as_ref()?.start)?;
         // Many complaints about a long file are no reason to be slow: a reload waits for this.
         let line = memchr::memchr_iter(b'\n', before.as_bytes()).count().saturating_add(1);
         let column = before.rsplit('\n').next().unwrap_or_default().chars().count();
@@ -121,18 +121,18 @@ impl Diagnostics {
     }
 
     /// The text that a complaint is about, secrets covered.
-    pub fn source_line(&self, complaint: &Diagnostic) -> Option<&str> {
-        self.text.get(complaint.span.clone()?)
+    pub fn source_line(&self, diagnostic: &Diagnostic) -> Option<&str> {
+        self.text.get(diagnostic.span.clone()?)
     }
 
     /// One complaint on one line, for a log.
-    pub fn line(&self, complaint: &Diagnostic) -> String {
-        let place = match self.position(complaint) {
+    pub fn line(&self, diagnostic: &Diagnostic) -> String {
+        let place = match self.position(diagnostic) {
             Some((line, column)) => format!("{}:{line}:{column}", self.file),
             None => self.file.clone(),
         };
-        let help = complaint.help.as_ref().map(|help| format!("; {help}")).unwrap_or_default();
-        format!("{place}: {}: {}{help}", complaint.severity.as_str(), complaint.message)
+        let help = diagnostic.help.as_ref().map(|help| format!("; {help}")).unwrap_or_default();
+        format!("{place}: {}: {}{help}", diagnostic.severity.as_str(), diagnostic.message)
     }
 
     /// The complaints as rustc would show them, in colour or not.
@@ -144,42 +144,42 @@ impl Diagnostics {
 
     /// For scripts: `[{severity, file, line, column, text, message, help}]`.
     pub fn to_json(&self) -> serde_json::Value {
-        let one = |complaint: &Diagnostic| {
-            let (line, column) = self.position(complaint).unzip();
+        let one = |diagnostic: &Diagnostic| {
+            let (line, column) = self.position(diagnostic).unzip();
             serde_json::json!({
-                "severity": complaint.severity.as_str(),
+                "severity": diagnostic.severity.as_str(),
                 "file": self.file,
                 "line": line,
                 "column": column,
-                "text": self.source_line(complaint),
-                "message": complaint.message,
-                "help": complaint.help,
+                "text": self.source_line(diagnostic),
+                "message": diagnostic.message,
+                "help": diagnostic.help,
             })
         };
         self.iter().map(one).collect()
     }
 
-    fn report<'a>(&'a self, complaint: &'a Diagnostic) -> Group<'a> {
-        let level = match complaint.severity {
+    fn report<'a>(&'a self, diagnostic: &'a Diagnostic) -> Group<'a> {
+        let level = match diagnostic.severity {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let title = level.primary_title(complaint.message.as_str());
-        let group = match &complaint.span {
+        let title = level.primary_title(diagnostic.message.as_str());
+        let group = match &diagnostic.span {
             None => title.element(Origin::path(self.file.as_str())),
             Some(span) => {
                 let primary = AnnotationKind::Primary.span(span.clone());
                 let mut snippet = Snippet::source(self.text.as_str())
                     .path(self.file.as_str())
                     .annotation(primary);
-                if let Some((span, why)) = &complaint.related {
+                if let Some((span, why)) = &diagnostic.related {
                     let context = AnnotationKind::Context.span(span.clone());
                     snippet = snippet.annotation(context.label(why.as_str()));
                 }
                 title.element(snippet)
             }
         };
-        match &complaint.help {
+        match &diagnostic.help {
             Some(help) => group.element(Level::HELP.message(help.as_str())),
             None => group,
         }

@@ -41,8 +41,8 @@ impl<'a> LoadContext<'a> {
     }
 
     /// Takes a complaint.
-    pub fn report(&self, complaint: Diagnostic) {
-        self.complaints.borrow_mut().push(complaint);
+    pub fn report(&self, diagnostic: Diagnostic) {
+        self.complaints.borrow_mut().push(diagnostic);
     }
 
     /// Takes a complaint that stops us.
@@ -95,7 +95,7 @@ pub struct TableReader<'a> {
     /// Where its header stands; nothing when the file has no such table.
     pub at: Option<Range<usize>>,
     /// Where complaints go.
-    pub desk: &'a LoadContext<'a>,
+    pub context: &'a LoadContext<'a>,
     entries: Option<&'a DeTable<'a>>,
 }
 
@@ -104,15 +104,15 @@ impl<'a> TableReader<'a> {
     pub fn file(
         section: &'static TableSchema,
         file: &'a DeTable<'a>,
-        desk: &'a LoadContext<'a>,
+        context: &'a LoadContext<'a>,
     ) -> Self {
-        Self { section, at: None, desk, entries: Some(file) }.opened()
+        Self { section, at: None, context, entries: Some(file) }.opened()
     }
 
     fn open(&self, section: &'static TableSchema, value: &'a Spanned<DeValue<'a>>) -> Option<Self> {
         let entries = value.get_ref().as_table()?;
-        let (at, desk) = (Some(value.span()), self.desk);
-        Some(Self { section, at, desk, entries: Some(entries) }.opened())
+        let (at, desk) = (Some(value.span()), self.context);
+        Some(Self { section, at, context: desk, entries: Some(entries) }.opened())
     }
 
     fn opened(self) -> Self {
@@ -123,11 +123,11 @@ impl<'a> TableReader<'a> {
             }
             let help = unknown_key(name, self.section);
             if help.contains("secret") {
-                self.desk.redact(value.span());
+                self.context.redact(value.span());
             }
             let place = if self.section.title == FILE.title { "at" } else { "in" };
             let message = format!("unknown key `{name}` {place} {}", self.section.title);
-            self.desk.error(key.span(), message, help);
+            self.context.error(key.span(), message, help);
         }
         self
     }
@@ -152,7 +152,7 @@ impl<'a> TableReader<'a> {
 
     /// A table inside this one; an empty one when the file has none.
     pub fn table(&self, key: &str, section: &'static TableSchema) -> Self {
-        let absent = Self { section, at: None, desk: self.desk, entries: None };
+        let absent = Self { section, at: None, context: self.context, entries: None };
         let Some(value) = self.value(key) else { return absent };
         self.open(section, value).unwrap_or_else(|| {
             self.wrong_kind(key, value, "a table");
@@ -297,7 +297,7 @@ impl<'a> TableReader<'a> {
                 default
             }
             Some(Err(help)) => {
-                self.desk.error(value.span(), format!("`{key}` is no duration"), help);
+                self.context.error(value.span(), format!("`{key}` is no duration"), help);
                 default
             }
             None => {
@@ -318,7 +318,7 @@ impl<'a> TableReader<'a> {
                 default
             }
             Some(Err(help)) => {
-                self.desk.error(value.span(), format!("`{key}` is no size"), help);
+                self.context.error(value.span(), format!("`{key}` is no size"), help);
                 default
             }
             None => {
@@ -347,7 +347,7 @@ impl<'a> TableReader<'a> {
             }
             Some(_) | None => values::choices(names),
         };
-        self.desk.error(word.at.clone(), format!("`{key}` cannot be \"{}\"", word.text), help);
+        self.context.error(word.at.clone(), format!("`{key}` cannot be \"{}\"", word.text), help);
     }
 
     /// Whether there is a key, of whatever name.
@@ -359,12 +359,12 @@ impl<'a> TableReader<'a> {
     pub fn missing(&self, key: &str) {
         let message = format!("`{key}` is missing in {}", self.section.title);
         let help = format!("add {}", self.written(key));
-        self.desk.error(self.at.clone(), message, help);
+        self.context.error(self.at.clone(), message, help);
     }
 
     /// Complains that something is planned but not there.
     pub fn unsupported(&self, at: Range<usize>, what: &str, help: &str) {
-        self.desk.error(at, format!("{what} is not yet supported"), help);
+        self.context.error(at, format!("{what} is not yet supported"), help);
     }
 
     fn written(&self, key: &str) -> String {
@@ -374,12 +374,12 @@ impl<'a> TableReader<'a> {
     fn wrong_kind(&self, key: &str, value: &Spanned<DeValue<'_>>, wanted: &str) {
         let kind = values::indefinite_article(value.get_ref().type_str());
         let message = format!("`{key}` must be {wanted}, not {kind}");
-        self.desk.error(value.span(), message, format!("write it as in {}", self.written(key)));
+        self.context.error(value.span(), message, format!("write it as in {}", self.written(key)));
     }
 
     fn out_of_range(&self, key: &str, value: &Spanned<DeValue<'_>>, min: &str, max: &str) {
         let message = format!("`{key}` is out of range");
-        self.desk.error(value.span(), message, format!("from {min} to {max}"));
+        self.context.error(value.span(), message, format!("from {min} to {max}"));
     }
 }
 

@@ -18,7 +18,7 @@ use crate::clock::Timestamp;
 pub struct ApiContext<'a> {
     pub apps: &'a Apps,
     pub users: &'a [User],
-    pub book: &'a mut TokenStore,
+    pub tokens: &'a mut TokenStore,
     /// Where pictures are served: the host the caller used.
     pub host: &'a str,
     pub now: Timestamp,
@@ -110,9 +110,9 @@ impl ApiContext<'_> {
             return Err(Errcode::INVALID_GRANT_TYPE);
         }
         self.check_app(app_id, Some(secret))?;
-        let mut grant = self.book.take_code(code, app_id, self.now)?;
+        let mut grant = self.tokens.take_code(code, app_id, self.now)?;
         grant.is_snapshot |= is_snapshot;
-        let tokens = self.book.issue_tokens(&grant, self.now);
+        let tokens = self.tokens.issue_tokens(&grant, self.now);
         let person = self.person(&grant);
         let unionid = person.unionid.as_deref().filter(|_| grant.covers_profile());
         let object =
@@ -128,7 +128,7 @@ impl ApiContext<'_> {
             return Err(Errcode::INVALID_GRANT_TYPE);
         }
         self.check_app(app_id, None)?;
-        let (grant, tokens) = self.book.refresh(token, app_id, self.now)?;
+        let (grant, tokens) = self.tokens.refresh(token, app_id, self.now)?;
         let person = self.person(&grant);
         // A real answer had the openid first: the order of the fields is free, and ours differs.
         Ok(JsonObject::default()
@@ -174,9 +174,9 @@ impl ApiContext<'_> {
         self.check_app(app_id, Some(secret))?;
         let (token, seconds) = if place == ApiEndpoint::StableToken {
             let is_forced = params.get("force_refresh") == Some("true");
-            self.book.stable_token(app_id, is_forced, self.now)
+            self.tokens.stable_token(app_id, is_forced, self.now)
         } else {
-            self.book.global_token(app_id, self.now)
+            self.tokens.global_token(app_id, self.now)
         };
         Ok(JsonObject::default().text("access_token", &token).number("expires_in", seconds))
     }
@@ -185,7 +185,7 @@ impl ApiContext<'_> {
         let token = params.get("access_token").ok_or(Errcode::NO_ACCESS_TOKEN)?;
         let kind = params.get("type").filter(|kind| matches!(*kind, "jsapi" | "wx_card"));
         let kind = kind.ok_or(Errcode::INVALID_ARGS)?;
-        let (ticket, seconds) = self.book.ticket(token, kind, self.now)?;
+        let (ticket, seconds) = self.tokens.ticket(token, kind, self.now)?;
         let object = JsonObject::default().number("errcode", 0).text("errmsg", "ok");
         Ok(object.text("ticket", &ticket).number("expires_in", seconds))
     }
@@ -194,7 +194,7 @@ impl ApiContext<'_> {
     fn bearer(&self, params: &Params) -> Result<(&Grant, AccountUser), Errcode> {
         let token = params.get("access_token").ok_or(Errcode::NO_ACCESS_TOKEN)?;
         let openid = params.get("openid").ok_or(Errcode::NO_OPENID)?;
-        let grant = self.book.find_by_access_token(token, self.now)?;
+        let grant = self.tokens.find_by_access_token(token, self.now)?;
         let person = self.person(grant);
         if person.openid == openid { Ok((grant, person)) } else { Err(Errcode::INVALID_OPENID) }
     }

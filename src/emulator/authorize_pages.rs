@@ -53,7 +53,7 @@ pub fn confirm(service: &Service, call: &ReceivedRequest, door: LoginPage) -> Lo
         return decline(service, call, &asked, fault);
     }
     if door == LoginPage::Official {
-        service.state().book.consent(&user.id, &asked.app_id, clock::system());
+        service.state().tokens.consent(&user.id, &asked.app_id, clock::system());
     }
     let mut answer = grant(service, call, &asked, user);
     control_api::remember(&mut answer.response, &user.id);
@@ -105,7 +105,7 @@ fn admit(service: &Service, call: &ReceivedRequest, door: LoginPage) -> LoggedRe
             None if state.faults.has_pending(ApiEndpoint::Authorize, FaultKind::Snapshot) => {
                 ConsentState::Virtual
             }
-            None if state.book.has_consent(&user.id, &asked.app_id, clock::system()) => {
+            None if state.tokens.has_consent(&user.id, &asked.app_id, clock::system()) => {
                 ConsentState::Agreed
             }
             None => ConsentState::Open,
@@ -136,9 +136,9 @@ fn grant(
         is_snapshot: has(FaultKind::Snapshot),
     };
     let now = clock::system();
-    let url = asked.return_url(Some(&state.book.issue_code(grant.clone(), now)));
+    let url = asked.return_url(Some(&state.tokens.issue_code(grant.clone(), now)));
     let second = has(FaultKind::TwoCodes)
-        .then(|| asked.return_url(Some(&state.book.issue_code(grant, now))));
+        .then(|| asked.return_url(Some(&state.tokens.issue_code(grant, now))));
     drop(state);
     let also_visit = has(FaultKind::DuplicateCallback).then(|| url.clone());
     let response = match second {

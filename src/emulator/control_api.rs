@@ -31,10 +31,10 @@ pub async fn answer(service: &Service, call: &ReceivedRequest) -> Response<Body>
             faults(service)
         }
         (&Method::GET, "/_emulator/requests") => {
-            respond(StatusCode::OK, JSON, service.state().journal.json())
+            respond(StatusCode::OK, JSON, service.state().calls.json())
         }
         (&Method::DELETE, "/_emulator/requests") => {
-            service.state().journal.clear();
+            service.state().calls.clear();
             respond(StatusCode::OK, JSON, "[]")
         }
         (&Method::POST, "/_emulator/verify") => verify(&call.body).await,
@@ -71,7 +71,7 @@ fn index(service: &Service, call: &ReceivedRequest) -> Response<Body> {
         host => call.host(),
         people => page::people(&service.users, &chosen.id),
         faults,
-        requests => page::requests(&state.journal.latest(30)),
+        requests => page::requests(&state.calls.latest(30)),
     };
     service.pages.render("index.html", page)
 }

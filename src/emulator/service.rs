@@ -46,9 +46,9 @@ pub struct Service {
 
 /// Everything that changes.
 pub struct EmulatorState {
-    pub book: TokenStore,
+    pub tokens: TokenStore,
     pub faults: Faults,
-    pub journal: CallLog,
+    pub calls: CallLog,
 }
 
 /// A request, read whole.
@@ -121,9 +121,9 @@ impl Service {
         let users = if users.is_empty() { users::built_in() } else { users };
         let book = TokenStore::new(random::letters);
         let state = Mutex::new(EmulatorState {
-            book,
+            tokens: book,
             faults: Faults::default(),
-            journal: CallLog::default(),
+            calls: CallLog::default(),
         });
         Self { apps: Apps(apps), users, require_wechat, pages, addr, state }
     }
@@ -164,8 +164,9 @@ impl Service {
         };
         let params = call.params();
         let host = call.host().map_or_else(|| self.addr.to_string(), str::to_owned);
-        let (apps, users, book) = (&self.apps, self.users.as_slice(), &mut state.book);
-        let mut desk = api::ApiContext { apps, users, book, host: &host, now: clock::system() };
+        let (apps, users, book) = (&self.apps, self.users.as_slice(), &mut state.tokens);
+        let mut desk =
+            api::ApiContext { apps, users, tokens: book, host: &host, now: clock::system() };
         let api_call = api::ApiCall {
             method: &call.method,
             params: params.as_ref(),
@@ -200,7 +201,7 @@ impl Service {
             errcode: answer.errcode,
             note: Some(notes.join("; ")).filter(|note| !note.is_empty()),
         };
-        self.state().journal.add(entry);
+        self.state().calls.add(entry);
     }
 
     /// Calls at a page the way WeChat's servers do, and writes it down for whoever waits for it.
@@ -213,7 +214,7 @@ impl Service {
         let (path, query) = url.split_once('?').unwrap_or((url, ""));
         let query = Params::parse(query).masked();
         let (time, method, path) = (clock::system(), "GET".to_owned(), path.to_owned());
-        self.state().journal.add(CallRecord {
+        self.state().calls.add(CallRecord {
             time,
             method,
             path,

@@ -42,7 +42,7 @@ pub struct TokenPair {
 /// The memory of the emulator.
 #[derive(Debug)]
 pub struct TokenStore {
-    luck: RandomString,
+    random: RandomString,
     codes: HashMap<String, IssuedCode>,
     access: HashMap<String, ExpiringValue<Grant>>,
     refresh: HashMap<String, ExpiringValue<RefreshGrant>>,
@@ -74,9 +74,9 @@ struct ExpiringValue<T> {
 
 impl TokenStore {
     /// An empty book.
-    pub fn new(luck: RandomString) -> Self {
+    pub fn new(random: RandomString) -> Self {
         Self {
-            luck,
+            random,
             codes: HashMap::new(),
             access: HashMap::new(),
             refresh: HashMap::new(),
@@ -92,7 +92,7 @@ impl TokenStore {
         if is_full(&self.codes) {
             self.codes.retain(|_, code| code.until > now);
         }
-        let code = format!("0{}", (self.luck)(31));
+        let code = format!("0{}", (self.random)(31));
         self.codes
             .insert(code.clone(), IssuedCode { grant, until: now.plus(CODE_LIFE), is_used: false });
         code
@@ -217,7 +217,7 @@ impl TokenStore {
         if now >= known.until {
             return Err(Errcode::ACCESS_TOKEN_EXPIRED);
         }
-        let fresh = ExpiringValue { value: (self.luck)(86), until: now.plus(TOKEN_LIFE) };
+        let fresh = ExpiringValue { value: (self.random)(86), until: now.plus(TOKEN_LIFE) };
         let key = (known.value.clone(), kind.to_owned());
         let ticket = self
             .tickets
@@ -230,7 +230,7 @@ impl TokenStore {
     }
 
     fn token(&self) -> String {
-        format!("98_{}", (self.luck)(96))
+        format!("98_{}", (self.random)(96))
     }
 
     fn open_access(&mut self, token: String, grant: &Grant, now: Timestamp) {

@@ -56,7 +56,7 @@ pub struct AccessLogEntry {
     upstream: Option<Duration>,
     session: Option<SessionLogId>,
     bytes: u64,
-    desk: Rc<WorkerState>,
+    state: Rc<WorkerState>,
     lines: Rc<AccessLogBuffer>,
 }
 
@@ -93,7 +93,7 @@ impl AccessLogEntry {
             upstream: None,
             session: None,
             bytes: 0,
-            desk: Rc::clone(desk),
+            state: Rc::clone(desk),
             lines: Rc::clone(lines),
         })
     }
@@ -149,8 +149,8 @@ impl AccessLogEntry {
     }
 
     /// Notes what was learnt on the way.
-    pub fn set_outcome(&mut self, arrival: &RequestContext<'_>) {
-        (self.upstream, self.session) = (arrival.upstream_time.get(), arrival.session.get());
+    pub fn set_outcome(&mut self, cx: &RequestContext<'_>) {
+        (self.upstream, self.session) = (cx.upstream_time.get(), cx.session.get());
     }
 
     /// Notes that the answer begins, and counts it.
@@ -167,7 +167,7 @@ impl AccessLogEntry {
 
     /// The name of the site.
     pub fn site(&self) -> &str {
-        let (rules, site) = (&self.desk.rules, self.of_site());
+        let (rules, site) = (&self.state.rules, self.of_site());
         let broker = rules.broker.as_ref().filter(|_| self.place == LogTarget::Broker);
         let broker = || broker.map_or("-", |broker| broker.public_url.host().as_str());
         site.map_or_else(broker, |site| site.name.as_str())
@@ -175,7 +175,7 @@ impl AccessLogEntry {
 
     fn of_site(&self) -> Option<&Site> {
         let LogTarget::Site(number) = self.place else { return None };
-        self.desk.rules.sites.all().get(number).map(|site| &**site)
+        self.state.rules.sites.all().get(number).map(|site| &**site)
     }
 
     fn span(&self, total: Duration) -> RequestSpan {
@@ -207,8 +207,8 @@ impl AccessLogEntry {
             return;
         }
         let counters = match self.place {
-            LogTarget::Broker => self.desk.broker_counters(),
-            LogTarget::Site(_) | LogTarget::Nowhere => self.desk.counters(self.of_site()),
+            LogTarget::Broker => self.state.broker_counters(),
+            LogTarget::Site(_) | LogTarget::Nowhere => self.state.counters(self.of_site()),
         };
         counters.count(self.class, status, took, self.upstream);
     }

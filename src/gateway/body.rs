@@ -38,14 +38,14 @@ pub struct Tunnel {
     /// The site's end.
     pub site: UpgradedConnection,
     /// Ends it with the session.
-    pub vigil: Option<SessionWatch>,
+    pub watch: Option<SessionWatch>,
 }
 
 impl Tunnel {
     /// Is a pipe between the visitor and the site, until either leaves or the session is ended.
     pub async fn join(self, visitor: Stream) {
         let pipe = self.site.run(visitor);
-        match self.vigil {
+        match self.watch {
             None => pipe.await,
             Some(vigil) => tokio::select! {
                 () = pipe => (),
@@ -62,8 +62,8 @@ impl Body {
     }
 
     /// A site's body, watched over where there is a session that could be ended.
-    pub fn site(body: UpstreamBody, vigil: Option<SessionWatch>) -> Self {
-        match vigil {
+    pub fn site(body: UpstreamBody, watch: Option<SessionWatch>) -> Self {
+        match watch {
             Some(mut vigil) if !body.is_end_stream() => {
                 if body.is_lasting() {
                     vigil.register();

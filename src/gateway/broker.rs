@@ -84,9 +84,9 @@ impl BrokerRequest<'_> {
     }
 
     /// A line of the audit trail, with what is known of where it comes from.
-    fn audit_event(&self, line: AuditEvent) -> AuditEvent {
+    fn audit_event(&self, event: AuditEvent) -> AuditEvent {
         let site = self.broker.public_url.host().as_str();
-        let line = line.with("request_id", self.id()).with("site", site);
+        let line = event.with("request_id", self.id()).with("site", site);
         line.with("client", self.client.to_string())
     }
 }
@@ -111,12 +111,12 @@ impl RequestHandler {
     /// Answers a request for the broker.
     pub(super) async fn broker<'a>(
         &self,
-        desk: &'a WorkerState,
+        state: &'a WorkerState,
         ((broker, window), request): ((&'a Broker, BrokerEndpoint), &mut Request<Incoming>),
         (peer, now): (&'a Rc<Peer>, Timestamp),
         entry: &mut AccessLogEntry,
     ) -> Result<Response<Body>, Error> {
-        let rules = &desk.rules;
+        let rules = &state.rules;
         let client = rules.trusted.client(peer.ip, request.headers());
         entry.set_client(client);
         entry.set_broker();

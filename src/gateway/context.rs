@@ -18,7 +18,7 @@ pub struct RequestContext<'a> {
     /// The site it is for.
     pub site: &'a Arc<Site>,
     /// What it wants there.
-    pub landing: RouteMatch,
+    pub route: RouteMatch,
     /// Who brought it.
     pub peer: &'a Peer,
     /// The name of the site that matched, as the site receives it in `Host`.
@@ -42,8 +42,9 @@ impl RequestContext<'_> {
     }
 
     /// A line of the audit trail, with what is known of where it comes from.
-    pub fn audit_event(&self, line: AuditEvent) -> AuditEvent {
-        let line = line.with("request_id", self.request_id()).with("site", self.site.name.as_str());
+    pub fn audit_event(&self, event: AuditEvent) -> AuditEvent {
+        let line =
+            event.with("request_id", self.request_id()).with("site", self.site.name.as_str());
         line.with("client", self.origin.ip.to_string())
     }
 }
@@ -114,7 +115,7 @@ pub fn resolve<'a, B>(
     let own = if peer.encrypted { Scheme::Https } else { Scheme::Http };
     Ok(RequestContext {
         site,
-        landing: match_route(rules, site, request)?,
+        route: match_route(rules, site, request)?,
         peer,
         on_canonical_host: host == site.public_url.host().as_str(),
         host: site.upstream_host(&host).ok_or(Error::UnknownHost)?,

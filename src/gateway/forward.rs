@@ -27,19 +27,20 @@ impl RequestHandler {
     /// Passes a request on, introducing the visitor if there is somebody to introduce.
     pub(super) async fn forward(
         &self,
-        desk: &WorkerState,
+        state: &WorkerState,
         request: &mut Request<Incoming>,
-        arrival: &RequestContext<'_>,
+        cx: &RequestContext<'_>,
         known: Option<Rc<VerifiedSession>>,
     ) -> Result<Response<Body>, Error> {
-        let (site, limit) = (arrival.site, desk.rules.body.size);
+        let (site, limit) = (cx.site, state.rules.body.size);
         if limit > 0
             && headers::content_length(request.headers()).is_some_and(|length| length > limit)
         {
             return Err(upstream::Error::TooLarge.into());
         }
         let tunnel = wants_websocket(request);
-        let mut body = LimitedRequestBody::new(std::mem::take(request.body_mut()), desk.rules.body);
+        let mut body =
+            LimitedRequestBody::new(std::mem::take(request.body_mut()), state.rules.body);
         if site.upstream.protocol == Protocol::Http2 {
             body.with_trailers(site);
         }
@@ -47,30 +48,30 @@ impl RequestHandler {
             let mut vigil = SessionWatch::new(known, &self.post, known.session.exp);
             body.break_off_when(move || vigil.pass_piece());
         }
-        let passage = outbound_headers((request, tunnel), desk, arrival, known.as_deref())?;
+        let passage = outbound_headers((request, tunnel), state, cx, known.as_deref())?;
         let onward =
             OutboundRequest { method: request.method(), uri: request.uri(), fields: passage };
-        let group = desk.group(site, &self.upstream).ok_or(Error::UnknownHost)?;
+        let group = state.group(site, &self.upstream).ok_or(Error::UnknownHost)?;
         // HTTP/1.0 has none of these, and over HTTP/2 the library cannot send them.
         let passes = request.version() == Version::HTTP_11;
         let early = |answer| {
             if passes {
-                queue_interim(answer, arrival);
+                queue_interim(answer, cx);
             }
         };
         let began = Instant::now();
         let answer = self.upstream.send(&onward, body, (group, &site.upstream), &early).await;
-        arrival.upstream_time.set(Some(began.elapsed()));
+        cx.upstream_time.set(Some(began.elapsed()));
         let response = answer?;
-        self.build_response(response, desk, arrival, (tunnel, known.as_ref()))
+        self.build_response(response, state, cx, (tunnel, known.as_ref()))
     }
 
     /// The site's answer, without cookies that are ours to set.
     fn build_response(
         &self,
         response: Response<upstream::UpstreamBody>,
-        desk: &WorkerState,
-        arrival: &RequestContext<'_>,
+        state: &WorkerState,
+        cx: &RequestContext<'_>,
         (tunnel, known): (bool, Option<&Rc<VerifiedSession>>),
     ) -> Result<Response<Body>, Error> {
         let mut response = response;
@@ -79,12 +80,12 @@ impl RequestHandler {
         if switched && !tunnel {
             return Err(Error::UnexpectedUpgrade);
         }
-        arrival.site.cookies.strip_reserved_set_cookie(response.headers_mut());
+        cx.site.cookies.strip_reserved_set_cookie(response.headers_mut());
         let vigil = match known {
             None => None,
             Some(known) => {
                 let headers = response.headers_mut();
-                let renewed = self.renew_session_cookie(headers, desk, arrival, known)?;
+                let renewed = self.renew_session_cookie(headers, state, cx, known)?;
                 let expiry = renewed.unwrap_or(known.session.exp);
                 Some(SessionWatch::new(known, &self.post, expiry))
             }
@@ -99,7 +100,7 @@ impl RequestHandler {
             vigil.register();
             vigil
         });
-        let mut response = Response::from_parts(head, Body::tunnel(Tunnel { site, vigil }));
+        let mut response = Response::from_parts(head, Body::tunnel(Tunnel { site, watch: vigil }));
         response.headers_mut().insert(header::CONNECTION, UPGRADE);
         response.headers_mut().insert(header::UPGRADE, WEBSOCKET);
         Ok(response)
@@ -108,11 +109,11 @@ impl RequestHandler {
 
 /// Passes on what the site says before its answer (RFC 9110, section 15.2). A `100 Continue` is
 /// between it and us.
-fn queue_interim(answer: Response<()>, arrival: &RequestContext<'_>) {
+fn queue_interim(answer: Response<()>, cx: &RequestContext<'_>) {
     if answer.status() != StatusCode::CONTINUE {
         let mut answer = answer;
         headers::sanitize_interim(answer.headers_mut());
-        arrival.peer.interim.add(&answer);
+        cx.peer.interim.add(&answer);
     }
 }
 
@@ -120,21 +121,21 @@ fn queue_interim(answer: Response<()>, arrival: &RequestContext<'_>) {
 /// them (B1).
 fn outbound_headers<'a>(
     (request, websocket): (&'a Request<Incoming>, bool),
-    desk: &WorkerState,
-    arrival: &'a RequestContext<'_>,
+    state: &WorkerState,
+    cx: &'a RequestContext<'_>,
     known: Option<&'a VerifiedSession>,
 ) -> Result<OutboundHeaders<'a>, Error> {
-    let (site, origin, sent) = (arrival.site, &arrival.origin, request.headers());
+    let (site, origin, sent) = (cx.site, &cx.origin, request.headers());
     site.reserved
         .check(sent, origin.trusted)
         .map_err(|headers::RejectedHeader| Error::UnderscoreInHeaderName)?;
-    let proof = known.map_or(Ok(None), |known| assertion(desk, arrival, known))?;
+    let proof = known.map_or(Ok(None), |known| assertion(state, cx, known))?;
     Ok(OutboundHeaders {
         sent,
         reserved: &site.reserved,
         cookies: &site.cookies,
-        way: ForwardedInfo {
-            host: arrival.host,
+        forwarded: ForwardedInfo {
+            host: cx.host,
             client: &origin.client,
             scheme: origin.scheme,
             request_id: &origin.request_id,
@@ -150,24 +151,24 @@ fn outbound_headers<'a>(
 
 /// What we sign for the site about a visitor, if it wants that.
 fn assertion(
-    desk: &WorkerState,
-    arrival: &RequestContext<'_>,
+    state: &WorkerState,
+    cx: &RequestContext<'_>,
     known: &VerifiedSession,
 ) -> Result<Option<HeaderValue>, Error> {
-    Ok(known.assertion(arrival.site, &desk.rules.keys, arrival.now, rand::random)?)
+    Ok(known.assertion(cx.site, &state.rules.keys, cx.now, rand::random)?)
 }
 
 /// Says who a visitor is.
 pub fn insert_identity_headers(
     headers: &mut HeaderMap,
-    desk: &WorkerState,
-    arrival: &RequestContext<'_>,
+    state: &WorkerState,
+    cx: &RequestContext<'_>,
     known: &VerifiedSession,
 ) -> Result<(), Error> {
     for (name, value) in &known.identity_headers {
         headers.insert(name.clone(), value.clone());
     }
-    if let Some(proof) = assertion(desk, arrival, known)? {
+    if let Some(proof) = assertion(state, cx, known)? {
         headers.insert(ASSERTION, proof);
     }
     Ok(())
@@ -179,15 +180,15 @@ impl RequestHandler {
     pub(super) fn renew_session_cookie(
         &self,
         headers: &mut HeaderMap,
-        desk: &WorkerState,
-        arrival: &RequestContext<'_>,
+        state: &WorkerState,
+        cx: &RequestContext<'_>,
         known: &VerifiedSession,
     ) -> Result<Option<Timestamp>, Error> {
-        let rules = &desk.rules;
-        let renewed = known.session.renewed(arrival.now, &rules.session);
+        let rules = &state.rules;
+        let renewed = known.session.renewed(cx.now, &rules.session);
         let news = || known.changed.then(|| known.session.clone());
         let Some(session) = renewed.or_else(news) else { return Ok(None) };
-        let (names, age) = (&arrival.site.cookies, session.age(arrival.now));
+        let (names, age) = (&cx.site.cookies, session.age(cx.now));
         let cookie = names.set_cookie(names.session(), &session.seal(&rules.keys)?, age);
         let Some(cookie) = cookie else { return Ok(None) };
         headers.append(header::SET_COOKIE, cookie);

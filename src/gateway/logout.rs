@@ -27,26 +27,26 @@ impl RequestHandler {
     /// Shows the page with the button.
     pub(super) fn ask_logout<B>(
         &self,
-        desk: &WorkerState,
+        state: &WorkerState,
         request: &Request<B>,
-        arrival: &RequestContext<'_>,
+        cx: &RequestContext<'_>,
     ) -> Response<Body> {
-        let (rules, asker) = (&*desk.rules, ClientPreferences::of(request));
-        match self.authenticate_locally(desk, request, arrival) {
-            Ok(known) => rules.voice.ask_logout(&token(&rules.keys, &known.session), &asker),
-            Err(_) => rules.voice.logged_out(LogoutOutcome::Complete, &asker),
+        let (rules, asker) = (&*state.rules, ClientPreferences::of(request));
+        match self.authenticate_locally(state, request, cx) {
+            Ok(known) => rules.responder.ask_logout(&token(&rules.keys, &known.session), &asker),
+            Err(_) => rules.responder.logged_out(LogoutOutcome::Complete, &asker),
         }
     }
 
     /// Ends the session, here and in the browser.
     pub(super) async fn logout(
         &self,
-        desk: &WorkerState,
+        state: &WorkerState,
         request: &mut Request<Incoming>,
-        arrival: &RequestContext<'_>,
+        cx: &RequestContext<'_>,
     ) -> Result<Response<Body>, Error> {
-        let (rules, site, asker) = (&*desk.rules, arrival.site, ClientPreferences::of(request));
-        let known = self.authenticate_locally(desk, request, arrival).ok();
+        let (rules, site, asker) = (&*state.rules, cx.site, ClientPreferences::of(request));
+        let known = self.authenticate_locally(state, request, cx).ok();
         let body = std::mem::take(request.body_mut());
         let form = timeout(FORM_TIME, Limited::new(body, LONGEST_FORM).collect()).await;
         let form = form.ok().and_then(Result::ok).map(Collected::to_bytes).unwrap_or_default();
@@ -60,8 +60,8 @@ impl RequestHandler {
         }
         let mut outcome = LogoutOutcome::Complete;
         if let Some(known) = known {
-            let order = Revocation::of(&known.session, arrival.now);
-            if let Err(error) = self.gateway.feed.publish(order).await {
+            let order = Revocation::of(&known.session, cx.now);
+            if let Err(error) = self.gateway.revocations.publish(order).await {
                 outcome = LogoutOutcome::NotStored;
                 let remedy = error.cause.remedy();
                 tracing::warn!(%error, remedy, "logout not stored yet: store unavailable");
@@ -70,9 +70,9 @@ impl RequestHandler {
                 .with("appid", known.session.appid.as_str())
                 .with("openid", known.session.identity.openid.as_str())
                 .with("session", known.tag.to_string());
-            self.gateway.audit.record(arrival.audit_event(line));
+            self.gateway.audit.record(cx.audit_event(line));
         }
-        let answer = rules.voice.logged_out(outcome, &asker);
+        let answer = rules.responder.logged_out(outcome, &asker);
         Ok(login::without_session(answer, site))
     }
 }

@@ -68,7 +68,7 @@ use throttle::LimitedAction;
 /// One thread's part of the gateway.
 pub struct RequestHandler {
     gateway: Arc<Gateway>,
-    desk: RefCell<Rc<WorkerState>>,
+    state: RefCell<Rc<WorkerState>>,
     upstream: UpstreamClient,
     post: Rc<SessionWatchContext>,
     lines: Rc<AccessLogBuffer>,
@@ -92,7 +92,7 @@ impl RequestHandler {
         let upstream = UpstreamClient::new(Arc::clone(&gateway.tls), (arena, backends), most_idle);
         let lines = AccessLogBuffer::new(gateway.log.clone(), gateway.traces.clone());
         let post = SessionWatchContext::new(&gateway);
-        Self { gateway, desk: RefCell::new(desk), upstream, post, lines, counters, workers }
+        Self { gateway, state: RefCell::new(desk), upstream, post, lines, counters, workers }
     }
 
     /// Answers a request. Whatever happens inside, the visitor gets a response.
@@ -104,7 +104,7 @@ impl RequestHandler {
             Err(error) => {
                 let error = self.count_refusal(&desk, error, entry.client());
                 self.record_error(&error, &entry);
-                let sorry = desk.rules.voice.error_response(
+                let sorry = desk.rules.responder.error_response(
                     &error,
                     &ClientPreferences::of(request),
                     entry.request_id(),
@@ -126,7 +126,7 @@ impl RequestHandler {
             ParseError::Malformed(why) => {
                 let error = Error::BadRequest(why);
                 self.record_error(&error, &entry);
-                desk.rules.voice.error_response(
+                desk.rules.responder.error_response(
                     &error,
                     &ClientPreferences::unknown(),
                     entry.request_id(),
@@ -163,25 +163,25 @@ impl RequestHandler {
 
     async fn respond<'a>(
         &self,
-        desk: &'a WorkerState,
+        state: &'a WorkerState,
         request: &mut Request<Incoming>,
         (peer, now): (&'a Rc<Peer>, Timestamp),
         entry: &mut AccessLogEntry,
     ) -> Result<Response<Body>, Error> {
-        let rules = &*desk.rules;
+        let rules = &*state.rules;
         if let Some(content) = rules.verify_file(request) {
             return Ok(reply::text(content));
         }
         if let Some(asked) = broker::match_request(rules, request) {
             let trace = entry.trace();
-            let answer = self.broker(desk, (asked, request), (peer, now), entry);
+            let answer = self.broker(state, (asked, request), (peer, now), entry);
             return self.gateway.traces.instrument_request(trace, answer).await;
         }
-        if self.gateway.feed.was_suspended() {
-            Box::pin(self.gateway.feed.catch_up()).await;
+        if self.gateway.revocations.was_suspended() {
+            Box::pin(self.gateway.revocations.catch_up()).await;
         }
         if let Some(rest) = verify::match_request(rules, request) {
-            return self.verify(desk, (request, rest), (peer, now), entry);
+            return self.verify(state, (request, rest), (peer, now), entry);
         }
         if let Some(relayed) = login::relay(rules, request, now) {
             let client = rules.trusted.client(peer.ip, request.headers());
@@ -189,15 +189,15 @@ impl RequestHandler {
             return relayed;
         }
         let arrival = context::resolve(rules, request, peer, entry, now)?;
-        let answer = match arrival.landing {
+        let answer = match arrival.route {
             // In a box, as all that is rare: every request would carry its weight.
             RouteMatch::Door(door) => {
-                let answer = self.handle_endpoint(door, desk, request, &arrival);
+                let answer = self.handle_endpoint(door, state, request, &arrival);
                 self.gateway.traces.instrument_request(arrival.origin.trace, answer).await
             }
             RouteMatch::Route(access) => {
                 entry.set_access(access);
-                self.handle_site_request(access, desk, request, &arrival).await
+                self.handle_site_request(access, state, request, &arrival).await
             }
         };
         entry.set_outcome(&arrival);
@@ -208,43 +208,43 @@ impl RequestHandler {
     async fn handle_site_request(
         &self,
         access: Access,
-        desk: &WorkerState,
+        state: &WorkerState,
         request: &mut Request<Incoming>,
-        arrival: &RequestContext<'_>,
+        cx: &RequestContext<'_>,
     ) -> Result<Response<Body>, Error> {
-        let (rules, site) = (&*desk.rules, arrival.site);
+        let (rules, site) = (&*state.rules, cx.site);
         if let Some(answer) = cors::preflight(site, access, request) {
             return Ok(answer);
         }
-        let (known, decision) = self.authorize(access, desk, request, arrival)?;
+        let (known, decision) = self.authorize(access, state, request, cx)?;
         let response = match decision {
             Decision::ForwardWithIdentity => {
-                return self.forward(desk, request, arrival, known.ok()).await;
+                return self.forward(state, request, cx, known.ok()).await;
             }
-            Decision::ForwardAnonymous => return self.forward(desk, request, arrival, None).await,
+            Decision::ForwardAnonymous => return self.forward(state, request, cx, None).await,
             Decision::Login(scope) if site.fragment == FragmentPolicy::Keep => {
                 let url = rules.login_url(&rules.return_target(request), Some(scope));
-                rules.voice.remember_fragment(&url, &ClientPreferences::of(request))
+                rules.responder.remember_fragment(&url, &ClientPreferences::of(request))
             }
             Decision::Login(scope) => {
                 let wish = login::LoginRequest::first(rules.return_target(request), scope);
-                self.begin_login(rules, request, arrival, wish)?
+                self.begin_login(rules, request, cx, wish)?
             }
             Decision::ShowLoginPage(scope) => {
                 let url = rules.login_url(&rules.return_target(request), Some(scope));
-                rules.voice.login_page(&url, &ClientPreferences::of(request))
+                rules.responder.login_page(&url, &ClientPreferences::of(request))
             }
-            Decision::ShowQrPage => rules.voice.open_in_wechat(
+            Decision::ShowQrPage => rules.responder.open_in_wechat(
                 site,
                 &rules.return_target(request),
                 &ClientPreferences::of(request),
             ),
             Decision::ShowSnapshotPage => {
-                rules.voice.leave_snapshot(&ClientPreferences::of(request))
+                rules.responder.leave_snapshot(&ClientPreferences::of(request))
             }
             Decision::Forbidden => return Err(Error::WeChatOnly),
             Decision::Unauthorized(scope) => {
-                self.check_rate_limit(LimitedAction::Refusal, rules, arrival.origin.ip)?;
+                self.check_rate_limit(LimitedAction::Refusal, rules, cx.origin.ip)?;
                 let url = rules.login_url(&rules.return_target(request), Some(scope));
                 cors::readable(site, request.headers(), reply::unauthorized(&url))
             }
@@ -258,30 +258,30 @@ impl RequestHandler {
     /// A request for the gateway itself.
     async fn handle_endpoint(
         &self,
-        door: GatewayEndpoint,
-        desk: &WorkerState,
+        endpoint: GatewayEndpoint,
+        state: &WorkerState,
         request: &mut Request<Incoming>,
-        arrival: &RequestContext<'_>,
+        cx: &RequestContext<'_>,
     ) -> Result<Response<Body>, Error> {
         let get = matches!(*request.method(), Method::GET | Method::HEAD);
-        match door {
-            GatewayEndpoint::Login if get => self.login(desk, request, arrival),
-            GatewayEndpoint::Callback if get => self.callback(desk, request, arrival).await,
-            GatewayEndpoint::Accept if get => self.accept(desk, request, arrival).await,
-            GatewayEndpoint::Client if get => Ok(reply::client(&desk.rules.prefix)),
-            GatewayEndpoint::PublicKeys if get && arrival.site.assertion => {
-                Ok(reply::public_keys(desk.rules.keys.public(), request.headers()))
+        match endpoint {
+            GatewayEndpoint::Login if get => self.login(state, request, cx),
+            GatewayEndpoint::Callback if get => self.callback(state, request, cx).await,
+            GatewayEndpoint::Accept if get => self.accept(state, request, cx).await,
+            GatewayEndpoint::Client if get => Ok(reply::client(&state.rules.prefix)),
+            GatewayEndpoint::PublicKeys if get && cx.site.assertion => {
+                Ok(reply::public_keys(state.rules.keys.public(), request.headers()))
             }
-            GatewayEndpoint::Logout if get => Ok(self.ask_logout(desk, request, arrival)),
+            GatewayEndpoint::Logout if get => Ok(self.ask_logout(state, request, cx)),
             GatewayEndpoint::Logout if request.method() == Method::POST => {
-                self.logout(desk, request, arrival).await
+                self.logout(state, request, cx).await
             }
             GatewayEndpoint::Session if get => {
-                let answer = match self.authenticate(desk, request, arrival) {
-                    Ok(known) => reply::session(&known.session, arrival.site),
-                    Err(_) => reply::unauthorized(&desk.rules.login_url(&ReturnTo::home(), None)),
+                let answer = match self.authenticate(state, request, cx) {
+                    Ok(known) => reply::session(&known.session, cx.site),
+                    Err(_) => reply::unauthorized(&state.rules.login_url(&ReturnTo::home(), None)),
                 };
-                Ok(cors::readable(arrival.site, request.headers(), answer))
+                Ok(cors::readable(cx.site, request.headers(), answer))
             }
             GatewayEndpoint::PublicKeys if get => Err(Error::NotFound),
             GatewayEndpoint::Unknown => Err(Error::NotFound),
@@ -298,11 +298,11 @@ impl RequestHandler {
     /// This thread's view of the settings in force.
     fn desk(&self) -> Rc<WorkerState> {
         let edition = self.gateway.edition.load(Ordering::Acquire);
-        if self.desk.borrow().generation != edition {
+        if self.state.borrow().generation != edition {
             let rules = self.gateway.rules.load_full();
             let state = WorkerState::new(rules, edition, &self.counters, self.workers);
-            self.desk.replace(Rc::new(state));
+            self.state.replace(Rc::new(state));
         }
-        Rc::clone(&self.desk.borrow())
+        Rc::clone(&self.state.borrow())
     }
 }

@@ -20,21 +20,21 @@ pub struct Peer {
     /// What a site has said to it before its answer, over HTTP/1.1.
     pub interim: InterimResponses,
     /// One of the connections we can hold. A tunnel keeps it when HTTP has ended.
-    pub place: OwnedSemaphorePermit,
+    pub permit: OwnedSemaphorePermit,
     /// One of those its own network can hold, where these are counted.
-    pub seat: Option<ConnectionPermit>,
+    pub client_permit: Option<ConnectionPermit>,
 }
 
 impl Peer {
     /// The peer at this address.
-    pub fn new(ip: IpAddr, encrypted: bool, place: OwnedSemaphorePermit) -> Self {
+    pub fn new(ip: IpAddr, encrypted: bool, permit: OwnedSemaphorePermit) -> Self {
         Self {
             ip,
             encrypted,
             text: text(ip),
             interim: InterimResponses::default(),
-            place,
-            seat: None,
+            permit,
+            client_permit: None,
         }
     }
 }

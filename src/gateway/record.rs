@@ -36,7 +36,7 @@ impl RequestHandler {
     }
 
     /// Notes that the session somebody brought is none, and counts it.
-    pub(super) fn record_session_refusal(&self, why: SessionError, arrival: &RequestContext<'_>) {
+    pub(super) fn record_session_refusal(&self, why: SessionError, cx: &RequestContext<'_>) {
         let Some(reason) = why.reason() else { return };
         self.gateway.metrics.session("refused", reason);
         let mut line =
@@ -46,7 +46,7 @@ impl RequestHandler {
                 .with("error", format!("issued {seconds} s in the future of this replica's clock"))
                 .with("remedy", SYNCHRONIZE_CLOCKS);
         }
-        self.gateway.audit.record(arrival.audit_event(line));
+        self.gateway.audit.record(cx.audit_event(line));
     }
 
     /// Counts a visitor's connection while it lasts.
@@ -76,11 +76,11 @@ impl RequestHandler {
 
     /// Counts a refusal, which costs the client an answer that says more. A connection that ends
     /// with it costs them enough, and another proxy that asks about many clients is none itself.
-    pub(super) fn count_refusal(&self, desk: &WorkerState, error: Error, client: IpAddr) -> Error {
+    pub(super) fn count_refusal(&self, state: &WorkerState, error: Error, client: IpAddr) -> Error {
         let ours = matches!(error.status(), StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN);
         if !ours || error.ends_connection() || matches!(error, Error::BehindProxy(_)) {
             return error;
         }
-        self.check_rate_limit(LimitedAction::Refusal, &desk.rules, client).err().unwrap_or(error)
+        self.check_rate_limit(LimitedAction::Refusal, &state.rules, client).err().unwrap_or(error)
     }
 }

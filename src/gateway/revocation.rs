@@ -51,8 +51,8 @@ impl Gateway {
         let rules = self.rules.load_full();
         let accounts = rules.sites.all().iter().flat_map(|site| site.accounts());
         let whom = wanted.target(accounts.map(|account| &**account))?;
-        let order = self.feed.create_revocation(whom, rules.session.max);
-        let given = self.feed.publish(order.clone()).await;
+        let order = self.revocations.create_revocation(whom, rules.session.max);
+        let given = self.revocations.publish(order.clone()).await;
         if let Err(error) = &given {
             let remedy = error.cause.remedy();
             tracing::warn!(%error, remedy, "revocation not stored yet: store unavailable");
@@ -79,14 +79,14 @@ impl Gateway {
     pub fn status(&self) -> RevocationStatus {
         let rules = self.rules.load();
         let mut sites = rules.sites.all().iter();
-        let age = self.feed.time_since_sync();
-        let serves = age.is_some() && sites.any(|site| !self.feed.is_stale(site.revocation));
+        let age = self.revocations.time_since_sync();
+        let serves = age.is_some() && sites.any(|site| !self.revocations.is_stale(site.revocation));
         RevocationStatus {
             age,
             serves,
-            shared: self.feed.is_shared(),
-            waiting: self.feed.waiting(),
-            failure: self.feed.failure(),
+            shared: self.revocations.is_shared(),
+            waiting: self.revocations.waiting(),
+            failure: self.revocations.failure(),
         }
     }
 }
@@ -94,7 +94,7 @@ impl Gateway {
 impl RequestHandler {
     /// Whether a site would rather serve nobody than go on without news of ended sessions.
     pub(super) fn revocation_unknown(&self, site: &Site) -> bool {
-        self.gateway.feed.is_stale(site.revocation)
+        self.gateway.revocations.is_stale(site.revocation)
     }
 }
 

@@ -366,7 +366,7 @@ impl PollStage {
 
 /// The task that reads the log.
 struct RevocationPoller {
-    feed: Weak<RevocationSync>,
+    revocations: Weak<RevocationSync>,
     mark: LogPosition,
     /// What the log holds, where it is being read from its beginning.
     found: Option<ActiveRevocations>,
@@ -390,9 +390,9 @@ struct RevocationPoller {
 }
 
 impl RevocationPoller {
-    fn new(feed: &Arc<RevocationSync>) -> Self {
+    fn new(revocations: &Arc<RevocationSync>) -> Self {
         Self {
-            feed: Arc::downgrade(feed),
+            revocations: Arc::downgrade(revocations),
             mark: LogPosition::default(),
             found: None,
             must_reread: true,
@@ -410,7 +410,7 @@ impl RevocationPoller {
     /// Listens as long as the gateway is there.
     async fn run(mut self) {
         let mut wait = INITIAL_RETRY_DELAY;
-        while let Some(feed) = self.feed.upgrade() {
+        while let Some(feed) = self.revocations.upgrade() {
             let polled = self.poll(&feed).await;
             let failed = polled.as_ref().err();
             feed.report(failed);
@@ -434,14 +434,14 @@ impl RevocationPoller {
     }
 
     /// Reads to the end of the log, sends what waits, and makes sure that writes are accepted.
-    async fn poll(&mut self, feed: &RevocationSync) -> Result<(), PollFailure> {
-        if self.must_reread || feed.misses_some() {
+    async fn poll(&mut self, revocations: &RevocationSync) -> Result<(), PollFailure> {
+        if self.must_reread || revocations.misses_some() {
             // All that we know is compared with the log: what was given before is, too.
-            feed.unconfirmed().clear();
+            revocations.unconfirmed().clear();
             self.reread();
             self.must_reread = false;
         }
-        let asked = match self.read(feed).await {
+        let asked = match self.read(revocations).await {
             Ok(asked) => asked,
             Err(failure) => {
                 self.must_reread = true;
@@ -449,20 +449,20 @@ impl RevocationPoller {
                 return Err(PollStage::Read.failed(failure));
             }
         };
-        feed.mark_read(asked);
-        if !feed.store.is_shared() {
+        revocations.mark_read(asked);
+        if !revocations.store.is_shared() {
             // This process alone writes the file: it knows all there is.
-            feed.mark_synced(asked);
+            revocations.mark_synced(asked);
         }
-        self.find_missing(feed);
-        let sent = self.send(feed).await;
+        self.find_missing(revocations);
+        let sent = self.send(revocations).await;
         let checked = match &sent {
             Err(failure) if failure.cause.is_silence() => Err(failure.clone()),
-            _ => self.check_writable(feed).await,
+            _ => self.check_writable(revocations).await,
         };
         if let Err(failure) = checked {
-            if feed.store.is_shared() {
-                feed.fall_back(self.accepted);
+            if revocations.store.is_shared() {
+                revocations.fall_back(self.accepted);
             }
             self.refused = true;
             self.failing = true;
@@ -471,7 +471,7 @@ impl RevocationPoller {
         if std::mem::take(&mut self.refused) {
             self.must_reread = true;
         }
-        self.believe(feed, asked);
+        self.believe(revocations, asked);
         sent.map_err(|failure| PollStage::Send.failed(failure))?;
         match &self.cluster_failure {
             Some(failure) => Err(PollStage::ClusterCheck.failed(failure.clone())),
@@ -480,23 +480,23 @@ impl RevocationPoller {
     }
 
     /// Reads to the end of the log, and says when the last read began.
-    async fn read(&mut self, feed: &RevocationSync) -> Result<Instant, StoreUnavailable> {
+    async fn read(&mut self, revocations: &RevocationSync) -> Result<Instant, StoreUnavailable> {
         loop {
             let (asked, from) = (Instant::now(), self.mark.clone());
-            let mut reading = pin!(feed.store.read_log(&from));
+            let mut reading = pin!(revocations.store.read_log(&from));
             let read = if let Ok(read) = timeout(REPORT_SILENCE_AFTER, &mut reading).await {
                 read?
             } else {
-                feed.report(Some(&PollStage::Read.failed(feed.store.no_answer())));
+                revocations.report(Some(&PollStage::Read.failed(revocations.store.no_answer())));
                 reading.await?
             };
             match read {
                 LogRead::Reset => self.reread(),
                 LogRead::Next { orders, mark, more } => {
                     self.mark = mark;
-                    self.note(&orders, (feed.clock)());
-                    feed.add(&orders);
-                    feed.shown(&orders);
+                    self.note(&orders, (revocations.clock)());
+                    revocations.add(&orders);
+                    revocations.shown(&orders);
                     if !more {
                         return Ok(asked);
                     }
@@ -506,37 +506,41 @@ impl RevocationPoller {
     }
 
     /// Tries, from time to time, what a revocation and a login need.
-    async fn check_writable(&mut self, feed: &RevocationSync) -> Result<(), StoreUnavailable> {
-        let interval = feed.write_check_interval();
+    async fn check_writable(
+        &mut self,
+        revocations: &RevocationSync,
+    ) -> Result<(), StoreUnavailable> {
+        let interval = revocations.write_check_interval();
         let recent = self.accepted.is_some_and(|when| when.elapsed() < interval);
-        if recent && !self.failing && !feed.store.is_silent() {
+        if recent && !self.failing && !revocations.store.is_silent() {
             return Ok(());
         }
         let asked = Instant::now();
-        feed.store.check_writable().await?;
+        revocations.store.check_writable().await?;
         self.accepted = Some(asked);
-        self.cluster_failure = feed.store.check_next_master().await.err();
+        self.cluster_failure = revocations.store.check_next_master().await.err();
         // Beside the heartbeat: sentinels that are slow to answer must not make it late.
         if self.looked.is_none_or(|when| when.elapsed() >= MASTER_CHECK_INTERVAL)
             && self.looking.as_ref().is_none_or(JoinHandle::is_finished)
         {
             self.looked = Some(asked);
-            let store = Arc::clone(&feed.store);
-            self.looking = Some(feed.runtime.spawn(async move { store.check_master().await }));
+            let store = Arc::clone(&revocations.store);
+            self.looking =
+                Some(revocations.runtime.spawn(async move { store.check_master().await }));
         }
         Ok(())
     }
 
     /// Believes what was read up to `asked`, once the others have had the time to hand over what
     /// they owe.
-    fn believe(&mut self, feed: &RevocationSync, asked: Instant) {
-        if std::mem::take(&mut self.failing) && feed.store.is_shared() {
+    fn believe(&mut self, revocations: &RevocationSync, asked: Instant) {
+        if std::mem::take(&mut self.failing) && revocations.store.is_shared() {
             // Not from `asked`: the write that was accepted may have waited.
             self.settling = Some(Instant::now() + RECOVERY_GRACE);
         }
         if self.settling.is_none_or(|until| until <= asked) {
             self.settling = None;
-            feed.mark_synced(asked);
+            revocations.mark_synced(asked);
         }
     }
 
@@ -553,10 +557,10 @@ impl RevocationPoller {
     }
 
     /// Compares the log with what this replica knows, where it was read from its beginning.
-    fn find_missing(&mut self, feed: &RevocationSync) {
+    fn find_missing(&mut self, revocations: &RevocationSync) {
         let Some(found) = self.found.take() else { return };
-        let known = feed.view.load().orders((feed.clock)());
-        let mut unsent = feed.unsent();
+        let known = revocations.view.load().orders((revocations.clock)());
+        let mut unsent = revocations.unsent();
         unsent.retain(|order| !found.contains(order));
         let missing = known.into_iter().filter(|order| !found.contains(order));
         let before = unsent.len();
@@ -568,35 +572,35 @@ impl RevocationPoller {
     }
 
     /// Stores revocations that wait.
-    async fn send(&self, feed: &RevocationSync) -> Result<(), StoreUnavailable> {
-        let now = (feed.clock)();
+    async fn send(&self, revocations: &RevocationSync) -> Result<(), StoreUnavailable> {
+        let now = (revocations.clock)();
         let orders: Vec<Revocation> = {
-            let mut unsent = feed.unsent();
+            let mut unsent = revocations.unsent();
             unsent.retain(|order| now < order.until);
             unsent.iter().take(MAX_SENT_AT_ONCE).cloned().collect()
         };
         if orders.is_empty() {
             return Ok(());
         }
-        feed.store.restore_revocations(&orders, feed.log_age()).await?;
+        revocations.store.restore_revocations(&orders, revocations.log_age()).await?;
         tracing::info!(orders = orders.len(), "waiting revocations stored");
-        let mut unsent = feed.unsent();
+        let mut unsent = revocations.unsent();
         for order in &orders {
             unsent.remove(order);
         }
         drop(unsent);
-        if feed.store.is_shared() {
+        if revocations.store.is_shared() {
             let now = Instant::now();
-            feed.unconfirmed().extend(orders.into_iter().map(|order| (order, now)));
+            revocations.unconfirmed().extend(orders.into_iter().map(|order| (order, now)));
         }
         Ok(())
     }
 
     /// Logs each kind of failure once, and once that it is over. Of a file its thread does.
-    fn log(&mut self, feed: &RevocationSync, failed: Option<&PollFailure>) {
+    fn log(&mut self, revocations: &RevocationSync, failed: Option<&PollFailure>) {
         let seen = failed.map(|failed| (failed.stage, failed.failure.cause));
         let before = std::mem::replace(&mut self.logged, seen);
-        if seen == before || !feed.store.is_shared() {
+        if seen == before || !revocations.store.is_shared() {
             return;
         }
         let Some(PollFailure { stage, failure }) = failed else {

@@ -42,7 +42,7 @@ pub struct RuntimeConfig {
     /// The share of traces that begin here and are recorded, of ten thousand.
     pub sampled: u32,
     /// What we say ourselves.
-    pub voice: PageResponder,
+    pub responder: PageResponder,
     /// Logins for sites that are not behind us, if there are any.
     pub broker: Option<Broker>,
     /// The document that describes them.
@@ -59,7 +59,7 @@ impl RuntimeConfig {
             sites: settings.sites,
             session: settings.session,
             trusted: settings.trusted,
-            voice: PageResponder::new(pages, &settings.prefix),
+            responder: PageResponder::new(pages, &settings.prefix),
             broker_document: settings.broker.as_ref().map(broker::document).unwrap_or_default(),
             broker: settings.broker,
             prefix: settings.prefix,
@@ -135,7 +135,7 @@ pub struct WorkerState {
     /// The cookies that this thread has verified under them.
     pub verified: RefCell<SessionCache>,
     /// The servers of each site, by the site's number, once a request has gone there.
-    groups: Vec<OnceCell<LoadBalancer>>,
+    balancers: Vec<OnceCell<LoadBalancer>>,
     /// This thread's counters of each site, and of what is for none.
     counters: Vec<Arc<SiteCounters>>,
     no_site: Arc<SiteCounters>,
@@ -153,7 +153,7 @@ impl WorkerState {
         let workers = u64::try_from(workers.max(1)).unwrap_or(u64::MAX);
         let share = rules.session.verified_cache / workers;
         let counters = rules.sites.all().iter().map(|site| thread.site(&site.name)).collect();
-        let groups = rules.sites.all().iter().map(|_| OnceCell::new()).collect();
+        let balancers = rules.sites.all().iter().map(|_| OnceCell::new()).collect();
         let broker = rules.broker.as_ref();
         let broker = broker.map_or("-", |broker| broker.public_url.host().as_str());
         Self {
@@ -161,7 +161,7 @@ impl WorkerState {
             rules,
             generation,
             verified: RefCell::new(SessionCache::new(share)),
-            groups,
+            balancers,
             counters,
             no_site: thread.site("-"),
         }
@@ -179,7 +179,7 @@ impl WorkerState {
 
     /// The servers of a site of these rules.
     pub fn group(&self, site: &Site, upstream: &UpstreamClient) -> Option<&LoadBalancer> {
-        let group = self.groups.get(site.number)?;
+        let group = self.balancers.get(site.number)?;
         Some(group.get_or_init(|| upstream.load_balancer(site)))
     }
 }

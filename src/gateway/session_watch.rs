@@ -141,6 +141,6 @@ impl SessionWatch {
         // No cookie is good beyond the `max` of its session. One that a reload made shorter counts
         // for the sessions that exist.
         let max = session.auth_time.plus(gateway.rules.load().session.max);
-        expiry.min(max) <= now || gateway.feed.is_revoked(session)
+        expiry.min(max) <= now || gateway.revocations.is_revoked(session)
     }
 }

@@ -69,7 +69,7 @@ pub struct Gateway {
     pub(super) rules: arc_swap::ArcSwap<RuntimeConfig>,
     /// Counts reloads, so that a thread sees one without touching the snapshot's counter.
     pub(super) edition: AtomicU64,
-    pub(super) feed: Arc<RevocationSync>,
+    pub(super) revocations: Arc<RevocationSync>,
     pub(super) expiries: Arc<SessionExpiries>,
     pub(super) tls: Arc<rustls::ClientConfig>,
     pub(super) backends: Arc<BackendRegistry>,
@@ -129,7 +129,7 @@ impl Gateway {
         Ok(Self {
             rules: arc_swap::ArcSwap::from_pointee(rules),
             edition: AtomicU64::new(0),
-            feed,
+            revocations: feed,
             expiries: Arc::default(),
             tls,
             backends,
@@ -150,12 +150,12 @@ impl Gateway {
 
     /// Puts new settings in force between two requests. On an error the old ones stay.
     pub fn reload(&self, settings: Settings) -> Result<(), SetupError> {
-        self.feed.keep_for(settings.session.max);
+        self.revocations.keep_for(settings.session.max);
         let openids = settings.openids;
         let rules = Arc::new(RuntimeConfig::new(settings)?);
         self.audit.set_openid_logging(openids);
         self.backends.follow(&rules.sites);
-        self.feed.set_shortest_bound(shortest_bound(&rules.sites));
+        self.revocations.set_shortest_bound(shortest_bound(&rules.sites));
         self.rules.store(rules);
         self.edition.fetch_add(1, Ordering::Release);
         Ok(())

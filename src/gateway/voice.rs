@@ -38,13 +38,13 @@ impl PageResponder {
     pub fn error_response(
         &self,
         error: &Error,
-        asker: &ClientPreferences,
+        preferences: &ClientPreferences,
         request_id: &HeaderValue,
     ) -> Response<Body> {
         let trace = request_id.to_str().unwrap_or_default();
         let (status, notice, retry) = (error.status(), error.notice(), error.retry());
-        let mut response = if asker.reads_html() {
-            self.page(status, &Page::Notice { notice, trace, retry }, asker)
+        let mut response = if preferences.reads_html() {
+            self.page(status, &Page::Notice { notice, trace, retry }, preferences)
         } else {
             reply::json(status, &json!({ "error": notice.word(), "trace": trace }))
         };
@@ -58,13 +58,17 @@ impl PageResponder {
     }
 
     /// One button that leads to WeChat's consent page.
-    pub fn login_page(&self, login_url: &str, asker: &ClientPreferences) -> Response<Body> {
-        self.page(StatusCode::OK, &Page::Prompt { login_url }, asker)
+    pub fn login_page(&self, login_url: &str, preferences: &ClientPreferences) -> Response<Body> {
+        self.page(StatusCode::OK, &Page::Prompt { login_url }, preferences)
     }
 
     /// Remembers the fragment on the way to the login.
-    pub fn remember_fragment(&self, login_url: &str, asker: &ClientPreferences) -> Response<Body> {
-        self.page(StatusCode::OK, &Page::Remember { login_url }, asker)
+    pub fn remember_fragment(
+        &self,
+        login_url: &str,
+        preferences: &ClientPreferences,
+    ) -> Response<Body> {
+        self.page(StatusCode::OK, &Page::Remember { login_url }, preferences)
     }
 
     /// The QR code of the page asked for.
@@ -72,36 +76,40 @@ impl PageResponder {
         &self,
         site: &Site,
         going: &ReturnTo,
-        asker: &ClientPreferences,
+        preferences: &ClientPreferences,
     ) -> Response<Body> {
-        self.open_url_in_wechat(&format!("{}{}", site.public_url, going.as_str()), asker)
+        self.open_url_in_wechat(&format!("{}{}", site.public_url, going.as_str()), preferences)
     }
 
     /// The QR code of an address in full.
-    pub fn open_url_in_wechat(&self, url: &str, asker: &ClientPreferences) -> Response<Body> {
-        self.page(StatusCode::FORBIDDEN, &Page::OpenInWeChat { url }, asker)
+    pub fn open_url_in_wechat(&self, url: &str, preferences: &ClientPreferences) -> Response<Body> {
+        self.page(StatusCode::FORBIDDEN, &Page::OpenInWeChat { url }, preferences)
     }
 
     /// Asks a snapshot visitor to press 使用完整服务.
-    pub fn leave_snapshot(&self, asker: &ClientPreferences) -> Response<Body> {
-        self.page(StatusCode::OK, &Page::Snapshot, asker)
+    pub fn leave_snapshot(&self, preferences: &ClientPreferences) -> Response<Body> {
+        self.page(StatusCode::OK, &Page::Snapshot, preferences)
     }
 
     /// Says that the page needs more than the visitor granted.
-    pub fn ask_consent(&self, login_url: &str, asker: &ClientPreferences) -> Response<Body> {
+    pub fn ask_consent(&self, login_url: &str, preferences: &ClientPreferences) -> Response<Body> {
         let (notice, retry) = (ErrorPage::ConsentNeeded, Some(login_url));
-        self.page(StatusCode::FORBIDDEN, &Page::Notice { notice, trace: "", retry }, asker)
+        self.page(StatusCode::FORBIDDEN, &Page::Notice { notice, trace: "", retry }, preferences)
     }
 
     /// Asks whether to log out.
-    pub fn ask_logout(&self, token: &str, asker: &ClientPreferences) -> Response<Body> {
-        self.page(StatusCode::OK, &Page::Logout { action: &self.logout, token }, asker)
+    pub fn ask_logout(&self, token: &str, preferences: &ClientPreferences) -> Response<Body> {
+        self.page(StatusCode::OK, &Page::Logout { action: &self.logout, token }, preferences)
     }
 
     /// Says that nobody is logged in any more.
-    pub fn logged_out(&self, outcome: LogoutOutcome, asker: &ClientPreferences) -> Response<Body> {
-        if asker.reads_html() {
-            return self.page(StatusCode::OK, &Page::Goodbye { home: "/" }, asker);
+    pub fn logged_out(
+        &self,
+        outcome: LogoutOutcome,
+        preferences: &ClientPreferences,
+    ) -> Response<Body> {
+        if preferences.reads_html() {
+            return self.page(StatusCode::OK, &Page::Goodbye { home: "/" }, preferences);
         }
         let json = match outcome {
             LogoutOutcome::Complete => json!({ "logged_out": true }),
@@ -114,10 +122,10 @@ impl PageResponder {
         &self,
         status: StatusCode,
         page: &Page<'_>,
-        asker: &ClientPreferences,
+        preferences: &ClientPreferences,
     ) -> Response<Body> {
         let nonce = format!("{:032x}", rand::random::<u128>());
-        match self.pages.render(page, asker.lang(), &nonce) {
+        match self.pages.render(page, preferences.lang(), &nonce) {
             Ok(html) => reply::html(status, html, &nonce),
             Err(error) => {
                 tracing::error!(%error, "cannot render page");

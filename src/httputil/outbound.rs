@@ -75,7 +75,7 @@ pub struct OutboundHeaders<'a> {
     /// The cookies that are ours.
     pub cookies: &'a CookieNames,
     /// How they came here.
-    pub way: ForwardedInfo<'a>,
+    pub forwarded: ForwardedInfo<'a>,
     /// Who they are, if they are anybody.
     pub introduction: &'a [(HeaderName, HeaderValue)],
     /// The same, signed.
@@ -105,7 +105,7 @@ pub struct ForwardedInfo<'a> {
 
 impl HeaderSource for OutboundHeaders<'_> {
     fn for_each(&self, mut write: impl FnMut(&HeaderName, &[u8])) {
-        self.way.each(&mut write);
+        self.forwarded.each(&mut write);
         let proof = self.proof.as_ref().map(|(name, value)| (name, value));
         for (name, value) in self.introduction.iter().map(|(name, it)| (name, it)).chain(proof) {
             write(name, value.as_bytes());
@@ -138,8 +138,8 @@ impl HeaderSource for OutboundHeaders<'_> {
 impl OutboundHeaders<'_> {
     /// Whether a header of this name goes on as it is.
     fn passes(&self, name: &HeaderName) -> bool {
-        self.reserved.keeps(name.as_str(), self.way.trusted)
-            && !self.way.is_set_by_gateway(name.as_str())
+        self.reserved.keeps(name.as_str(), self.forwarded.trusted)
+            && !self.forwarded.is_set_by_gateway(name.as_str())
             && *name != header::COOKIE
     }
 }
@@ -188,14 +188,14 @@ pub mod tests {
             sent,
             reserved,
             cookies: &CookieNames::new("wxgate", true),
-            way,
+            forwarded: way,
             introduction: &[],
             proof: None,
             websocket: false,
             multiplexed: false,
         };
         let mut said = Vec::new();
-        passage.way.each(&mut |name: &HeaderName, _: &[u8]| said.push(name.clone()));
+        passage.forwarded.each(&mut |name: &HeaderName, _: &[u8]| said.push(name.clone()));
         let (mut got, mut count) = (HeaderMap::new(), 0);
         passage.for_each(|name, value| {
             count += 1;
@@ -248,7 +248,7 @@ pub mod tests {
             sent: &sent,
             reserved: &ReservedHeaders::default(),
             cookies: &CookieNames::new("wxgate", true),
-            way,
+            forwarded: way,
             introduction: &[(HeaderName::from_static("x-wechat-openid"), ours.clone())],
             proof: Some((HeaderName::from_static("x-wechat-assertion"), ours.clone())),
             websocket: true,

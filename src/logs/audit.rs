@@ -155,13 +155,13 @@ impl AuditLog {
     }
 
     /// Writes a line, and keeps it.
-    pub fn record(&self, line: AuditEvent) {
-        let openid = line.fact("openid").map(|openid| {
+    pub fn record(&self, event: AuditEvent) {
+        let openid = event.fact("openid").map(|openid| {
             let masked = self.masked.load(Relaxed);
             if masked { Cow::Owned(mask(openid)) } else { Cow::Borrowed(openid) }
         });
-        write(&line, openid.as_deref());
-        let mut line = line;
+        write(&event, openid.as_deref());
+        let mut line = event;
         for (name, value) in &mut line.facts {
             if *name == "openid" {
                 *value = mask(value);
@@ -212,15 +212,15 @@ macro_rules! write_at {
     };
 }
 
-fn write(line: &AuditEvent, openid: Option<&str>) {
-    match (line.kind, line.good) {
+fn write(event: &AuditEvent, openid: Option<&str>) {
+    match (event.kind, event.good) {
         (AuditKind::Failure, _) | (AuditKind::Reload, false) => {
-            write_at!(tracing::Level::ERROR, line, openid);
+            write_at!(tracing::Level::ERROR, event, openid);
         }
         (AuditKind::Login | AuditKind::Certificate, false) => {
-            write_at!(tracing::Level::WARN, line, openid);
+            write_at!(tracing::Level::WARN, event, openid);
         }
-        (_, _) => write_at!(tracing::Level::INFO, line, openid),
+        (_, _) => write_at!(tracing::Level::INFO, event, openid),
     }
 }
 

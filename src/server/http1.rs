@@ -43,7 +43,7 @@ const READ_AHEAD_LIMIT: usize = 64 * 1024;
 pub struct Http1ServerConnection {
     connection: Connection,
     wire: Rc<RefCell<Http1Connection>>,
-    clock: LazyTimer,
+    timer: LazyTimer,
     /// Since when we wait for what we wait for.
     since: Option<Instant>,
     /// Whether a request has come.
@@ -64,8 +64,8 @@ impl Http1ServerConnection {
     /// A connection that has said nothing yet.
     pub fn new(connection: Connection, stream: Stream, arena: &Rc<BufferPool>) -> Self {
         let wire = Rc::new(RefCell::new(Http1Connection::new(stream, arena)));
-        let clock = LazyTimer::default();
-        Self { connection, wire, clock, since: None, begun: false }
+        let timer = LazyTimer::default();
+        Self { connection, wire, timer, since: None, begun: false }
     }
 
     /// Serves it to its end.
@@ -127,7 +127,7 @@ impl Http1ServerConnection {
         cx: &mut Context<'_>,
         begun: &mut Option<Instant>,
     ) -> Poll<CloseReason> {
-        let (shared, clock) = (&self.connection.shared, &mut self.clock);
+        let (shared, clock) = (&self.connection.shared, &mut self.timer);
         let limits = shared.limits;
         let since = *self.since.get_or_insert_with(Instant::now);
         let heading = self.wire.borrow().has_buffered();
@@ -224,7 +224,7 @@ impl Http1ServerConnection {
             return Poll::Ready(CloseReason::ClientGone);
         }
         let since = *self.since.get_or_insert_with(Instant::now);
-        ready!(self.clock.poll_until(cx, since + HALF_CLOSE_TIMEOUT));
+        ready!(self.timer.poll_until(cx, since + HALF_CLOSE_TIMEOUT));
         Poll::Ready(CloseReason::ClientGone)
     }
 
@@ -343,7 +343,7 @@ impl Http1ServerConnection {
     fn poll_write_timeout(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         let since = *self.since.get_or_insert_with(Instant::now);
         let due = since + self.connection.shared.limits.send_time;
-        self.clock.poll_until(cx, due).map(|()| CloseReason::Limit("send_time"))
+        self.timer.poll_until(cx, due).map(|()| CloseReason::Limit("send_time"))
     }
 
     /// Closes, so that the last answer arrives.

@@ -228,11 +228,11 @@ async fn all_ended(threads: Vec<oneshot::Receiver<io::Result<()>>>) -> Result<()
 }
 
 /// The other end of a connection, as the gateway wants to know it.
-fn peer(address: Option<SocketAddr>, encrypted: bool, place: OwnedSemaphorePermit) -> Peer {
+fn peer(address: Option<SocketAddr>, encrypted: bool, permit: OwnedSemaphorePermit) -> Peer {
     // Whoever can reach a unix socket is on this machine.
     let ip =
         address.map_or(std::net::Ipv4Addr::LOCALHOST.into(), |address| address.ip().to_canonical());
-    Peer::new(ip, encrypted, place)
+    Peer::new(ip, encrypted, permit)
 }
 
 #[cfg(test)]

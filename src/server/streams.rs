@@ -22,7 +22,7 @@ use crate::gateway;
 pub struct StreamExecutor {
     /// That of the request which has just been handed over: hyper runs its stream next.
     next: Rc<Cell<Option<Rc<StreamProgress>>>>,
-    patience: Duration,
+    timeout: Duration,
     worker: Rc<gateway::RequestHandler>,
     open: Rc<OpenStreams>,
 }
@@ -43,12 +43,12 @@ pub struct StreamProgress(Cell<Option<Instant>>);
 impl StreamExecutor {
     /// None yet; a visitor who takes nothing for `patience` is given up.
     pub fn new(
-        patience: Duration,
+        timeout: Duration,
         worker: Rc<gateway::RequestHandler>,
         connection: Rc<RegisteredConnection>,
     ) -> Self {
         let open = Rc::new(OpenStreams { count: Cell::new(0), connection });
-        Self { next: Rc::default(), patience, worker, open }
+        Self { next: Rc::default(), timeout, worker, open }
     }
 
     /// A request has been handed over.
@@ -64,7 +64,7 @@ where
     F: Future<Output: 'static> + 'static,
 {
     fn execute(&self, stream: F) {
-        let (watch, patience) = (self.next.take().unwrap_or_default(), self.patience);
+        let (watch, patience) = (self.next.take().unwrap_or_default(), self.timeout);
         let worker = Rc::clone(&self.worker);
         let open = OpenStreamGuard::new(&self.open);
         tokio::task::spawn_local(async move {
@@ -109,10 +109,10 @@ impl StreamProgress {
         &self,
         cx: &mut Context<'_>,
         clock: &mut Option<Pin<Box<Sleep>>>,
-        patience: Duration,
+        timeout: Duration,
     ) -> Poll<()> {
         let Some(since) = self.0.get() else { return Poll::Pending };
-        let until = since + patience;
+        let until = since + timeout;
         let clock = clock.get_or_insert_with(|| Box::pin(sleep_until(until)));
         loop {
             ready!(clock.as_mut().poll(cx));

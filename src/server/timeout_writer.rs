@@ -19,15 +19,15 @@ use crate::http1::Stream;
 /// A stream that breaks when its client takes nothing for too long.
 pub struct TimeoutWriter {
     stream: Stream,
-    patience: Duration,
+    timeout: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
     blocked: Rc<Cell<bool>>,
 }
 
 impl TimeoutWriter {
     /// Gives a client up that takes nothing for `patience`.
-    pub fn new(stream: Stream, patience: Duration) -> Self {
-        Self { stream, patience, stalled: None, blocked: Rc::default() }
+    pub fn new(stream: Stream, timeout: Duration) -> Self {
+        Self { stream, timeout, stalled: None, blocked: Rc::default() }
     }
 
     /// Whether something waits to be written that the client has not taken, at any later moment.
@@ -45,7 +45,7 @@ impl TimeoutWriter {
             self.stalled = None;
             return written;
         }
-        let patience = self.patience;
+        let patience = self.timeout;
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(patience)));
         ready!(stalled.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))

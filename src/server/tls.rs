@@ -58,7 +58,7 @@ pub enum Error {
 #[derive(Debug)]
 pub struct CertificateResolver {
     chosen: ArcSwap<FileCertificates>,
-    shelf: Arc<CertificateSet>,
+    certificates: Arc<CertificateSet>,
 }
 
 /// Certificates that were read from files and fit their keys.
@@ -73,12 +73,12 @@ impl CertificateResolver {
     /// Reads every file.
     pub fn load(settings: &Settings) -> Result<Self, Error> {
         let chosen = ArcSwap::from_pointee(FileCertificates::load(settings)?);
-        Ok(Self { chosen, shelf: Arc::default() })
+        Ok(Self { chosen, certificates: Arc::default() })
     }
 
     /// Where those are shown that were ordered.
     pub fn shelf(&self) -> &Arc<CertificateSet> {
-        &self.shelf
+        &self.certificates
     }
 
     /// What is to be ordered: the names that no file has a certificate for.
@@ -95,7 +95,7 @@ impl CertificateResolver {
 
     /// Each of them in words.
     pub fn certificate_views(&self) -> Vec<CertificateInfo> {
-        self.chosen.load().shown.iter().cloned().chain(self.shelf.certificates()).collect()
+        self.chosen.load().shown.iter().cloned().chain(self.certificates.certificates()).collect()
     }
 }
 
@@ -141,13 +141,13 @@ impl ResolvesServerCert for CertificateResolver {
         let name = hello.server_name().and_then(Host::plain);
         if is_challenge(&hello) {
             let alone = hello.alpn().into_iter().flatten().count() == 1;
-            return self.shelf.challenge_certificate(&name?).filter(|_| alone);
+            return self.certificates.challenge_certificate(&name?).filter(|_| alone);
         }
         let chosen = self.chosen.load();
-        let named =
-            name.and_then(|name| chosen.find(&name).cloned().or_else(|| self.shelf.find(&name)));
+        let named = name
+            .and_then(|name| chosen.find(&name).cloned().or_else(|| self.certificates.find(&name)));
         // Before the first order is filled there may be none; the handshake is refused then.
-        named.or_else(|| chosen.first.clone()).or_else(|| self.shelf.first())
+        named.or_else(|| chosen.first.clone()).or_else(|| self.certificates.first())
     }
 }
 

@@ -69,7 +69,7 @@ pub struct WorkerThread {
 pub struct WorkerContext {
     pub gateway: Rc<gateway::RequestHandler>,
     pub acceptor: Option<TlsAcceptor>,
-    pub room: Arc<Semaphore>,
+    pub permits: Arc<Semaphore>,
     connection_limiter: Arc<ConnectionLimiter>,
     evictions: EvictionQueue,
     eviction_turn: Arc<Mutex<()>>,
@@ -105,7 +105,7 @@ impl WorkerThread {
                 self.limits.upstream_idle,
             )),
             acceptor: self.acceptor,
-            room: self.connection_permits,
+            permits: self.connection_permits,
             connection_limiter: self.connection_limiter,
             evictions,
             eviction_turn: self.eviction_turn,
@@ -223,7 +223,7 @@ impl WorkerContext {
     /// connections. Otherwise those of one client, arriving at several threads at once, would find
     /// that its idle connections are being closed already, and close those of other clients.
     async fn acquire_place(&self) -> Option<(OwnedSemaphorePermit, Option<MutexGuard<'_, ()>>)> {
-        if let Ok(place) = Arc::clone(&self.room).try_acquire_owned() {
+        if let Ok(place) = Arc::clone(&self.permits).try_acquire_owned() {
             return Some((place, None));
         }
         self.gateway.record_limit("connections");
@@ -232,7 +232,7 @@ impl WorkerContext {
             turn = self.eviction_turn.lock() => turn,
             () = self.stopping.cancelled() => return None,
         };
-        let mut acquiring = pin!(Arc::clone(&self.room).acquire_owned());
+        let mut acquiring = pin!(Arc::clone(&self.permits).acquire_owned());
         loop {
             self.evict(EvictionRequest::default());
             tokio::select! {
@@ -252,7 +252,7 @@ impl WorkerContext {
     /// same breath: whoever is in its queue then is hung up on.
     fn drain_backlog(self: &Rc<Self>, listener: TcpListener, encrypted: bool) {
         let Ok(listener) = listener.into_std() else { return };
-        while let Ok(place) = Arc::clone(&self.room).try_acquire_owned()
+        while let Ok(place) = Arc::clone(&self.permits).try_acquire_owned()
             && let Ok((stream, address)) = listener.accept()
         {
             let ready = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true));
@@ -271,12 +271,12 @@ impl WorkerContext {
         socket: Socket,
         (address, encrypted): (Option<SocketAddr>, bool),
         client: CountedClient,
-        place: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
     ) {
         let CountedClient(seat) = client;
         let slot = self.registry.register(seat.as_ref().map(ConnectionPermit::client));
         slot.set_idle();
-        let peer = Rc::new(Peer { seat, ..peer(address, encrypted, place) });
+        let peer = Rc::new(Peer { client_permit: seat, ..peer(address, encrypted, permit) });
         let connection = Connection { slot, peer, shared: Rc::clone(self) };
         let counted = self.gateway.connection();
         self.open.spawn_local(async move {

@@ -97,18 +97,17 @@ impl ClientSecret {
 impl Broker {
     /// The client that a visitor may be sent back to with this address: whose place is the most
     /// exact one.
-    pub fn client_at(&self, link: &HttpUrl) -> Option<&Arc<Client>> {
-        let here = self.places().filter(|(place, _)| link.is_at(&place.origin));
-        let here = here.filter(|(place, _)| link.is_below(&place.path));
+    pub fn client_at(&self, url: &HttpUrl) -> Option<&Arc<Client>> {
+        let here = self.places().filter(|(place, _)| url.is_at(&place.origin));
+        let here = here.filter(|(place, _)| url.is_below(&place.path));
         here.max_by_key(|(place, _)| place.path.len()).map(|(_, client)| client)
     }
 
     /// The client whose account signs this page for the JS-SDK. WeChat knows domains only, and a
     /// browser keeps no page of an origin from another, so any path of the origin will do.
-    pub fn signer_of(&self, link: &HttpUrl) -> Option<&Arc<Client>> {
-        let here =
-            self.places().filter(|(place, client)| client.jssdk && link.is_at(&place.origin));
-        let nearness = |place: &AllowedReturn| (link.is_below(&place.path), place.path.len());
+    pub fn signer_of(&self, url: &HttpUrl) -> Option<&Arc<Client>> {
+        let here = self.places().filter(|(place, client)| client.jssdk && url.is_at(&place.origin));
+        let nearness = |place: &AllowedReturn| (url.is_below(&place.path), place.path.len());
         here.max_by_key(|(place, _)| nearness(place)).map(|(_, client)| client)
     }
 

@@ -157,7 +157,7 @@ pub enum LogRead {
 /// What outlives a request.
 #[derive(Debug)]
 pub struct Store {
-    keeper: StoreBackend,
+    backend: StoreBackend,
     /// Who is asked, for the span of a call; nobody where a call is none.
     asked: Option<SpanTarget>,
 }
@@ -179,17 +179,17 @@ impl Store {
                 Some(SpanTarget { system: "redis", server: remote.place.server() })
             }
         };
-        Ok(Self { keeper: StoreBackend::new(settings)?, asked })
+        Ok(Self { backend: StoreBackend::new(settings)?, asked })
     }
 
     /// Whether other replicas can see what is kept.
     pub fn is_shared(&self) -> bool {
-        !matches!(self.keeper, StoreBackend::Memory(_) | StoreBackend::File(_))
+        !matches!(self.backend, StoreBackend::Memory(_) | StoreBackend::File(_))
     }
 
     /// Whether there may be something in it that another process put there.
     pub fn is_persistent(&self) -> bool {
-        !matches!(self.keeper, StoreBackend::Memory(_))
+        !matches!(self.backend, StoreBackend::Memory(_))
     }
 
     /// Keeps a value for `age`.
@@ -199,7 +199,7 @@ impl Store {
         value: Vec<u8>,
         age: Duration,
     ) -> Result<(), StoreUnavailable> {
-        self.told("put", key, self.keeper.put(key, value, age)).await
+        self.told("put", key, self.backend.put(key, value, age)).await
     }
 
     /// Keeps a value for `age` unless there is one of that name already; whether it was kept.
@@ -209,17 +209,17 @@ impl Store {
         value: Vec<u8>,
         age: Duration,
     ) -> Result<bool, StoreUnavailable> {
-        self.told("put_new", key, self.keeper.put_new(key, value, age)).await
+        self.told("put_new", key, self.backend.put_new(key, value, age)).await
     }
 
     /// The value, if it has not expired.
     pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreUnavailable> {
-        self.told("get", key, self.keeper.get(key)).await
+        self.told("get", key, self.backend.get(key)).await
     }
 
     /// The value, which is then gone: of two who ask, one gets it.
     pub async fn take(&self, key: &str) -> Result<Option<Vec<u8>>, StoreUnavailable> {
-        self.told("take", key, self.keeper.take(key)).await
+        self.told("take", key, self.backend.take(key)).await
     }
 
     /// Adds to the log. Orders are forgotten once the last of them is older than `age`.
@@ -228,7 +228,7 @@ impl Store {
         orders: &[Revocation],
         age: Duration,
     ) -> Result<(), StoreUnavailable> {
-        self.told("revoke", "revocations", self.keeper.revoke(orders, age)).await
+        self.told("revoke", "revocations", self.backend.revoke(orders, age)).await
     }
 
     /// Writes revocations over the connection that reads the log, for whoever has just read it. It leads
@@ -238,29 +238,29 @@ impl Store {
         orders: &[Revocation],
         age: Duration,
     ) -> Result<(), StoreUnavailable> {
-        self.keeper.restore(orders, age).await
+        self.backend.restore(orders, age).await
     }
 
     /// Makes sure that a revocation and a login would be stored. A server that only answers reads may
     /// be full, a replica, or one that no other replica of the gateway uses any more.
     pub async fn check_writable(&self) -> Result<(), StoreUnavailable> {
-        self.keeper.check_writable().await
+        self.backend.check_writable().await
     }
 
     /// Makes sure that values can be stored on a part of a Redis Cluster, another one each time. The
     /// part that keeps the log is what [`Self::check_writable`] is about.
     pub async fn check_next_master(&self) -> Result<(), StoreUnavailable> {
-        self.keeper.check_next_master().await
+        self.backend.check_next_master().await
     }
 
     /// Whether a call went unanswered and no write has been since.
     pub fn is_silent(&self) -> bool {
-        self.keeper.is_silent()
+        self.backend.is_silent()
     }
 
     /// Tries each command that the gateway uses, and says which of them failed and why.
     pub async fn try_commands(&self) -> Vec<StoreUnavailable> {
-        self.keeper.try_commands().await
+        self.backend.try_commands().await
     }
 
     /// What is reported of a store that takes long to answer.
@@ -275,13 +275,13 @@ impl Store {
 
     /// Makes sure that the server is still the one to ask. That may take a while.
     pub async fn check_master(&self) {
-        self.keeper.check_master().await;
+        self.backend.check_master().await;
     }
 
     /// Reads on in the log. Every answer, an empty one too, says that the keeper is there and that
     /// nothing else has been added.
     pub async fn read_log(&self, mark: &LogPosition) -> Result<LogRead, StoreUnavailable> {
-        self.keeper.follow(mark).await
+        self.backend.follow(mark).await
     }
 
     /// A call, as a trace tells it. Of the key it tells what it is for: the rest may be an openid.

@@ -29,7 +29,7 @@ pub struct Backend {
     /// Where the server is, in words.
     pub name: String,
     /// How much of it the site may take, where the operator says.
-    pub room: Arc<ConcurrencyLimit>,
+    pub limit: Arc<ConcurrencyLimit>,
     /// What has gone wrong since its last answer.
     failures: AtomicU32,
     /// Until when it is left alone, in milliseconds since `began`; zero while nothing is wrong.
@@ -52,7 +52,7 @@ impl Backend {
         Self {
             site: site.to_owned(),
             name,
-            room: Arc::default(),
+            limit: Arc::default(),
             failures: AtomicU32::new(0),
             unavailable_until: AtomicU64::new(0),
             probing_until: AtomicU64::new(0),

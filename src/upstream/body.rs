@@ -58,7 +58,7 @@ const MIN_BYTES_PER_SECOND: u64 = 500;
 /// How a request body keeps up. Only the time counts in which we wait for the visitor: the site
 /// may be slow to take what they send.
 struct BodyRateMonitor {
-    patience: Duration,
+    timeout: Duration,
     clock: Option<Pin<Box<Sleep>>>,
     /// Since when we wait for the next piece.
     since: Option<Instant>,
@@ -73,9 +73,9 @@ struct BodyRateMonitor {
 }
 
 impl BodyRateMonitor {
-    fn new(patience: Duration) -> Self {
+    fn new(timeout: Duration) -> Self {
         Self {
-            patience,
+            timeout,
             clock: None,
             since: None,
             waited: Duration::ZERO,
@@ -109,7 +109,7 @@ impl BodyRateMonitor {
     /// Nothing is there. Ready when that has been so for too long.
     fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let since = *self.since.get_or_insert_with(Instant::now);
-        let patience = self.patience;
+        let patience = self.timeout;
         let clock = self.clock.get_or_insert_with(|| Box::pin(sleep_until(since + patience)));
         while clock.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
@@ -254,16 +254,16 @@ impl SpliceBody for LimitedRequestBody {
 pub struct UpstreamBody {
     exchange: Option<Exchange>,
     /// How long it may stand still; events come when they come.
-    patience: Option<Duration>,
+    timeout: Option<Duration>,
 }
 
 /// The answer as it streams; an empty one frees its connection at once.
 pub fn upstream_response(
     (response, exchange): (Response<()>, Exchange),
-    patience: Duration,
+    timeout: Duration,
 ) -> Response<UpstreamBody> {
     let open = is_event_stream(&response) || (exchange.is_shared() && is_grpc(&response));
-    let patience = (!open).then_some(patience);
+    let patience = (!open).then_some(timeout);
     response.map(|()| UpstreamBody::new(exchange, patience))
 }
 
@@ -286,15 +286,15 @@ fn is_of<B>(response: &Response<B>, wanted: &[u8]) -> bool {
 impl UpstreamBody {
     /// Returns whether it may be quiet for hours: events, and gRPC.
     pub fn is_lasting(&self) -> bool {
-        self.patience.is_none() && self.exchange.is_some()
+        self.timeout.is_none() && self.exchange.is_some()
     }
 
-    fn new(exchange: Exchange, patience: Option<Duration>) -> Self {
+    fn new(exchange: Exchange, timeout: Option<Duration>) -> Self {
         if exchange.is_over() && !exchange.is_switched() {
             exchange.end();
-            return Self { exchange: None, patience };
+            return Self { exchange: None, timeout };
         }
-        Self { exchange: Some(exchange), patience }
+        Self { exchange: Some(exchange), timeout }
     }
 
     /// The connection, if the answer was to switch to another protocol.
@@ -311,7 +311,7 @@ impl UpstreamBody {
         cx: &mut Context<'_>,
         poll: impl FnOnce(&mut Exchange, &mut Context<'_>) -> Poll<Option<Result<T, BoxError>>>,
     ) -> Poll<Option<Result<T, BoxError>>> {
-        let patience = self.patience;
+        let patience = self.timeout;
         let Some(exchange) = &mut self.exchange else { return Poll::Ready(None) };
         let Poll::Ready(piece) = poll(exchange, cx) else {
             let Some(patience) = patience else { return Poll::Pending };

@@ -44,14 +44,14 @@ impl ConcurrencyLimit {
     /// Takes a place, if there is one that nobody waits for.
     pub fn try_acquire(self: &Arc<Self>) -> Result<Permit, TryAcquireError> {
         let permit = Arc::clone(&self.places).try_acquire_owned()?;
-        Ok(Permit { permit: Some(permit), room: Arc::clone(self) })
+        Ok(Permit { permit: Some(permit), limit: Arc::clone(self) })
     }
 
     /// Waits for a place. Whoever stops waiting loses it to the next, even if it had just become
     /// theirs.
     pub async fn acquire(self: &Arc<Self>) -> Option<Permit> {
         let permit = Arc::clone(&self.places).acquire_owned().await.ok()?;
-        Some(Permit { permit: Some(permit), room: Arc::clone(self) })
+        Some(Permit { permit: Some(permit), limit: Arc::clone(self) })
     }
 
     /// Whether a place that comes free is one too many; it is then counted off.
@@ -66,12 +66,12 @@ impl ConcurrencyLimit {
 #[derive(Debug)]
 pub struct Permit {
     permit: Option<OwnedSemaphorePermit>,
-    room: Arc<ConcurrencyLimit>,
+    limit: Arc<ConcurrencyLimit>,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if self.room.is_surplus()
+        if self.limit.is_surplus()
             && let Some(permit) = self.permit.take()
         {
             permit.forget();
@@ -86,8 +86,8 @@ mod tests {
     use super::*;
 
     /// Takes all there are.
-    fn all(room: &Arc<ConcurrencyLimit>) -> Vec<Permit> {
-        std::iter::from_fn(|| room.try_acquire().ok()).collect()
+    fn all(limit: &Arc<ConcurrencyLimit>) -> Vec<Permit> {
+        std::iter::from_fn(|| limit.try_acquire().ok()).collect()
     }
 
     #[test]

@@ -75,10 +75,10 @@ pub type Answer = Result<(Response<()>, Exchange), SendFailure>;
 
 impl UpstreamConnection {
     /// The same, which takes a place at its server for as long as it lasts.
-    pub fn with_permit(self, place: Option<Permit>) -> Self {
+    pub fn with_permit(self, permit: Option<Permit>) -> Self {
         match self {
-            Self::Http1(lease) => Self::Http1(lease.at(place)),
-            Self::Http2(slot, busy) => Self::Http2(slot, busy.at(place)),
+            Self::Http1(lease) => Self::Http1(lease.at(permit)),
+            Self::Http2(slot, busy) => Self::Http2(slot, busy.at(permit)),
         }
     }
 
@@ -152,10 +152,10 @@ impl Exchange {
     }
 
     /// Nothing is there. Ready when that has been so for too long.
-    pub fn poll_stalled(&mut self, cx: &mut Context<'_>, patience: Duration) -> Poll<()> {
+    pub fn poll_stalled(&mut self, cx: &mut Context<'_>, timeout: Duration) -> Poll<()> {
         match self {
-            Self::Http1(it) => it.poll_stalled(cx, patience),
-            Self::Http2 { stream: it, .. } => it.poll_stalled(cx, patience),
+            Self::Http1(it) => it.poll_stalled(cx, timeout),
+            Self::Http2 { stream: it, .. } => it.poll_stalled(cx, timeout),
         }
     }
 

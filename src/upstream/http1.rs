@@ -36,7 +36,7 @@ const BODY_START_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// A request on its way over a connection, or its answer.
 pub struct Http1Exchange {
-    lease: PooledConnection,
+    pooled: PooledConnection,
     sender: MessageWriter,
     body: LimitedRequestBody,
     /// Since when nothing has moved, once we have begun to wait, and what had gone out by then.
@@ -54,15 +54,15 @@ pub struct Http1Exchange {
 impl Http1Exchange {
     /// Begins to send a request over this connection.
     pub fn start(
-        lease: PooledConnection,
+        pooled: PooledConnection,
         request: &OutboundRequest<'_, impl HeaderSource>,
         body: LimitedRequestBody,
     ) -> Box<Self> {
-        let mut buffer = lease.link.wire.arena().buffer();
+        let mut buffer = pooled.link.wire.arena().buffer();
         let length = head::write_request(&mut buffer, request, body.size_hint().exact());
         let sender = MessageWriter::new(buffer, length);
         Box::new(Self {
-            lease,
+            pooled,
             sender,
             body,
             since: None,
@@ -86,8 +86,8 @@ impl Http1Exchange {
                 self.switched = answered.response.status() == StatusCode::SWITCHING_PROTOCOLS;
                 self.keeps = answered.keeps && !self.switched;
                 self.since = None;
-                self.lease.link.wire.start_body(answered.framing, false);
-                let passes = match self.lease.link.wire.check_body_start() {
+                self.pooled.link.wire.start_body(answered.framing, false);
+                let passes = match self.pooled.link.wire.check_body_start() {
                     Ok(BodyStart::Valid) => true,
                     Ok(BodyStart::Incomplete) => is_event_stream(&answered.response),
                     Err(_) => false,
@@ -100,11 +100,11 @@ impl Http1Exchange {
             }
             Err(error) => {
                 let silent = matches!(error, Error::ConnectionClosed(_))
-                    && !self.lease.link.wire.has_buffered();
+                    && !self.pooled.link.wire.has_buffered();
                 let harmless = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
-                let unseen = self.lease.is_used && self.sender.taken() == 0;
+                let unseen = self.pooled.is_used && self.sender.taken() == 0;
                 let again = match silent && self.body.is_untouched() && (harmless || unseen) {
-                    true if self.lease.is_used => Retry::StaleConnection,
+                    true if self.pooled.is_used => Retry::StaleConnection,
                     true => Retry::NextServer,
                     false => Retry::Never,
                 };
@@ -120,10 +120,10 @@ impl Http1Exchange {
         let due = Instant::now() + BODY_START_TIMEOUT;
         let started = poll_fn(|cx| {
             let _ = self.poll_send(cx);
-            let link = &mut *self.lease.link;
+            let link = &mut *self.pooled.link;
             match link.wire.poll_body_start(cx) {
                 Poll::Ready(started) => Poll::Ready(started),
-                Poll::Pending => link.clock.poll_until(cx, due).map(Ok),
+                Poll::Pending => link.timer.poll_until(cx, due).map(Ok),
             }
         });
         match started.await {
@@ -147,7 +147,7 @@ impl Http1Exchange {
     ) -> Poll<Result<ParsedResponse, Error>> {
         self.poll_send(cx)?;
         loop {
-            let Poll::Ready(head) = self.lease.link.wire.poll_head(cx, MAX_RESPONSE_HEAD_LEN)
+            let Poll::Ready(head) = self.pooled.link.wire.poll_head(cx, MAX_RESPONSE_HEAD_LEN)
             else {
                 return self.poll_timeout(cx, patience);
             };
@@ -176,14 +176,14 @@ impl Http1Exchange {
     fn poll_timeout(
         &mut self,
         cx: &mut Context<'_>,
-        patience: Duration,
+        timeout: Duration,
     ) -> Poll<Result<ParsedResponse, Error>> {
         if self.sender.is_waiting_for_body() && self.refused.is_none() {
             self.since = None;
             return Poll::Pending;
         }
-        ready!(self.poll_stalled(cx, patience));
-        Poll::Ready(Err(Error::ResponseTimeout(patience)))
+        ready!(self.poll_stalled(cx, timeout));
+        Poll::Ready(Err(Error::ResponseTimeout(timeout)))
     }
 
     /// Sends on. A connection that takes no more is not yet a failure.
@@ -191,13 +191,13 @@ impl Http1Exchange {
         if self.refused.is_some() || self.sender.is_sent() {
             return Ok(());
         }
-        let Self { lease, sender, body, .. } = self;
+        let Self { pooled: lease, sender, body, .. } = self;
         match sender.poll(cx, Pin::new(body), &mut lease.link.wire) {
             Poll::Pending => (),
             Poll::Ready(Ok(())) => {
                 self.since = None;
                 let buffer = self.sender.take_buffer();
-                self.lease.link.wire.arena().give_back(buffer);
+                self.pooled.link.wire.arena().give_back(buffer);
             }
             Poll::Ready(Err(WriteError::Io(error))) => self.refused = Some(error),
             Poll::Ready(Err(WriteError::Body(spoilt))) => {
@@ -212,7 +212,7 @@ impl Http1Exchange {
     pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         // What the visitor still sends concerns the site alone: it has begun to answer.
         let _ = self.poll_send(cx);
-        let piece = self.lease.link.wire.poll_data(cx);
+        let piece = self.pooled.link.wire.poll_data(cx);
         if piece.is_ready() {
             self.since = None;
         }
@@ -221,7 +221,7 @@ impl Http1Exchange {
 
     /// Whether the rest of the answer can go past us.
     pub fn is_pipeable(&self) -> bool {
-        self.lease.link.wire.can_splice()
+        self.pooled.link.wire.can_splice()
     }
 
     /// Fills a pipe with at most so many bytes of the answer's body; how many.
@@ -232,7 +232,7 @@ impl Http1Exchange {
         most: u64,
     ) -> Poll<Option<Result<u64, BodyError>>> {
         let _ = self.poll_send(cx);
-        let filled = self.lease.link.wire.poll_splice_in(cx, pipe, most);
+        let filled = self.pooled.link.wire.poll_splice_in(cx, pipe, most);
         if filled.is_ready() {
             self.since = None;
         }
@@ -240,21 +240,21 @@ impl Http1Exchange {
     }
 
     /// Nothing is there. Ready when that has been so for too long.
-    pub fn poll_stalled(&mut self, cx: &mut Context<'_>, patience: Duration) -> Poll<()> {
+    pub fn poll_stalled(&mut self, cx: &mut Context<'_>, timeout: Duration) -> Poll<()> {
         let taken = self.sender.taken();
         let since = self.since.filter(|(_, before)| *before == taken);
         let (since, _) = *self.since.insert(since.unwrap_or_else(|| (Instant::now(), taken)));
-        self.lease.link.clock.poll_until(cx, since + patience)
+        self.pooled.link.timer.poll_until(cx, since + timeout)
     }
 
     /// The length of what is still to come, if anybody can know.
     pub fn left(&self) -> Option<u64> {
-        self.lease.link.wire.framing().exact()
+        self.pooled.link.wire.framing().exact()
     }
 
     /// Whether the answer has been read to its end.
     pub fn is_over(&self) -> bool {
-        self.lease.link.wire.framing().is_ended()
+        self.pooled.link.wire.framing().is_ended()
     }
 
     /// Ends it. The connection is kept only if both ways have come to their ends: a site may answer
@@ -262,8 +262,8 @@ impl Http1Exchange {
     /// one, for as long as this one likes.
     pub fn end(self: Box<Self>) {
         let through = self.is_over() && self.sender.is_sent() && self.refused.is_none();
-        if through && self.keeps && !self.lease.link.wire.has_buffered() {
-            self.lease.put();
+        if through && self.keeps && !self.pooled.link.wire.has_buffered() {
+            self.pooled.put();
         }
     }
 
@@ -275,7 +275,7 @@ impl Http1Exchange {
     /// The connection itself, over which something else than HTTP now comes, and what says that it
     /// is in use.
     pub fn into_parts(self) -> ((Stream, bytes::BytesMut), InFlightGuard) {
-        let (link, busy) = self.lease.into_parts();
+        let (link, busy) = self.pooled.into_parts();
         (link.wire.into_parts(), busy)
     }
 }

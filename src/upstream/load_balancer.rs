@@ -18,7 +18,7 @@ use crate::{
 
 /// The servers of a site, and whose turn it is.
 pub struct LoadBalancer {
-    seats: Vec<Member>,
+    members: Vec<Member>,
     balance: Balance,
     slow_start: Duration,
     queue: Option<WaitQueue>,
@@ -33,20 +33,20 @@ pub(super) struct Member {
     weight: u32,
     credit: Cell<i64>,
     /// How much of it the site may take, if the operator says.
-    room: Option<Arc<ConcurrencyLimit>>,
+    limit: Option<Arc<ConcurrencyLimit>>,
 }
 
 /// Requests of all threads that wait for a server with room.
 struct WaitQueue {
     waiting: WaitingGauge,
     most: i64,
-    patience: Duration,
+    timeout: Duration,
 }
 
 /// The server that is next.
 pub(super) struct Selection<'a> {
     /// The server.
-    pub seat: &'a Member,
+    pub member: &'a Member,
     /// Its number.
     pub number: usize,
     /// How it is asked.
@@ -86,16 +86,16 @@ impl LoadBalancer {
             pool,
             weight,
             credit: Cell::new(0),
-            room: limit.as_ref().map(|_| Arc::clone(&backend.room)),
+            limit: limit.as_ref().map(|_| Arc::clone(&backend.limit)),
             backend,
         });
         let queue = |(limit, waiting): (UpstreamLimit, WaitingGauge)| WaitQueue {
             waiting,
             most: i64::from(limit.queue),
-            patience: limit.queue_time,
+            timeout: limit.queue_time,
         };
         Self {
-            seats: seats.collect(),
+            members: seats.collect(),
             balance: site.balance,
             slow_start: site.slow_start,
             queue: limit.map(queue),
@@ -106,43 +106,43 @@ impl LoadBalancer {
     /// asked all. Where all of them are full, it waits until one has room, but not for ever.
     pub(super) async fn select(
         &self,
-        round: &mut AttemptState,
+        attempt: &mut AttemptState,
     ) -> Result<Option<Selection<'_>>, Error> {
-        match self.pick(&round.tried) {
+        match self.pick(&attempt.tried) {
             PickResult::Selected(chosen) => Ok(Some(chosen)),
             PickResult::Exhausted => Ok(None),
             // In a box, because it is rare.
-            PickResult::Wait => Box::pin(self.wait(round)).await.map(Some),
+            PickResult::Wait => Box::pin(self.wait(attempt)).await.map(Some),
         }
     }
 
     /// One that is down is not asked while others are well. If none is, all of them are: the answer
     /// could not be worse than the error page, and a health page may fail where the site does not.
     fn pick(&self, asked: &[usize]) -> PickResult<'_> {
-        if let ([seat @ Member { room: None, .. }], []) = (self.seats.as_slice(), asked) {
+        if let ([seat @ Member { limit: None, .. }], []) = (self.members.as_slice(), asked) {
             return PickResult::Selected(Selection {
-                seat,
+                member: seat,
                 number: 0,
                 attempt: AttemptKind::Normal,
                 permit: None,
             });
         }
         let unasked = |number| !asked.contains(&number);
-        let is_open = |number, seat: &Member| unasked(number) && seat.backend.is_available();
+        let is_open = |number, member: &Member| unasked(number) && member.backend.is_available();
         loop {
             let open = self.choose(|number, seat| is_open(number, seat) && seat.has_room());
-            let any_open = || self.seats.iter().enumerate().any(|(it, seat)| is_open(it, seat));
+            let any_open = || self.members.iter().enumerate().any(|(it, seat)| is_open(it, seat));
             let number = match open {
                 Some(number) => number,
                 // They are full.
                 None if any_open() => return PickResult::Wait,
                 None => match self.choose(|number, seat| unasked(number) && seat.has_room()) {
                     Some(number) => number,
-                    None if asked.len() < self.seats.len() => return PickResult::Wait,
+                    None if asked.len() < self.members.len() => return PickResult::Wait,
                     None => return PickResult::Exhausted,
                 },
             };
-            let Some(seat) = self.seats.get(number) else { return PickResult::Exhausted };
+            let Some(seat) = self.members.get(number) else { return PickResult::Exhausted };
             // Where another thread was faster, with the last place or the trial, there is one less to
             // choose from.
             let Ok(place) = seat.take() else { continue };
@@ -150,7 +150,7 @@ impl LoadBalancer {
                 if open.is_some() { seat.backend.try_acquire() } else { Some(AttemptKind::Normal) };
             if let Some(turn) = turn {
                 return PickResult::Selected(Selection {
-                    seat,
+                    member: seat,
                     number,
                     attempt: turn,
                     permit: place,
@@ -160,7 +160,7 @@ impl LoadBalancer {
     }
 
     fn choose(&self, may_be: impl Fn(usize, &Member) -> bool) -> Option<usize> {
-        balance::choose(self.balance, &self.seats, |number, seat| {
+        balance::choose(self.balance, &self.members, |number, seat| {
             let Member { pool, backend, weight, credit, .. } = seat;
             let weight = || backend.effective_weight(*weight, self.slow_start);
             let candidate = || Candidate { weight: weight(), load: pool.in_flight(), credit };
@@ -175,14 +175,14 @@ impl LoadBalancer {
     ) -> Result<Selection<'_>, Error> {
         let Some(queue) = &self.queue else { return Err(Error::Overloaded) };
         let Some(_waiting) = queue.waiting.enter(queue.most) else { return Err(Error::Overloaded) };
-        let due = *due.get_or_insert_with(|| Instant::now() + queue.patience);
+        let due = *due.get_or_insert_with(|| Instant::now() + queue.timeout);
         let unasked = |(number, _): &(usize, &Member)| !asked.contains(number);
-        let seats = || self.seats.iter().enumerate().filter(unasked);
+        let seats = || self.members.iter().enumerate().filter(unasked);
         let any_open = seats().any(|(_, seat)| seat.backend.is_available());
         let awaited = seats().filter(|(_, seat)| !any_open || seat.backend.is_available());
         let mut rooms: Vec<_> = awaited
             .filter_map(|(number, seat)| {
-                let room = seat.room.as_ref()?;
+                let room = seat.limit.as_ref()?;
                 Some(Box::pin(async move { (number, seat, room.acquire().await) }))
             })
             .collect();
@@ -195,18 +195,18 @@ impl LoadBalancer {
         });
         let (number, seat, place) = timeout_at(due, first).await.map_err(|_| Error::Overloaded)?;
         let turn = seat.backend.try_acquire().unwrap_or(AttemptKind::Normal);
-        Ok(Selection { seat, number, attempt: turn, permit: place })
+        Ok(Selection { member: seat, number, attempt: turn, permit: place })
     }
 }
 
 impl Member {
     fn has_room(&self) -> bool {
-        self.room.as_ref().is_none_or(|room| room.has_permit())
+        self.limit.as_ref().is_none_or(|room| room.has_permit())
     }
 
     /// Takes a place, where places are counted.
     fn take(&self) -> Result<Option<Permit>, Error> {
-        let taken = self.room.as_ref().map(ConcurrencyLimit::try_acquire).transpose();
+        let taken = self.limit.as_ref().map(ConcurrencyLimit::try_acquire).transpose();
         taken.map_err(|_| Error::Overloaded)
     }
 }

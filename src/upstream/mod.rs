@@ -202,12 +202,12 @@ impl UpstreamClient {
     async fn acquire_connection<'a>(
         &self,
         (group, site): (&'a LoadBalancer, &UpstreamSettings),
-        round: &mut AttemptState,
+        attempt: &mut AttemptState,
         switches: bool,
     ) -> Result<((usize, &'a Member), UpstreamConnection), Error> {
         let mut last = io::Error::other("no server is configured");
-        while let Some(Selection { seat, number, attempt: turn, permit: place }) =
-            group.select(round).await?
+        while let Some(Selection { member: seat, number, attempt: turn, permit: place }) =
+            group.select(attempt).await?
         {
             let Member { pool, backend, .. } = seat;
             if turn == AttemptKind::Normal
@@ -226,7 +226,7 @@ impl UpstreamClient {
                 Ok(Err(error)) => last = error,
                 Err(_) => last = io::ErrorKind::TimedOut.into(),
             }
-            round.tried.push(number);
+            attempt.tried.push(number);
             backend.record_failure(FailureCount::REFUSED, &last.to_string());
             tracing::warn!(endpoint = %pool.endpoint, error = %last, "cannot connect to upstream server");
         }

@@ -41,7 +41,7 @@ pub struct Pool {
 /// with every request.
 pub struct TimedConnection {
     pub wire: Http1Connection,
-    pub clock: LazyTimer,
+    pub timer: LazyTimer,
 }
 
 impl Pool {
@@ -110,7 +110,7 @@ impl Pool {
             NegotiatedConnection::Http1(stream) => {
                 let link = TimedConnection {
                     wire: Http1Connection::new(stream, arena),
-                    clock: LazyTimer::default(),
+                    timer: LazyTimer::default(),
                 };
                 UpstreamConnection::Http1(PooledConnection {
                     link: Box::new(link),
@@ -169,18 +169,18 @@ impl IdleLimit {
 pub struct InFlightGuard {
     pool: Rc<Pool>,
     /// What says so to all threads, where somebody counts.
-    place: Option<Permit>,
+    permit: Option<Permit>,
 }
 
 impl InFlightGuard {
     fn new(pool: &Rc<Pool>) -> Self {
         pool.load.set(pool.load.get() + 1);
-        Self { pool: Rc::clone(pool), place: None }
+        Self { pool: Rc::clone(pool), permit: None }
     }
 
     /// The same, which takes a place at the server for as long as it lasts.
-    pub fn at(mut self, place: Option<Permit>) -> Self {
-        self.place = place;
+    pub fn at(mut self, permit: Option<Permit>) -> Self {
+        self.permit = permit;
         self
     }
 }
@@ -201,8 +201,8 @@ pub struct PooledConnection {
 
 impl PooledConnection {
     /// The same, which takes a place at its server for as long as it lasts.
-    pub fn at(mut self, place: Option<Permit>) -> Self {
-        self.busy.place = place;
+    pub fn at(mut self, permit: Option<Permit>) -> Self {
+        self.busy.permit = permit;
         self
     }
 

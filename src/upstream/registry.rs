@@ -64,7 +64,7 @@ impl BackendRegistry {
             let Some(limit) = site.upstream.limit else { continue };
             let size = usize::try_from(limit.connections).unwrap_or(usize::MAX);
             for endpoint in site.upstream.endpoints() {
-                self.of(&site.name, endpoint).room.resize(size);
+                self.of(&site.name, endpoint).limit.resize(size);
             }
         }
         let wanted: Vec<HealthCheckTarget> =

@@ -55,8 +55,8 @@ impl WeChatClient {
 }
 
 /// -1 is no word about the code, though a visitor's would be spent.
-fn names_the_code(refusal: &ApiError) -> bool {
-    refusal.class() == ErrorClass::Code && refusal.code() != Some(-1)
+fn names_the_code(error: &ApiError) -> bool {
+    error.class() == ErrorClass::Code && error.code() != Some(-1)
 }
 
 async fn ask(request: RequestBuilder) -> (Result<Vec<u8>, Error>, Option<String>) {

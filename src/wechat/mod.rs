@@ -168,27 +168,27 @@ impl WeChatClient {
         &self,
         account: &Account,
         api: &str,
-        grant: protocol::TokenResponse,
+        tokens: protocol::TokenResponse,
     ) -> (protocol::TokenResponse, Result<Profile, Error>) {
-        let died = match self.profile(api, &grant).await {
+        let died = match self.profile(api, &tokens).await {
             Err(Error::Api(refusal)) if refusal.invalidates_access_token() => refusal,
-            profile => return (grant, profile),
+            profile => return (tokens, profile),
         };
-        let Some(token) = &grant.refresh_token else { return (grant, Err(died.into())) };
+        let Some(token) = &tokens.refresh_token else { return (tokens, Err(died.into())) };
         let url = |api: &str| ApiRequest::get(protocol::refresh_url(api, account, token));
         let refresh = self.ask("refresh_token", account, url, protocol::read_grant);
         match tokio::time::timeout(PROFILE, refresh).await {
             Ok(Ok((fresh, api))) => {
                 // What the login said of the visitor still holds; a refresh says less.
-                let refresh_token = fresh.refresh_token.or(grant.refresh_token);
+                let refresh_token = fresh.refresh_token.or(tokens.refresh_token);
                 let (access_token, expires_in) = (fresh.access_token, fresh.expires_in);
                 let grant =
-                    protocol::TokenResponse { access_token, expires_in, refresh_token, ..grant };
+                    protocol::TokenResponse { access_token, expires_in, refresh_token, ..tokens };
                 let profile = self.profile(api, &grant).await;
                 (grant, profile)
             }
-            Ok(Err(error)) => (grant, Err(error)),
-            Err(_) => (grant, Err(Error::NoResponse("deadline passed".to_owned()))),
+            Ok(Err(error)) => (tokens, Err(error)),
+            Err(_) => (tokens, Err(Error::NoResponse("deadline passed".to_owned()))),
         }
     }
 
@@ -274,8 +274,8 @@ impl WeChatClient {
     }
 
     /// What the visitor shows of themselves, if that is quickly said.
-    async fn profile(&self, api: &str, grant: &protocol::TokenResponse) -> Result<Profile, Error> {
-        let call = ApiRequest::get(protocol::userinfo_url(api, grant));
+    async fn profile(&self, api: &str, tokens: &protocol::TokenResponse) -> Result<Profile, Error> {
+        let call = ApiRequest::get(protocol::userinfo_url(api, tokens));
         let begun = call.begin();
         let profile = match tokio::time::timeout(PROFILE, self.send(&call)).await {
             Ok(Ok(body)) => protocol::read_profile(&body).map_err(Error::Api),
@@ -367,14 +367,14 @@ async fn read(response: reqwest::Response) -> Result<Vec<u8>, Error> {
 }
 
 /// Whoever came with this grant and this profile.
-fn person(grant: protocol::TokenResponse, profile: Profile) -> WeChatUser {
+fn person(tokens: protocol::TokenResponse, profile: Profile) -> WeChatUser {
     WeChatUser {
-        snapshot: grant.snapshot,
-        refresh_token: grant.refresh_token.clone(),
-        access: AccessToken { token: grant.access_token.clone(), expires_in: grant.expires_in },
+        snapshot: tokens.snapshot,
+        refresh_token: tokens.refresh_token.clone(),
+        access: AccessToken { token: tokens.access_token.clone(), expires_in: tokens.expires_in },
         rest: profile.rest.clone(),
         stale: false,
-        identity: grant.identity(profile),
+        identity: tokens.identity(profile),
     }
 }
 

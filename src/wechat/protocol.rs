@@ -84,11 +84,11 @@ pub fn refresh_url(api: &str, account: &Account, refresh_token: &Secret) -> Secr
 }
 
 /// The address that tells who somebody is.
-pub fn userinfo_url(api: &str, grant: &TokenResponse) -> Secret {
+pub fn userinfo_url(api: &str, tokens: &TokenResponse) -> Secret {
     Secret::new(format!(
         "{api}/sns/userinfo?access_token={}&openid={}&lang=zh_CN",
-        encode(grant.access_token.expose()),
-        encode(&grant.openid),
+        encode(tokens.access_token.expose()),
+        encode(&tokens.openid),
     ))
 }
 

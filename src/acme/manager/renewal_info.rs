@@ -54,7 +54,7 @@ async fn ask(account: &Account, name: &str, held: &mut ManagedCertificate) -> u6
             let [start, end] = [at(window.start.unix_timestamp()), at(window.end.unix_timestamp())];
             if held.renew < start || end < held.renew {
                 let dice = rand::random_range(0.0..1.0);
-                held.renew = schedule::advised(&held.made.leaf, [start, end], dice);
+                held.renew = schedule::advised(&held.made.info, [start, end], dice);
                 let (why, renewal) = (info.explanation_url.unwrap_or_default(), held.renew.0);
                 tracing::info!(domain = name, renewal, why, "renewal time set by the CA");
             }

@@ -67,7 +67,8 @@ impl CertificateManager {
         }
         self.step.answering = None;
         let Some(asked) = asked else { return };
-        match CertificateSet::serve_challenge(&self.around.shelf, &asked.name, &asked.digest) {
+        match CertificateSet::serve_challenge(&self.around.certificates, &asked.name, &asked.digest)
+        {
             Ok(challenge) => self.step.answering = Some((asked, challenge)),
             Err(error) => {
                 tracing::debug!(error = error_chain::line(&error), "no answer to a challenge");
@@ -115,8 +116,8 @@ impl CertificateManager {
         name: &str,
         (theirs, pem): (IssuedCertificate, &[u8]),
     ) -> Result<(), OrderError> {
-        let ours = self.held.get(name).map(|held| held.made.leaf.expires).unwrap_or_default();
-        match theirs.leaf.expires.cmp(&ours) {
+        let ours = self.held.get(name).map(|held| held.made.info.expires).unwrap_or_default();
+        match theirs.info.expires.cmp(&ours) {
             Ordering::Greater => {
                 self.held.insert(name.to_owned(), ManagedCertificate::new(theirs, clock::system()));
                 self.publish();
@@ -177,7 +178,7 @@ impl CertificateManager {
         pem: &[u8],
     ) -> Result<(), OrderError> {
         let Some(held) = self.held.get(name) else { return Ok(()) };
-        let left = held.made.leaf.expires.since(clock::system());
+        let left = held.made.info.expires.since(clock::system());
         // What is over is nobody's loss.
         if left > 0 {
             shared.put(&certificate(name), pem, Duration::from_secs(left)).await?;

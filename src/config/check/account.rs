@@ -30,7 +30,7 @@ pub fn accounts<'a>(file: &TableReader<'a>) -> Vec<DeclaredAccount<'a>> {
     let tables = file.tables("account", &schema::ACCOUNT);
     if file.value("account").is_none() {
         let help = "add an [[account]] with `name`, `app_id` and `app_secret`";
-        file.desk.error(None, "there is no [[account]]: nobody can log in", help);
+        file.context.error(None, "there is no [[account]]: nobody can log in", help);
     }
     let mut listed: Vec<DeclaredAccount<'a>> = Vec::new();
     let mut proofs = Vec::new();
@@ -41,7 +41,7 @@ pub fn accounts<'a>(file: &TableReader<'a>) -> Vec<DeclaredAccount<'a>> {
             let complaint = Diagnostic::error(account.name.at.clone(), message)
                 .help("give each account a name of its own")
                 .related(first.name.at.clone(), "the first");
-            table.desk.report(complaint);
+            table.context.report(complaint);
         }
         listed.push(account);
     }
@@ -49,7 +49,7 @@ pub fn accounts<'a>(file: &TableReader<'a>) -> Vec<DeclaredAccount<'a>> {
 }
 
 /// Warns of accounts that no site logs in with.
-pub fn unused(desk: &LoadContext<'_>, accounts: &[DeclaredAccount<'_>], used: &[&str]) {
+pub fn unused(context: &LoadContext<'_>, accounts: &[DeclaredAccount<'_>], used: &[&str]) {
     // A site whose account is misspelt is complained about already.
     let known = |name: &&str| accounts.iter().any(|listed| listed.name.text == *name);
     if !used.iter().all(known) {
@@ -58,7 +58,7 @@ pub fn unused(desk: &LoadContext<'_>, accounts: &[DeclaredAccount<'_>], used: &[
     for DeclaredAccount { name, .. } in accounts {
         if !used.contains(&name.text) {
             let help = format!("write `account = \"{}\"` in a [[site]]", name.text);
-            desk.warn(name.at.clone(), format!("no site uses the account {}", name.text), help);
+            context.warn(name.at.clone(), format!("no site uses the account {}", name.text), help);
         }
     }
 }
@@ -103,7 +103,7 @@ fn check_name(table: &TableReader<'_>, name: &StrValue<'_>) {
     if !(1..=64).contains(&name.text.len()) || !name.text.bytes().all(good) {
         let message = format!("\"{}\" cannot be the name of an account", name.text);
         let help = "use 1 to 64 letters, digits, `.`, `_` and `-`: sites read it in a header";
-        table.desk.error(name.at.clone(), message, help);
+        table.context.error(name.at.clone(), message, help);
     }
 }
 
@@ -134,12 +134,12 @@ fn callback_host(table: &TableReader<'_>, at_wechat: bool) -> Option<CallbackHos
             Some((_, near)) => format!("write \"{near}\": the scheme is that of each site"),
             None => "write the 网页授权域名 of the account, as in \"auth.example.com\"".to_owned(),
         };
-        table.desk.error(word.at, message, help);
+        table.context.error(word.at, message, help);
         return None;
     };
     if at_wechat && host.as_str() != authority {
         let message = "WeChat sends nobody back to a port";
-        table.desk.warn(word.at, message, format!("write \"{host}\""));
+        table.context.warn(word.at, message, format!("write \"{host}\""));
     }
     Some(CallbackHost { host, authority })
 }
@@ -148,7 +148,7 @@ fn check_app_id(table: &TableReader<'_>, id: &StrValue<'_>, at_wechat: bool) {
     let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
     if id.text.is_empty() || !id.text.bytes().all(good) {
         let message = format!("\"{}\" cannot be an app id", id.text);
-        table.desk.error(id.at.clone(), message, WHERE_APP_ID);
+        table.context.error(id.at.clone(), message, WHERE_APP_ID);
         return;
     }
     let usual = |rest: &str| rest.len() == 16 && rest.bytes().all(|b| b.is_ascii_hexdigit());
@@ -158,7 +158,7 @@ fn check_app_id(table: &TableReader<'_>, id: &StrValue<'_>, at_wechat: bool) {
         } else {
             "this does not look like an app id of WeChat's"
         };
-        table.desk.warn(id.at.clone(), message, WHERE_APP_ID);
+        table.context.warn(id.at.clone(), message, WHERE_APP_ID);
     }
 }
 
@@ -185,14 +185,14 @@ fn api_urls(table: &TableReader<'_>) -> Vec<String> {
             .into();
     };
     if let Some(at) = table.empty_array("api_urls") {
-        table.desk.error(at, "`api_urls` names no server", "leave it out for WeChat's own");
+        table.context.error(at, "`api_urls` names no server", "leave it out for WeChat's own");
     }
     let mut urls = Vec::new();
     for word in words {
         let Some(url) = origin(table, "api_urls", &word) else { continue };
         if !url.is_secure() && !address::is_loopback(url.host()) {
             let message = "the app secret would cross the network unencrypted";
-            table.desk.warn(word.at, message, "use https, except for an emulated WeChat");
+            table.context.warn(word.at, message, "use https, except for an emulated WeChat");
         }
         urls.push(url.as_str().to_owned());
     }
@@ -207,7 +207,7 @@ fn origin(table: &TableReader<'_>, key: &str, word: &StrValue<'_>) -> Option<Ori
             Some(near) => format!("write \"{near}\": the paths are known"),
             None => format!("write it as in `{}`", table.section.example(key).unwrap_or(key)),
         };
-        table.desk.error(word.at.clone(), message, help);
+        table.context.error(word.at.clone(), message, help);
     }
     origin
 }
@@ -221,11 +221,11 @@ fn verify_files<'a>(
         if !is_proof(name.text) {
             let message = format!("\"{}\" is no name of a proof file", name.text);
             let help = "WeChat calls them \"MP_verify_\", letters and digits, \".txt\"";
-            table.desk.error(name.at.clone(), message, help);
+            table.context.error(name.at.clone(), message, help);
         }
         if content.text.trim().is_empty() {
             let help = "paste the text of the file that the 公众号 console offers for download";
-            table.desk.error(content.at.clone(), format!("{} is empty", name.text), help);
+            table.context.error(content.at.clone(), format!("{} is empty", name.text), help);
         }
         let other = proofs.iter().find(|(other, _)| other.text == name.text);
         if let Some((first, text)) = other
@@ -235,7 +235,7 @@ fn verify_files<'a>(
             let complaint = Diagnostic::error(content.at.clone(), message)
                 .help("every host answers WeChat with the same file: keep the right one")
                 .related(first.at.clone(), "the first");
-            table.desk.report(complaint);
+            table.context.report(complaint);
         }
         files.insert(name.text.to_owned(), content.text.to_owned());
         proofs.push((name, content.text));

@@ -34,7 +34,7 @@ pub fn settings(server: &TableReader<'_>) -> Option<(Settings, AcmeLocation)> {
     let at = table.at.clone()?;
     if server.value("tls").is_none() {
         let help = "add `[server.tls]` with `listen = [\"[::]:443\"]`: there they are shown";
-        table.desk.error(at.clone(), "[server.acme] means nothing without [server.tls]", help);
+        table.context.error(at.clone(), "[server.acme] means nothing without [server.tls]", help);
     }
     let directory = directory(&table);
     if !table.boolean("terms_agreed", false) {
@@ -42,9 +42,9 @@ pub fn settings(server: &TableReader<'_>) -> Option<(Settings, AcmeLocation)> {
         let message = "an authority gives certificates to those who agree to its terms";
         let help = "read them (Let's Encrypt's are at https://letsencrypt.org/repository/, others are \
                     named by `termsOfService` in the directory) and write `terms_agreed = true`";
-        table.desk.error(place, message, help);
+        table.context.error(place, message, help);
     }
-    let storage = table.word("storage").map(|word| table.desk.resolve(word.text));
+    let storage = table.word("storage").map(|word| table.context.resolve(word.text));
     let settings = Settings {
         domains: domains(&table),
         contact: contact(&table),
@@ -63,7 +63,7 @@ pub fn fill<'a>(
     settings: &mut Settings,
     place: &AcmeLocation,
     hosts: impl Iterator<Item = &'a Host>,
-    desk: &LoadContext<'_>,
+    context: &LoadContext<'_>,
 ) {
     if place.named {
         return;
@@ -76,7 +76,7 @@ pub fn fill<'a>(
     }
     if settings.domains.is_empty() {
         let help = "name them: `domains = [\"h5.example.com\"]`";
-        desk.error(place.at.clone(), "there is no name to order a certificate for", help);
+        context.error(place.at.clone(), "there is no name to order a certificate for", help);
     }
 }
 
@@ -88,7 +88,7 @@ fn directory(table: &TableReader<'_>) -> String {
     if !good {
         let message = format!("\"{}\" is no directory of an authority", word.text);
         let help = format!("write its address, as in \"{DIRECTORY}\"; it begins with https://");
-        table.desk.error(word.at, message, help);
+        table.context.error(word.at, message, help);
     }
     word.text.to_owned()
 }
@@ -96,7 +96,7 @@ fn directory(table: &TableReader<'_>) -> String {
 fn domains(table: &TableReader<'_>) -> Vec<String> {
     if let Some(at) = table.empty_array("domains") {
         let help = "remove it: then they are the hosts of the sites";
-        table.desk.error(at, "there is no name to order a certificate for", help);
+        table.context.error(at, "there is no name to order a certificate for", help);
     }
     let mut domains = Vec::new();
     for word in table.words("domains").unwrap_or_default() {
@@ -104,13 +104,13 @@ fn domains(table: &TableReader<'_>) -> Vec<String> {
             let message = format!("{} cannot be proven by TLS-ALPN-01", word.text);
             let help = "name each host; a certificate with a star comes from elsewhere, into \
                         [server.tls] certificates";
-            table.desk.error(word.at, message, help);
+            table.context.error(word.at, message, help);
             continue;
         }
         let Some(host) = address::host(table, &word) else { continue };
         if let Some(why) = no_certificate(host.as_str()) {
             let message = format!("no certificate can be ordered for {host}: {why}");
-            table.desk.error(word.at, message, "write a name, as in \"h5.example.com\"");
+            table.context.error(word.at, message, "write a name, as in \"h5.example.com\"");
         } else if !domains.iter().any(|it| it == host.as_str()) {
             domains.push(host.as_str().to_owned());
         }
@@ -145,7 +145,7 @@ fn contact(table: &TableReader<'_>) -> Vec<String> {
             text if good(text) => format!("write \"mailto:{text}\""),
             _ => "write an address, as in \"mailto:ops@example.com\"".to_owned(),
         };
-        table.desk.error(word.at, message, help);
+        table.context.error(word.at, message, help);
         None
     };
     table.words("contact").unwrap_or_default().into_iter().filter_map(read).collect()
@@ -161,7 +161,7 @@ fn customer(table: &TableReader<'_>) -> Option<ExternalAccountBinding> {
     let found = found?;
     if acme::mac_key(found.secret.expose()).is_none() {
         let help = "it is the text that the authority shows beside the kid, 22 letters or more";
-        table.desk.error(found.at, format!("`{key}` is no base64"), help);
+        table.context.error(found.at, format!("`{key}` is no base64"), help);
     }
     Some(ExternalAccountBinding { kid: kid?.text.to_owned(), key: found.secret })
 }
@@ -171,13 +171,13 @@ fn authority(table: &TableReader<'_>) -> UpstreamTls {
     let mut believes = UpstreamTls::new(None);
     if let Some(word) = table.word("ca") {
         let path = paths::file(table, &word, false);
-        let file = table.desk.sources.file(&path).ok();
+        let file = table.context.sources.file(&path).ok();
         let content = file.map(|file| file.content).filter(|content| !content.is_empty());
         if let Some(content) = content
             && let Err(why) = believes.add_root(&content)
         {
             let help = "it begins with -----BEGIN CERTIFICATE-----";
-            table.desk.error(word.at, format!("{} {why}", word.text), help);
+            table.context.error(word.at, format!("{} {why}", word.text), help);
         }
     }
     believes

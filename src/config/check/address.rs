@@ -56,7 +56,7 @@ pub fn host(table: &TableReader<'_>, word: &StrValue<'_>) -> Option<Host> {
             Some(near) => format!("write \"{near}\": it matches on every port"),
             None => "write a name or an address alone, as in \"h5.example.com\"".to_owned(),
         };
-        table.desk.error(word.at.clone(), format!("\"{text}\" is no host name"), help);
+        table.context.error(word.at.clone(), format!("\"{text}\" is no host name"), help);
     }
     host
 }
@@ -72,7 +72,7 @@ pub fn endpoint(table: &TableReader<'_>, word: &StrValue<'_>) -> Option<Endpoint
             return Some(Endpoint::Unix(path.into()));
         }
         let help = "write it in full, as in \"unix:/run/site.sock\"";
-        table.desk.error(word.at.clone(), "the path of a socket begins with a slash", help);
+        table.context.error(word.at.clone(), "the path of a socket begins with a slash", help);
         return None;
     }
     let url = Url::parse(word.text).ok().filter(is_bare);
@@ -88,7 +88,7 @@ pub fn endpoint(table: &TableReader<'_>, word: &StrValue<'_>) -> Option<Endpoint
     });
     if endpoint.is_none() {
         let message = format!("\"{}\" is no server to pass requests to", word.text);
-        table.desk.error(word.at.clone(), message, endpoint_help(word.text));
+        table.context.error(word.at.clone(), message, endpoint_help(word.text));
     }
     endpoint
 }
@@ -133,6 +133,6 @@ pub fn reject_own_address(
     if let Some(listener) = listeners.iter().find(|listener| same(listener)) {
         let message = format!("this is the gateway itself: it listens on {listener}");
         let help = "write where the site listens, or give one of them another port";
-        table.desk.error(word.at.clone(), message, help);
+        table.context.error(word.at.clone(), message, help);
     }
 }

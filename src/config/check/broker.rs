@@ -44,7 +44,7 @@ pub fn broker<'a>(
     let tables = table.tables("client", &schema::CLIENT);
     if tables.is_empty() && table.place("client").is_none() {
         let help = "add a [[broker.client]] with `name`, `account` and `return_to`";
-        table.desk.error(table.at.clone(), "the broker has no client", help);
+        table.context.error(table.at.clone(), "the broker has no client", help);
     }
     let mut taken = SeenClients::default();
     let read = |table| client(table, plan, &mut taken).map(Arc::new);
@@ -78,19 +78,19 @@ fn public_url(table: &TableReader<'_>) -> Option<Origin> {
                 "write what visitors are sent to, as in \"https://auth.example.com\"".to_owned()
             }
         };
-        table.desk.error(word.at, message, help);
+        table.context.error(word.at, message, help);
         return None;
     };
     let host = host?;
     if *url.host() != host {
         let message = format!("{} is not the host of the broker", url.host());
-        table.desk.error(word.at, message, format!("`host` is {host}: make the two agree"));
+        table.context.error(word.at, message, format!("`host` is {host}: make the two agree"));
         return None;
     }
     if !url.is_secure() && !address::is_loopback(url.host()) {
         let message = "over http anybody on the way can read who a visitor is";
         let help = "write https, or leave it out: cookies are `Secure` only then";
-        table.desk.warn(word.at, message, help);
+        table.context.warn(word.at, message, help);
     }
     Some(url)
 }
@@ -110,7 +110,7 @@ fn unreachable_for_wechat(
     let help = "网页授权域名 in the console is a domain name alone; for tests without one, let \
                 `authorize_url` and `api_urls` of the account point at an emulated WeChat";
     let at = table.place("public_url").or_else(|| table.place("host"));
-    table.desk.warn(at, format!("WeChat sends nobody back to {why}"), help);
+    table.context.warn(at, format!("WeChat sends nobody back to {why}"), help);
 }
 
 /// Nothing for `/`: then the broker has its few paths, and leaves all others alone.
@@ -131,12 +131,12 @@ fn prefix(table: &TableReader<'_>, plan: &SiteContext<'_>) -> String {
         let message = format!("\"{text}\" cannot be the prefix of the broker's paths");
         let help = "write a path of letters and digits without a slash at its end, as in \
                     \"/api/wechat\", or \"/\"";
-        table.desk.error(at, message, help);
+        table.context.error(at, message, help);
         return default();
     }
     if url::path_below(&text, plan.prefix) || url::path_below(plan.prefix, &text) {
         let message = format!("{text} and the gateway's own paths at {} overlap", plan.prefix);
-        table.desk.error(at, message, "choose a `prefix` that lies beside it, not in it");
+        table.context.error(at, message, "choose a `prefix` that lies beside it, not in it");
     }
     text
 }
@@ -159,7 +159,7 @@ fn client<'a>(
     if result == Delivery::Ticket && table.value("secret").is_none() {
         let message = "`result = \"ticket\"` requires a `secret`";
         let help = "add `secret = { env = \"NAME\" }`; `wxgate keygen` makes a good one";
-        table.desk.error(table.place("result"), message, help);
+        table.context.error(table.place("result"), message, help);
     }
     let jssdk = table.boolean("jssdk", false);
     let name = name?;
@@ -180,14 +180,18 @@ fn check_name(table: &TableReader<'_>, name: &StrValue<'_>, taken: &SeenClients<
     let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     if !(1..=64).contains(&name.text.len()) || !name.text.bytes().all(good) {
         let message = format!("\"{}\" cannot be the name of a client", name.text);
-        table.desk.error(name.at.clone(), message, "use 1 to 64 letters, digits, `.`, `_` and `-`");
+        table.context.error(
+            name.at.clone(),
+            message,
+            "use 1 to 64 letters, digits, `.`, `_` and `-`",
+        );
     }
     if let Some(first) = taken.names.iter().find(|first| first.text == name.text) {
         let message = format!("two clients are called {}", name.text);
         let complaint = Diagnostic::error(name.at.clone(), message)
             .help("give each client a name of its own")
             .related(first.at.clone(), "the first");
-        table.desk.report(complaint);
+        table.context.report(complaint);
     }
 }
 
@@ -197,7 +201,7 @@ fn outside(table: &TableReader<'_>, plan: &SiteContext<'_>) -> OutsideWeChat {
     let Some(word) = anonymous else { return site::outside(table, plan) };
     let message = "`outside_wechat` of a client cannot be \"anonymous\"";
     let help = "a client asks who somebody is: write \"page\", \"deny\" or \"login:ACCOUNT\"";
-    table.desk.error(word.at, message, help);
+    table.context.error(word.at, message, help);
     OutsideWeChat::Page
 }
 
@@ -219,19 +223,23 @@ fn places(table: &TableReader<'_>, taken: &mut SeenClients<'_>) -> Vec<AllowedRe
                 }
                 None => "write it as in \"https://shop.example.com/\"".to_owned(),
             };
-            table.desk.error(word.at, message, help);
+            table.context.error(word.at, message, help);
             continue;
         };
         if let Some((_, first)) = taken.places.iter().find(|(other, _)| *other == place) {
             let message = format!("{} is claimed twice", word.text);
             let help = "it says which client a visitor comes from: each place belongs to one";
             let complaint = Diagnostic::error(word.at.clone(), message).help(help);
-            table.desk.report(complaint.related(first.clone(), "claimed here first"));
+            table.context.report(complaint.related(first.clone(), "claimed here first"));
             continue;
         }
         if !place.origin.is_secure() && !address::is_loopback(place.origin.host()) {
             let message = "over http anybody on the way can read who a visitor is";
-            table.desk.warn(word.at.clone(), message, "write https, if that is what visitors type");
+            table.context.warn(
+                word.at.clone(),
+                message,
+                "write https, if that is what visitors type",
+            );
         }
         taken.places.push((place.clone(), word.at));
         places.push(place);
@@ -261,19 +269,19 @@ fn client_secret(table: &TableReader<'_>, taken: &mut SeenClients<'_>) -> Option
     if length < SECRET_BYTES {
         let unit = if length == 1 { "byte" } else { "bytes" };
         let message = format!("`secret` has {length} {unit}; it must have at least {SECRET_BYTES}");
-        table.desk.error(found.at.clone(), message, "run `wxgate keygen` for a good one");
+        table.context.error(found.at.clone(), message, "run `wxgate keygen` for a good one");
     }
     let visible = found.secret.expose().bytes().all(|b| b.is_ascii_graphic());
     if !visible {
         let message = "`secret` has a character that no header carries";
         let help = "visible ASCII without spaces; `wxgate keygen` makes a good one";
-        table.desk.error(found.at.clone(), message, help);
+        table.context.error(found.at.clone(), message, help);
     }
     if let Some((_, first)) = taken.secrets.iter().find(|(other, _)| *other == found.secret) {
         let complaint = Diagnostic::error(found.at.clone(), "two clients have the same secret")
             .help("it says which client is asking: run `wxgate keygen` for another")
             .related(first.clone(), "the first");
-        table.desk.report(complaint);
+        table.context.report(complaint);
     }
     taken.secrets.push((found.secret.clone(), found.at));
     Some(ClientSecret::new(&found.secret))

@@ -46,7 +46,7 @@ fn add(
     if found.iter().any(|(other, _)| fold(other.as_str()) == fold(extra.0.as_str())) {
         let message = format!("{} is named twice", word.text);
         let help = "keep one: many sites cannot tell case, `-` and `_` apart";
-        table.desk.error(word.at.clone(), message, help);
+        table.context.error(word.at.clone(), message, help);
         return;
     }
     found.push(extra);
@@ -61,7 +61,7 @@ fn no_alias(table: &TableReader<'_>, word: &StrValue<'_>) {
     };
     let help = values::suggest(word.text, names.into_iter())
         .map_or_else(other, |near| format!("did you mean \"{near}\"?"));
-    table.desk.error(word.at.clone(), message, help);
+    table.context.error(word.at.clone(), message, help);
 }
 
 fn fact(table: &TableReader<'_>, word: &StrValue<'_>) -> Option<IdentityField> {
@@ -73,7 +73,7 @@ fn fact(table: &TableReader<'_>, word: &StrValue<'_>) -> Option<IdentityField> {
             None => values::choices(&names),
         };
         let message = format!("\"{}\" is nothing we know of a visitor", word.text);
-        table.desk.error(word.at.clone(), message, help);
+        table.context.error(word.at.clone(), message, help);
     }
     known.map(|(fact, _, _)| fact)
 }
@@ -81,19 +81,19 @@ fn fact(table: &TableReader<'_>, word: &StrValue<'_>) -> Option<IdentityField> {
 fn header(table: &TableReader<'_>, word: &StrValue<'_>) -> Option<HeaderName> {
     let Ok(name) = HeaderName::from_bytes(word.text.as_bytes()) else {
         let message = format!("\"{}\" cannot be the name of a header", word.text);
-        table.desk.error(word.at.clone(), message, "use letters, digits and `-`");
+        table.context.error(word.at.clone(), message, "use letters, digits and `-`");
         return None;
     };
     if IdentityField::TENCENT.iter().any(|(_, other)| *other == name) {
         let message = format!("{} is an alias", word.text);
         let help = format!("write `aliases = [\"{}\"]`", word.text.to_ascii_uppercase());
-        table.desk.error(word.at.clone(), message, help);
+        table.context.error(word.at.clone(), message, help);
         return None;
     }
     let Some(why) = needed(&fold(name.as_str())) else { return Some(name) };
     let message = format!("{} cannot carry an identity: {why}", word.text);
     let help = "choose a name that only your site knows, such as \"Remote-User\"";
-    table.desk.error(word.at.clone(), message, help);
+    table.context.error(word.at.clone(), message, help);
     None
 }
 

@@ -24,7 +24,7 @@ pub fn checkup(table: &TableReader<'_>) -> Option<HealthCheckSettings> {
         None => vec![200..=399],
     };
     if let Some(at) = table.empty_array("expect") {
-        table.desk.error(at, "no status would be good enough", "write `expect = [\"200-399\"]`");
+        table.context.error(at, "no status would be good enough", "write `expect = [\"200-399\"]`");
     }
     let (rise, fall) = (table.number("rise", 2, 1..=100), table.number("fall", 3, 1..=100));
     let host = host.map(|host| host.to_string());
@@ -39,7 +39,7 @@ fn path(table: &TableReader<'_>, word: &StrValue<'_>) -> Option<String> {
     }
     let message = format!("\"{}\" is no path", word.text);
     let help = "write it as it stands in a request, as in \"/healthz\"";
-    table.desk.error(word.at.clone(), message, help);
+    table.context.error(word.at.clone(), message, help);
     None
 }
 
@@ -52,7 +52,7 @@ fn statuses(table: &TableReader<'_>, word: &StrValue<'_>) -> Option<RangeInclusi
         _ => {
             let message = format!("\"{}\" is no status, and no range of them", word.text);
             let help = "write \"200\", or \"200-399\"; from 200 to 599";
-            table.desk.error(word.at.clone(), message, help);
+            table.context.error(word.at.clone(), message, help);
             None
         }
     }

@@ -131,13 +131,13 @@ fn listen(
     {
         let help = "name an address, such as `listen = [\"0.0.0.0:8080\"]`; sockets handed over \
                     by systemd are used in its place";
-        server.desk.error(at, "nothing listens for visitors", help);
+        server.context.error(at, "nothing listens for visitors", help);
     }
     let read = |word: StrValue<'_>| match word.text.strip_prefix("unix:") {
         Some(path) if path.starts_with('/') => Some(ListenAddress::Unix(PathBuf::from(path))),
         Some(_) => {
             let help = "write it in full, as in \"unix:/run/wxgate.sock\"";
-            server.desk.error(word.at, "the path of a socket begins with a slash", help);
+            server.context.error(word.at, "the path of a socket begins with a slash", help);
             None
         }
         None => take(server, &word, taken).map(ListenAddress::Tcp),
@@ -161,7 +161,11 @@ fn tls(
         |words| words.iter().filter_map(|word| take(&table, word, taken)).collect(),
     );
     if let Some(at) = table.empty_array("listen") {
-        table.desk.error(at, "nothing listens for TLS", "name an address, or remove [server.tls]");
+        table.context.error(
+            at,
+            "nothing listens for TLS",
+            "name an address, or remove [server.tls]",
+        );
     }
     let named =
         table.value("certificates").is_some() && table.empty_array("certificates").is_none();
@@ -169,7 +173,7 @@ fn tls(
         let message = "`certificates` is missing in [server.tls]";
         let help = "add `certificates = [{ cert = \"fullchain.pem\", key = \"privkey.pem\" }]`, or let \
                     them be ordered: [server.acme]";
-        table.desk.error(table.at.clone(), message, help);
+        table.context.error(table.at.clone(), message, help);
     }
     let certificates = table.tables("certificates", &schema::CERTIFICATE);
     let files = |table: &TableReader<'_>| {
@@ -188,7 +192,7 @@ fn admin(table: &TableReader<'_>, taken: &mut Vec<LocatedAddress>) -> admin::Set
         && let Some((_, at)) = taken.iter().find(|(other, _)| clash(*other, default))
     {
         let message = format!("{default} is where the admin listener is unless [admin] moves it");
-        table.desk.error(at.clone(), message, "move one of them to another port");
+        table.context.error(at.clone(), message, "move one of them to another port");
     }
     if word.is_none() {
         taken.push((default, None));
@@ -198,7 +202,7 @@ fn admin(table: &TableReader<'_>, taken: &mut Vec<LocatedAddress>) -> admin::Set
         let host = Host::parse(word.text);
         if host.is_none() {
             let help = "write the name alone, as in \"wxgate.internal\"";
-            table.desk.error(word.at, format!("\"{}\" is no host name", word.text), help);
+            table.context.error(word.at, format!("\"{}\" is no host name", word.text), help);
         }
         host
     };
@@ -211,7 +215,7 @@ fn admin(table: &TableReader<'_>, taken: &mut Vec<LocatedAddress>) -> admin::Set
     {
         let help = "let it listen on 127.0.0.1 and give monitoring `metrics_listen`, or add \
                     `token = { env = \"NAME\" }`; `wxgate keygen` makes a good one";
-        table.desk.warn(at, "whoever reaches this address can end sessions", help);
+        table.context.warn(at, "whoever reaches this address can end sessions", help);
     }
     admin::Settings { listen, metrics_listen, token, hosts }
 }
@@ -223,7 +227,7 @@ fn admin_token(table: &TableReader<'_>) -> Option<Secret> {
     let text = found.secret.expose();
     if text.len() < TOKEN_BYTES || !text.bytes().all(|b| b.is_ascii_graphic()) {
         let message = format!("`token` must be at least {TOKEN_BYTES} bytes of visible ASCII");
-        table.desk.error(found.at, message, "run `wxgate keygen` for a good one");
+        table.context.error(found.at, message, "run `wxgate keygen` for a good one");
     }
     Some(found.secret)
 }
@@ -236,7 +240,7 @@ fn take(
 ) -> Option<SocketAddr> {
     let Ok(address) = word.text.parse::<SocketAddr>() else {
         let message = format!("\"{}\" is no address to listen on", word.text);
-        table.desk.error(word.at.clone(), message, address_help(word.text));
+        table.context.error(word.at.clone(), message, address_help(word.text));
         return None;
     };
     if let Some((other, at)) = taken.iter().find(|(other, _)| clash(*other, address)) {
@@ -251,7 +255,7 @@ fn take(
             _ => "listen on each port once",
         };
         let complaint = Diagnostic::error(word.at.clone(), message).help(help);
-        table.desk.report(match at {
+        table.context.report(match at {
             Some(at) => complaint.related(at.clone(), "here"),
             None => complaint,
         });
@@ -289,13 +293,13 @@ fn trusted(server: &TableReader<'_>) -> TrustedProxies {
         let Ok(net) = net else {
             let message = format!("\"{}\" is no network", word.text);
             let help = "write an address or a range, as in \"10.0.0.5\" or \"10.0.0.0/8\"";
-            server.desk.error(word.at, message, help);
+            server.context.error(word.at, message, help);
             return None;
         };
         if net.prefix_len() == 0 {
             let help = "name the addresses of your own proxies: anybody else could pass for any \
                         visitor in logs and limits";
-            server.desk.warn(word.at, "the whole internet is trusted", help);
+            server.context.warn(word.at, "the whole internet is trusted", help);
         }
         Some(net.trunc())
     };
@@ -311,7 +315,7 @@ fn client_address_header(server: &TableReader<'_>) -> Option<HeaderName> {
     if let Some(name) = name.filter(|name| headers::states_address(name.as_str())) {
         if server.value("trusted_proxies").is_none() {
             let help = "name your proxies or your CDN's addresses in trusted_proxies";
-            server.desk.warn(
+            server.context.warn(
                 word.at,
                 "nobody may send this header: trusted_proxies is empty",
                 help,
@@ -322,7 +326,7 @@ fn client_address_header(server: &TableReader<'_>) -> Option<HeaderName> {
     let message = format!("\"{}\" is no header for a client's address", word.text);
     let help = "write the name that your CDN documents, such as \"True-Client-IP\", \
                 \"CF-Connecting-IP\" or \"X-Real-IP\"";
-    server.desk.error(word.at, message, help);
+    server.context.error(word.at, message, help);
     None
 }
 
@@ -339,6 +343,6 @@ fn prefix(server: &TableReader<'_>) -> String {
     }
     let message = format!("\"{}\" cannot be the prefix of our paths", word.text);
     let help = "write a path of letters and digits without a slash at its end, as in \"/_wx\"";
-    server.desk.error(word.at, message, help);
+    server.context.error(word.at, message, help);
     default()
 }

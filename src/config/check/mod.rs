@@ -47,8 +47,8 @@ pub struct CheckedConfig {
 
 /// Turns a document into settings. Complaints are left at the desk; where nothing comes back,
 /// there is at least one.
-pub fn check<'a>(document: &'a DeTable<'a>, desk: &'a LoadContext<'a>) -> Option<CheckedConfig> {
-    let file = TableReader::file(&schema::FILE, document, desk);
+pub fn check<'a>(document: &'a DeTable<'a>, context: &'a LoadContext<'a>) -> Option<CheckedConfig> {
+    let file = TableReader::file(&schema::FILE, document, context);
     let mut front = listener::front(&file);
     let sessions = file.table("session", &schema::SESSION);
     let session = session::settings(&sessions);
@@ -72,13 +72,13 @@ pub fn check<'a>(document: &'a DeTable<'a>, desk: &'a LoadContext<'a>) -> Option
     let (sites, mut used) = site::sites(&file, &plan);
     let (broker, clients) = broker::broker(&file, &plan);
     used.extend(clients);
-    account::unused(desk, &accounts, &used);
+    account::unused(context, &accounts, &used);
     // What replicas share is sealed.
     let ring = session.as_ref().filter(|_| plan.replicas).map(|it| it.keys.clone());
     complete_acme(
         &mut front,
         (&accounts, &sites, broker.as_ref()),
-        (ring.unwrap_or_default(), desk),
+        (ring.unwrap_or_default(), context),
     );
     Some(CheckedConfig {
         server: front.server,

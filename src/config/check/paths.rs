@@ -8,21 +8,21 @@ use crate::config::reader::{StrValue, TableReader};
 pub fn pages(pages: &TableReader<'_>) -> Option<PathBuf> {
     pages.at.as_ref()?;
     let word = pages.required("dir")?;
-    let path = pages.desk.resolve(word.text);
-    if !pages.desk.sources.is_folder(&path) {
+    let path = pages.context.resolve(word.text);
+    if !pages.context.sources.is_folder(&path) {
         let message = format!("there is no folder {}", path.display());
-        pages.desk.error(word.at, message, FROM_HERE);
+        pages.context.error(word.at, message, FROM_HERE);
     }
     Some(path)
 }
 
 /// A file that must be there and readable. `private` ones should be closed to other users.
 pub fn file(table: &TableReader<'_>, word: &StrValue<'_>, private: bool) -> PathBuf {
-    let path = table.desk.resolve(word.text);
-    match table.desk.sources.file(&path) {
+    let path = table.context.resolve(word.text);
+    match table.context.sources.file(&path) {
         Ok(file) if file.content.is_empty() => {
             let message = format!("{} is empty", path.display());
-            table.desk.error(word.at.clone(), message, "put a PEM file there");
+            table.context.error(word.at.clone(), message, "put a PEM file there");
         }
         Ok(file) if private && file.open_to_all => warn_if_world_readable(table, word, &path),
         Ok(_) => (),
@@ -39,7 +39,7 @@ pub fn warn_if_world_readable(
 ) {
     let message = format!("every user of this machine can read {}", path.display());
     let help = format!("chmod 600 {}, owned by the user that runs wxgate", path.display());
-    table.desk.warn(word.at.clone(), message, help);
+    table.context.warn(word.at.clone(), message, help);
 }
 
 /// Complains of a file that cannot be read.
@@ -60,7 +60,7 @@ pub fn unreadable(
     } else {
         FROM_HERE
     };
-    table.desk.error(word.at.clone(), message, help);
+    table.context.error(word.at.clone(), message, help);
 }
 
 const FROM_HERE: &str = "relative paths begin at the folder of this file";

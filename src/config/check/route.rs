@@ -39,7 +39,7 @@ pub fn routes(site: &TableReader<'_>, scope: Scope, prefix: &str, names: Windows
             let complaint = Diagnostic::error(path.at.clone(), "this route can never match")
                 .help("an earlier one has the same path and methods: merge the two")
                 .related(first.at.clone(), "the earlier one");
-            table.desk.report(complaint);
+            table.context.report(complaint);
         }
         read.push((route, path));
     }
@@ -58,13 +58,13 @@ fn pattern(
             let sent = as_sent(path.text);
             if sent != path.text {
                 let message = format!("no browser sends \"{}\" like that", path.text);
-                table.desk.error(path.at.clone(), message, format!("write \"{sent}\""));
+                table.context.error(path.at.clone(), message, format!("write \"{sent}\""));
             }
             let rest = path.text.strip_prefix(prefix);
             if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
                 let message = format!("the gateway answers {prefix}/* itself");
                 let help = "remove this route, or move the gateway with `prefix` in [server]";
-                table.desk.error(path.at.clone(), message, help);
+                table.context.error(path.at.clone(), message, help);
             }
             Some(pattern)
         }
@@ -85,7 +85,7 @@ fn pattern(
                 error.to_string()
             };
             let message = format!("\"{}\" is no path of a route: {why}", path.text);
-            table.desk.error(path.at.clone(), message, help);
+            table.context.error(path.at.clone(), message, help);
             None
         }
     }
@@ -126,7 +126,7 @@ fn methods(table: &TableReader<'_>) -> Vec<Method> {
         ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"];
     if let Some(at) = table.empty_array("methods") {
         let help = "leave `methods` out for all of them, or name some";
-        table.desk.error(at, "`methods` names no method", help);
+        table.context.error(at, "`methods` names no method", help);
     }
     let read = |word: StrValue<'_>| {
         let upper = word.text.to_ascii_uppercase();
@@ -140,7 +140,7 @@ fn methods(table: &TableReader<'_>) -> Vec<Method> {
             None if shape => format!("write \"{upper}\": methods are in capitals"),
             None => "write a method of HTTP in capitals, as in \"GET\"".to_owned(),
         };
-        table.desk.error(word.at, format!("\"{}\" is no method", word.text), help);
+        table.context.error(word.at, format!("\"{}\" is no method", word.text), help);
         None
     };
     table.words("methods").unwrap_or_default().into_iter().filter_map(read).collect()
@@ -166,7 +166,7 @@ fn access(table: &TableReader<'_>, site_scope: Scope) -> Access {
         if let Some(at) = table.place(key) {
             let message = format!("`{key}` means nothing where `auth` is \"{word}\"");
             let help = "remove it, or write `auth = \"required\"`: only that starts a login";
-            table.desk.error(at, message, help);
+            table.context.error(at, message, help);
         }
     }
     access

@@ -26,11 +26,11 @@ pub fn secret(table: &TableReader<'_>, key: &str) -> Option<ResolvedSecret> {
         return None;
     };
     if !value.get_ref().is_table() {
-        table.desk.redact(value.span());
+        table.context.redact(value.span());
         let Some(text) = value.get_ref().as_str() else {
             let kind = values::indefinite_article(value.get_ref().type_str());
             let message = format!("`{key}` must be a secret, not {kind}");
-            table.desk.error(value.span(), message, SOURCES);
+            table.context.error(value.span(), message, SOURCES);
             return None;
         };
         return literal(table, key, &StrValue { text, at: value.span() });
@@ -41,13 +41,13 @@ pub fn secret(table: &TableReader<'_>, key: &str) -> Option<ResolvedSecret> {
         (None, Some(file)) => (contents(&source, &file)?, file),
         (Some(_), Some(file)) => {
             let message = format!("`{key}` names both a variable and a file");
-            table.desk.error(file.at, message, "keep one of them");
+            table.context.error(file.at, message, "keep one of them");
             return None;
         }
         (None, None) => {
             if !source.has_keys() {
                 let message = format!("`{key}` does not say where the secret is");
-                table.desk.error(value.span(), message, SOURCES);
+                table.context.error(value.span(), message, SOURCES);
             }
             return None;
         }
@@ -57,28 +57,28 @@ pub fn secret(table: &TableReader<'_>, key: &str) -> Option<ResolvedSecret> {
 
 fn literal(table: &TableReader<'_>, key: &str, word: &StrValue<'_>) -> Option<ResolvedSecret> {
     let message = format!("`{key}` stands in this file for everybody to read");
-    table.desk.warn(word.at.clone(), message, format!("better {SOURCES}"));
+    table.context.warn(word.at.clone(), message, format!("better {SOURCES}"));
     found(table, key, &Secret::new(word.text), word.at.clone())
 }
 
 const SOURCES: &str = "write { env = \"NAME\" } or { file = \"/path\" }";
 
 fn variable(source: &TableReader<'_>, name: &StrValue<'_>) -> Option<Secret> {
-    match source.desk.sources.variable(name.text) {
+    match source.context.sources.variable(name.text) {
         Ok(text) => Some(Secret::new(text)),
         Err(why) => {
             let message = format!("the environment variable {} {why}", name.text);
             let help = "set it wherever wxgate runs, in this shell too: `export` here, \
                         `EnvironmentFile=` in a systemd unit, `env` in a container";
-            source.desk.error(name.at.clone(), message, help);
+            source.context.error(name.at.clone(), message, help);
             None
         }
     }
 }
 
 fn contents(source: &TableReader<'_>, word: &StrValue<'_>) -> Option<Secret> {
-    let path = source.desk.resolve(word.text);
-    let file = match source.desk.sources.file(&path) {
+    let path = source.context.resolve(word.text);
+    let file = match source.context.sources.file(&path) {
         Ok(file) => file,
         Err(error) => {
             paths::unreadable(source, word, &path, &error);
@@ -92,7 +92,7 @@ fn contents(source: &TableReader<'_>, word: &StrValue<'_>) -> Option<Secret> {
     if text.is_err() {
         let message = format!("{} is not text", path.display());
         let help = "a secret is UTF-8 text; `wxgate keygen` prints a good one";
-        source.desk.error(word.at.clone(), message, help);
+        source.context.error(word.at.clone(), message, help);
     }
     text.ok().map(Secret::new)
 }
@@ -107,15 +107,15 @@ fn found(
     let trimmed = text.strip_suffix('\n').map(|text| text.strip_suffix('\r').unwrap_or(text));
     let secret = trimmed.map_or_else(|| secret.clone(), Secret::new);
     if secret.expose().trim().is_empty() {
-        table.desk.error(at, format!("`{key}` is empty"), "put the secret there");
+        table.context.error(at, format!("`{key}` is empty"), "put the secret there");
         return None;
     }
     if secret.expose().contains('\n') {
         let help = "leave the key and nothing else: all of it counts, names and comments too";
-        table.desk.warn(at.clone(), format!("`{key}` has several lines"), help);
+        table.context.warn(at.clone(), format!("`{key}` has several lines"), help);
     } else if secret.expose().trim().len() < secret.expose().len() {
         let help = "remove it, unless it belongs there: a secret is taken as it stands";
-        table.desk.warn(at.clone(), format!("`{key}` has white space around it"), help);
+        table.context.warn(at.clone(), format!("`{key}` has white space around it"), help);
     }
     Some(ResolvedSecret { secret, at })
 }

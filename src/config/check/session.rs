@@ -32,7 +32,7 @@ pub fn settings(table: &TableReader<'_>) -> Option<Settings> {
     {
         let message = format!("`idle` is longer than `max`, which is {}", values::long(max));
         let help = "a session unused for `idle` ends, and after `max` it ends anyway";
-        table.desk.error(at, message, help);
+        table.context.error(at, message, help);
     }
     let verified_cache = table.size("verified_cache", 64 * MIB, 0..=MIB * MIB);
     Some(Settings { cookie, idle, max, keys: keys(table)?, verified_cache })
@@ -44,7 +44,7 @@ pub fn among_replicas(table: &TableReader<'_>, idle: Duration) {
         && let Some(at) = table.place("idle").or_else(|| table.place("max"))
     {
         let message = "sessions end sooner than the clocks of replicas may differ";
-        table.desk.warn(at, message, "make it two minutes or more");
+        table.context.warn(at, message, "make it two minutes or more");
     }
 }
 
@@ -54,13 +54,13 @@ fn cookie(table: &TableReader<'_>) -> String {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if word.text.is_empty() || word.text.len() > 64 || !word.text.bytes().all(token) {
         let message = format!("\"{}\" cannot be the name of a cookie", word.text);
-        table.desk.error(word.at, message, "use letters, digits, `-` and `_`, at most 64");
+        table.context.error(word.at, message, "use letters, digits, `-` and `_`, at most 64");
         return default();
     }
     let lower = word.text.to_ascii_lowercase();
     if lower.starts_with("__host-") || lower.starts_with("__secure-") {
         let help = "leave the prefix out: on https sites the cookie is sent as `__Host-NAME`";
-        table.desk.error(word.at, "the prefix of the cookie is ours to add", help);
+        table.context.error(word.at, "the prefix of the cookie is ours to add", help);
     }
     word.text.to_owned()
 }
@@ -70,7 +70,7 @@ fn keys(table: &TableReader<'_>) -> Option<Vec<KeySettings>> {
     if table.value("keys").is_none() || table.empty_array("keys").is_some() {
         let at = table.place("keys").or_else(|| table.at.clone());
         let message = "`keys` is missing in [session]: sessions cannot be signed";
-        table.desk.error(at, message, "run `wxgate keygen` and paste what it prints");
+        table.context.error(at, message, "run `wxgate keygen` and paste what it prints");
         return None;
     }
     let mut seen: Vec<(StrValue<'_>, Option<ResolvedSecret>)> = Vec::new();
@@ -100,14 +100,14 @@ fn check_id(
         let message = format!("\"{}\" cannot be the id of a key", id.text);
         let help = "use 1 to 32 letters, digits, `.`, `_` and `-`; the month it was made, \
                     \"2026-11\", is a good one";
-        key.desk.error(id.at.clone(), message, help);
+        key.context.error(id.at.clone(), message, help);
     }
     if let Some((first, _)) = seen.iter().find(|(first, _)| first.text == id.text) {
         let complaint =
             Diagnostic::error(id.at.clone(), format!("two keys are called {}", id.text))
                 .help("give each key an id of its own: a session names the key that signed it")
                 .related(first.at.clone(), "the first");
-        key.desk.report(complaint);
+        key.context.report(complaint);
     }
 }
 
@@ -124,7 +124,7 @@ fn check_secret(
             id.text,
             if length == 1 { "byte" } else { "bytes" }
         );
-        key.desk.error(found.at.clone(), message, "run `wxgate keygen` for a good one");
+        key.context.error(found.at.clone(), message, "run `wxgate keygen` for a good one");
     }
     let same = |(_, other): &&(StrValue<'_>, Option<ResolvedSecret>)| {
         other.as_ref().is_some_and(|other| other.secret == found.secret)
@@ -132,6 +132,6 @@ fn check_secret(
     if let Some((first, _)) = seen.iter().find(same) {
         let message = format!("the keys {} and {} have the same secret", first.text, id.text);
         let help = "a new key needs a new secret: run `wxgate keygen`";
-        key.desk.warn(found.at.clone(), message, help);
+        key.context.warn(found.at.clone(), message, help);
     }
 }

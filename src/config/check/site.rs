@@ -45,7 +45,7 @@ pub fn sites<'a>(file: &TableReader<'a>, plan: &SiteContext<'_>) -> (Vec<Site>, 
     let tables = file.tables("site", &schema::SITE);
     if file.value("site").is_none() && file.value("broker").is_none() {
         let help = "add a [[site]] with `hosts`, `public_url`, `account` and `upstream`";
-        file.desk.error(None, "there is no [[site]]: every request would be refused", help);
+        file.context.error(None, "there is no [[site]]: every request would be refused", help);
     }
     let mut claimed = HashMap::new();
     let sites = tables.iter().filter_map(|table| site(table, plan, &mut claimed)).collect();
@@ -157,7 +157,7 @@ fn hosts(table: &TableReader<'_>, claimed: &mut HashMap<Host, Range<usize>>) -> 
                 "a host belongs to one site: merge the two, or take it out of one"
             };
             let complaint = Diagnostic::error(word.at.clone(), message).help(help);
-            table.desk.report(complaint.related(first.clone(), "claimed here first"));
+            table.context.report(complaint.related(first.clone(), "claimed here first"));
             continue;
         }
         claimed.insert(host.clone(), word.at);
@@ -174,7 +174,7 @@ fn public_url(table: &TableReader<'_>, hosts: &[Host]) -> Option<Origin> {
             Some(origin) => format!("write \"{origin}\""),
             None => "write what visitors type, as in \"https://h5.example.com\"".to_owned(),
         };
-        table.desk.error(word.at, message, help);
+        table.context.error(word.at, message, help);
         return None;
     };
     if !hosts.is_empty() && !hosts.contains(url.host()) {
@@ -183,7 +183,7 @@ fn public_url(table: &TableReader<'_>, hosts: &[Host]) -> Option<Origin> {
             format!("visitors come back from WeChat to it: add \"{}\" to `hosts`", url.host());
         let complaint = Diagnostic::error(word.at.clone(), message).help(help);
         let hosts = table.place("hosts").map(|at| (at, "these are its hosts"));
-        table.desk.report(match hosts {
+        table.context.report(match hosts {
             Some((at, why)) => complaint.related(at, why),
             None => complaint,
         });
@@ -191,7 +191,7 @@ fn public_url(table: &TableReader<'_>, hosts: &[Host]) -> Option<Origin> {
     if !url.is_secure() && !address::is_loopback(url.host()) {
         let message = "over http anybody on the way can read and take over sessions";
         let help = "write https, if that is what visitors type; cookies are `Secure` only then";
-        table.desk.warn(word.at, message, help);
+        table.context.warn(word.at, message, help);
     }
     Some(url)
 }
@@ -207,7 +207,7 @@ fn callback(table: &TableReader<'_>, url: &Origin, plan: &SiteContext<'_>) {
     let help = "网页授权域名 in the console is a domain name alone; for tests without one, let \
                 `authorize_url` and `api_urls` of the account point at an emulated WeChat";
     let message = format!("WeChat sends nobody back to {why}");
-    table.desk.warn(table.place("public_url"), message, help);
+    table.context.warn(table.place("public_url"), message, help);
 }
 
 /// The account that a table names.
@@ -215,19 +215,24 @@ pub fn account(table: &TableReader<'_>, plan: &SiteContext<'_>) -> Option<Arc<Ac
     let word = table.required("account")?;
     let listed = plan.accounts.iter().find(|listed| listed.name.text == word.text);
     if listed.is_none() {
-        unknown_account(table.desk, word.at, word.text, plan);
+        unknown_account(table.context, word.at, word.text, plan);
     }
     listed?.account.clone()
 }
 
-fn unknown_account(desk: &LoadContext<'_>, at: Range<usize>, name: &str, plan: &SiteContext<'_>) {
+fn unknown_account(
+    context: &LoadContext<'_>,
+    at: Range<usize>,
+    name: &str,
+    plan: &SiteContext<'_>,
+) {
     let names = || plan.accounts.iter().map(|listed| listed.name.text);
     let help = match values::suggest(name, names()) {
         Some(near) => format!("did you mean \"{near}\"?"),
         None if plan.accounts.is_empty() => "add an [[account]] of that name".to_owned(),
         None => values::choices(&names().collect::<Vec<_>>()),
     };
-    desk.error(at, format!("there is no [[account]] called \"{name}\""), help);
+    context.error(at, format!("there is no [[account]] called \"{name}\""), help);
 }
 
 /// What browsers outside WeChat meet.
@@ -246,7 +251,7 @@ pub fn outside(table: &TableReader<'_>, plan: &SiteContext<'_>) -> OutsideWeChat
     };
     let own = table.value("account").and_then(|it| it.get_ref().as_str()) == Some(name);
     match plan.accounts.iter().find(|listed| listed.name.text == name) {
-        None => unknown_account(table.desk, word.at, name, plan),
+        None => unknown_account(table.context, word.at, name, plan),
         Some(listed) if listed.kind == AccountKind::Website || (own && !listed.at_wechat) => {
             return listed.account.clone().map_or(OutsideWeChat::Page, OutsideWeChat::Login);
         }
@@ -254,13 +259,13 @@ pub fn outside(table: &TableReader<'_>, plan: &SiteContext<'_>) -> OutsideWeChat
             let message = "WeChat's own login page turns other browsers away";
             let help = "write \"page\": it shows a QR code to scan with WeChat. A login in other \
                         browsers works with an emulated WeChat as `authorize_url` of the account";
-            table.desk.error(word.at, message, help);
+            table.context.error(word.at, message, help);
         }
         Some(_) => {
             let message = format!("visitors outside WeChat cannot log in over {name}");
             let help = "name an account of `kind = \"website\"` (网站应用), or write \"page\": it \
                         shows a QR code to scan with WeChat";
-            table.desk.error(word.at, message, help);
+            table.context.error(word.at, message, help);
         }
     }
     OutsideWeChat::Page
@@ -288,7 +293,7 @@ fn also(table: &TableReader<'_>, plan: &SiteContext<'_>) -> Vec<Arc<Account>> {
     let mut also: Vec<Arc<Account>> = Vec::new();
     for word in table.words("also").unwrap_or_default() {
         let Some(listed) = plan.accounts.iter().find(|listed| listed.name.text == word.text) else {
-            unknown_account(table.desk, word.at, word.text, plan);
+            unknown_account(table.context, word.at, word.text, plan);
             continue;
         };
         let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
@@ -303,7 +308,7 @@ fn also(table: &TableReader<'_>, plan: &SiteContext<'_>) -> Vec<Arc<Account>> {
             continue;
         };
         let message = format!("the account {} cannot be asked as well", word.text);
-        table.desk.error(word.at, message, help);
+        table.context.error(word.at, message, help);
     }
     also
 }
@@ -320,7 +325,7 @@ fn cors(table: &TableReader<'_>) -> Vec<Origin> {
                 _ => "write each one as a browser sends it, as in \"https://app.example.com\""
                     .to_owned(),
             };
-            table.desk.error(word.at, message, help);
+            table.context.error(word.at, message, help);
         }
         origin
     };
@@ -333,7 +338,11 @@ fn revocation(table: &TableReader<'_>, plan: &SiteContext<'_>) -> RevocationPoli
     let Some(word) = table.word("revocation") else { return RevocationPolicy::default() };
     if !plan.replicas {
         let help = "remove it, or let replicas share a [store] of kind \"redis\"";
-        table.desk.warn(word.at.clone(), "`revocation` has no effect without a shared store", help);
+        table.context.warn(
+            word.at.clone(),
+            "`revocation` has no effect without a shared store",
+            help,
+        );
     }
     let bound = word.text.strip_prefix("bounded:").map(values::duration);
     match (word.text, bound) {
@@ -346,10 +355,10 @@ fn revocation(table: &TableReader<'_>, plan: &SiteContext<'_>) -> RevocationPoli
                 values::long(*BOUNDS.start()),
                 values::long(*BOUNDS.end())
             );
-            table.desk.error(word.at, "the bound of `revocation` is out of range", help);
+            table.context.error(word.at, "the bound of `revocation` is out of range", help);
         }
         (_, Some(Err(help))) => {
-            table.desk.error(word.at, "the bound of `revocation` is no duration", help);
+            table.context.error(word.at, "the bound of `revocation` is no duration", help);
         }
         (_, None) => table.not_one_of("revocation", &word, &CHOICES),
     }

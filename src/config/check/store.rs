@@ -46,7 +46,7 @@ pub fn settings(store: &TableReader<'_>) -> Settings {
         }
         "redis" => {
             let message = "this wxgate was built without Redis";
-            store.desk.error(kind.at, message, "build it with `--features redis`");
+            store.context.error(kind.at, message, "build it with `--features redis`");
         }
         "file" => {
             foreign(store, "file", &["path"]);
@@ -69,27 +69,27 @@ fn foreign(store: &TableReader<'_>, kind: &str, known: &[&str]) {
                 ("memory", _) => "remove it, or write `kind = \"redis\"`",
                 (_, _) => "remove it",
             };
-            store.desk.error(at, message, help);
+            store.context.error(at, message, help);
         }
     }
 }
 
 fn path(store: &TableReader<'_>) -> Option<PathBuf> {
     let word = store.required("path")?;
-    let path = store.desk.resolve(word.text);
+    let path = store.context.resolve(word.text);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
     if word.text.ends_with('/') || path.file_name().is_none() {
-        store.desk.error(
+        store.context.error(
             word.at,
             "`path` is no file",
             "add a name, as in \"/var/lib/wxgate/store\"",
         );
         return None;
     }
-    if !store.desk.sources.is_folder(folder) {
+    if !store.context.sources.is_folder(folder) {
         let help = "make it, and give it to the user that runs wxgate";
-        store.desk.error(word.at, format!("there is no folder {}", folder.display()), help);
+        store.context.error(word.at, format!("there is no folder {}", folder.display()), help);
     }
     Some(path)
 }
@@ -107,7 +107,7 @@ fn redis(store: &TableReader<'_>, kind: &StrValue<'_>) -> Option<RedisSettings> 
             let message = "a store of kind \"redis\" does not say where it is";
             let help = "add one of `url`, `sentinels` and `cluster`, as in \
                         `url = \"redis://127.0.0.1:6379\"`";
-            store.desk.error(kind.at.clone(), message, help);
+            store.context.error(kind.at.clone(), message, help);
             None
         }
         [first, .., last] => {
@@ -116,18 +116,18 @@ fn redis(store: &TableReader<'_>, kind: &StrValue<'_>) -> Option<RedisSettings> 
                 values::list(&[first]),
                 values::list(&[last])
             );
-            store.desk.error(store.place(last), message, "keep one of them");
+            store.context.error(store.place(last), message, "keep one of them");
             None
         }
         [_] => None,
     };
     for key in ["master", "sentinel_username", "sentinel_password"] {
         if let (Some(at), false) = (store.place(key), ways.contains(&"sentinels")) {
-            store.desk.error(at, format!("`{key}` is for `sentinels`"), "remove it");
+            store.context.error(at, format!("`{key}` is for `sentinels`"), "remove it");
         }
     }
     if let (Some(at), true) = (store.place("tls"), ways.contains(&"url")) {
-        store.desk.error(at, "the URL says whether to speak TLS", "write \"rediss://…\" there");
+        store.context.error(at, "the URL says whether to speak TLS", "write \"rediss://…\" there");
     }
     let username = store.word("username").map(|word| word.text.to_owned());
     let password = optional_secret(store, "password");
@@ -163,7 +163,7 @@ fn url(store: &TableReader<'_>) -> Option<Secret> {
     if !placed || !good.iter().any(|start| url.expose().starts_with(start)) {
         let help = "write \"redis://10.0.0.1:6379\", or \"rediss://…\" for TLS; a user and a \
                     password go before an `@`, percent-encoded";
-        store.desk.error(at, "`url` is no address of a Redis", help);
+        store.context.error(at, "`url` is no address of a Redis", help);
         return None;
     }
     Some(url)
@@ -197,13 +197,13 @@ fn nodes(store: &TableReader<'_>, key: &str, port: u16) -> Vec<(String, u16)> {
         });
         if node.is_none() {
             if word.text.contains('@') {
-                store.desk.redact(word.at.clone());
+                store.context.redact(word.at.clone());
             }
             let help = format!(
                 "write a host and a port, as in \"10.0.0.1:{port}\"; who we are is said by \
                  `username` and `password`"
             );
-            store.desk.error(word.at, format!("an entry of `{key}` is no host"), help);
+            store.context.error(word.at, format!("an entry of `{key}` is no host"), help);
         }
         node
     };
@@ -212,5 +212,5 @@ fn nodes(store: &TableReader<'_>, key: &str, port: u16) -> Vec<(String, u16)> {
 
 fn authority(store: &TableReader<'_>, word: &StrValue<'_>) -> Option<Vec<u8>> {
     let path = paths::file(store, word, false);
-    Some(store.desk.sources.file(&path).ok()?.content.to_vec())
+    Some(store.context.sources.file(&path).ok()?.content.to_vec())
 }

@@ -14,7 +14,7 @@ pub fn log(file: &TableReader<'_>) -> Settings {
         if let Err(error) = logs::check(word.text) {
             let message = format!("\"{}\" chooses no lines: {error}", word.text);
             let help = "write error, warn, info, debug or trace, or as RUST_LOG has it: \"info,wxgate=debug\"";
-            table.desk.error(word.at.clone(), message, help);
+            table.context.error(word.at.clone(), message, help);
         }
         word.text.to_owned()
     });
@@ -34,7 +34,7 @@ pub fn sampled(file: &TableReader<'_>) -> u32 {
     share(word.text).unwrap_or_else(|| {
         let help =
             "write a percentage from \"0%\" to \"100%\", with two decimals at most: \"0.5%\"";
-        table.desk.error(word.at, format!("\"{}\" is no share", word.text), help);
+        table.context.error(word.at, format!("\"{}\" is no share", word.text), help);
         SAMPLE_SCALE
     })
 }
@@ -49,10 +49,10 @@ pub fn collector(file: &TableReader<'_>) -> Option<String> {
     });
     if !good {
         let help = "write the address of its OTLP/HTTP receiver, as in \"http://127.0.0.1:4318\"";
-        table.desk.error(word.at.clone(), "this is no address of a collector", help);
+        table.context.error(word.at.clone(), "this is no address of a collector", help);
     } else if !cfg!(feature = "otlp") {
         let help = "remove it, or build wxgate with the feature `otlp`";
-        table.desk.error(word.at.clone(), "this wxgate sends no spans", help);
+        table.context.error(word.at.clone(), "this wxgate sends no spans", help);
     }
     Some(word.text.to_owned())
 }

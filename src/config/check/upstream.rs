@@ -42,7 +42,7 @@ pub fn upstreams(site: &TableReader<'_>, listeners: &[SocketAddr]) -> Option<Ups
     let encrypted = servers.iter().any(|it| matches!(it.endpoint, Endpoint::Https(..)));
     if let (Some(at), false, false) = (site.place("upstream_tls"), encrypted, servers.is_empty()) {
         let help = "write \"https://…\" in `upstream`, or remove the table";
-        site.desk.error(at, "[site.upstream_tls] means nothing without TLS", help);
+        site.context.error(at, "[site.upstream_tls] means nothing without TLS", help);
     }
     Some(UpstreamSettings {
         servers,
@@ -90,13 +90,13 @@ fn credentials(table: &TableReader<'_>) -> Option<UpstreamTls> {
     table.at.as_ref()?;
     if !table.has_keys() {
         let help = "add `ca`, or `cert` and `key`, or remove the table";
-        table.desk.error(table.at.clone(), "[site.upstream_tls] says nothing", help);
+        table.context.error(table.at.clone(), "[site.upstream_tls] says nothing", help);
     }
     let name = table.word("server_name").and_then(|word| {
         let name = ServerName::try_from(word.text.to_owned()).ok();
         if name.is_none() {
             let message = format!("\"{}\" is no name that a certificate could have", word.text);
-            table.desk.error(word.at, message, "write a host name, as in \"site.internal\"");
+            table.context.error(word.at, message, "write a host name, as in \"site.internal\"");
         }
         name
     });
@@ -124,7 +124,7 @@ fn credentials(table: &TableReader<'_>) -> Option<UpstreamTls> {
 fn content(table: &TableReader<'_>, key: &str, private: bool) -> Option<Zeroizing<Vec<u8>>> {
     let word = table.word(key)?;
     let path = paths::file(table, &word, private);
-    let file = table.desk.sources.file(&path).ok()?;
+    let file = table.context.sources.file(&path).ok()?;
     (!file.content.is_empty()).then_some(file.content)
 }
 
@@ -135,5 +135,5 @@ fn unusable(table: &TableReader<'_>, key: &str, why: PemError) {
         PemError::Mismatch => "`cert` is the chain, leaf first, and `key` the key of the leaf",
     };
     let name = table.word(key).map_or(key, |word| word.text);
-    table.desk.error(table.place(key), format!("{name} {why}"), help);
+    table.context.error(table.place(key), format!("{name} {why}"), help);
 }

@@ -10,7 +10,7 @@ const NOW: Timestamp = Timestamp(1_800_000_000);
 struct Room {
     apps: Apps,
     users: Vec<User>,
-    book: TokenStore,
+    tokens: TokenStore,
 }
 
 impl Room {
@@ -23,13 +23,13 @@ impl Room {
         Self {
             apps: Apps(vec![app("wx1"), app("wx2")]),
             users: users::built_in(),
-            book: TokenStore::new(random::letters),
+            tokens: TokenStore::new(random::letters),
         }
     }
 
     fn code(&mut self, user: &str, scope: &str) -> String {
         let (app_id, user_id, scope) = ("wx1".to_owned(), user.to_owned(), scope.to_owned());
-        self.book.issue_code(Grant { app_id, user_id, scope, is_snapshot: false }, NOW)
+        self.tokens.issue_code(Grant { app_id, user_id, scope, is_snapshot: false }, NOW)
     }
 
     fn get(&mut self, path: &str, query: &str) -> ApiReply {
@@ -43,8 +43,8 @@ impl Room {
         params: Option<&Params>,
         is_snapshot: bool,
     ) -> ApiReply {
-        let Self { apps, users, book } = self;
-        let mut desk = ApiContext { apps, users, book, host: "127.0.0.1:9100", now: NOW };
+        let Self { apps, users, tokens: book } = self;
+        let mut desk = ApiContext { apps, users, tokens: book, host: "127.0.0.1:9100", now: NOW };
         desk.answer(ApiEndpoint::of(path).unwrap(), &ApiCall { method, params, is_snapshot })
     }
 

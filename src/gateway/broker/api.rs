@@ -201,10 +201,10 @@ async fn ticket(request: &mut Request<Incoming>) -> Result<String, BrokerApiErro
 }
 
 /// What a server learns for a code. The access token is for it alone.
-fn exchanged(window: BrokerEndpoint, account: &Account, person: &WeChatUser) -> Value {
-    let identity = &person.identity;
+fn exchanged(window: BrokerEndpoint, account: &Account, user: &WeChatUser) -> Value {
+    let identity = &user.identity;
     let whole = window == BrokerEndpoint::UserInfo;
-    let mut fields = if whole { person.rest.clone() } else { Map::new() };
+    let mut fields = if whole { user.rest.clone() } else { Map::new() };
     let known = if whole {
         facts(identity)
     } else {
@@ -212,9 +212,9 @@ fn exchanged(window: BrokerEndpoint, account: &Account, person: &WeChatUser) -> 
     };
     fields.extend(known);
     fields.insert("appid".to_owned(), account.app_id.as_str().into());
-    fields.insert("access_token".to_owned(), person.access.token.expose().into());
-    fields.insert("expires_in".to_owned(), person.access.expires_in.into());
-    if person.snapshot {
+    fields.insert("access_token".to_owned(), user.access.token.expose().into());
+    fields.insert("expires_in".to_owned(), user.access.expires_in.into());
+    if user.snapshot {
         fields.insert("is_snapshotuser".to_owned(), 1.into());
     }
     Value::Object(fields)

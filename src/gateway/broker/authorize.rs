@@ -28,7 +28,7 @@ pub struct BrokerLoginRequest<'a> {
     /// The client.
     pub client: &'a Client,
     /// Where to come back to.
-    pub link: HttpUrl,
+    pub url: HttpUrl,
     /// How much to ask for.
     pub scope: Scope,
     /// How often it has been tried already.
@@ -55,12 +55,12 @@ impl<'a> BrokerLoginRequest<'a> {
             return Err(Error::BadRequest("too long a url to come back to"));
         }
         let client = visit.broker.client_at(&link).ok_or(Error::UnknownReturn)?;
-        Ok(Self { client, link, scope, restarts: 0 })
+        Ok(Self { client, url: link, scope, restarts: 0 })
     }
 
     /// The path that begins this login anew.
     pub fn retry(&self, visit: &BrokerRequest<'_>) -> String {
-        let url = RuntimeConfig::encode(self.link.as_str());
+        let url = RuntimeConfig::encode(self.url.as_str());
         format!("{}/auth?url={url}&scope={}", visit.broker.prefix, self.scope.as_str())
     }
 }
@@ -96,7 +96,7 @@ impl RequestHandler {
         wish: BrokerLoginRequest<'_>,
     ) -> Result<Response<Body>, Error> {
         let (rules, broker) = (visit.rules, visit.broker);
-        let BrokerLoginRequest { client, link, scope, restarts } = wish;
+        let BrokerLoginRequest { client, url: link, scope, restarts } = wish;
         let inside = App::of(request.headers()) == App::WeChat;
         let account = client.account_for(inside).unwrap_or(&client.account);
         let state = OAuthState { nonce: rand::random(), issued: visit.now, restarts, scope };
@@ -146,13 +146,13 @@ pub fn flow_context(broker: &Broker) -> String {
 fn outside(
     visit: &BrokerRequest<'_>,
     wish: &BrokerLoginRequest<'_>,
-    asker: &ClientPreferences,
+    preferences: &ClientPreferences,
 ) -> Result<Response<Body>, Error> {
     if matches!(wish.client.outside_wechat, OutsideWeChat::Deny) {
         return Err(Error::WeChatOnly);
     }
     let url = format!("{}{}", visit.broker.public_url, wish.retry(visit));
     // Without its query the way to the login leads nowhere; the page itself does.
-    let url = if url.len() <= LONGEST_QR { &url } else { wish.link.as_str() };
-    Ok(visit.rules.voice.open_url_in_wechat(url, asker))
+    let url = if url.len() <= LONGEST_QR { &url } else { wish.url.as_str() };
+    Ok(visit.rules.responder.open_url_in_wechat(url, preferences))
 }

@@ -83,7 +83,7 @@ impl RequestHandler {
             (Some(errand), _) => self.identify(visit, request, (state, errand), code).await,
             // A reload may have taken the client or its address away.
             (None, Some(ended)) => {
-                login_request(visit, &ended).map(|wish| onward(wish.link.as_str()))
+                login_request(visit, &ended).map(|wish| onward(wish.url.as_str()))
             }
             (None, None) => Err(Error::UnknownBrokerLogin),
         }
@@ -112,13 +112,13 @@ impl RequestHandler {
         }
         match exchanges.identify(visit.rules, account, &code, state.nonce).await {
             Ok(person) if person.snapshot => {
-                Ok(visit.rules.voice.leave_snapshot(&ClientPreferences::of(request)))
+                Ok(visit.rules.responder.leave_snapshot(&ClientPreferences::of(request)))
             }
             Ok(person) if person.stale && state.restarts < MAX_RESTARTS => {
                 self.restart_login(visit, request, (&state, &errand, "token")).await
             }
             Ok(person) if person.identity.scope < errand.scope => {
-                Ok(visit.rules.voice.ask_consent(&retry, &ClientPreferences::of(request)))
+                Ok(visit.rules.responder.ask_consent(&retry, &ClientPreferences::of(request)))
             }
             Ok(person) => self.redirect_to_client(visit, &wish, (state, errand), person).await,
             Err(error) if is_code_spent(&error) && state.restarts < MAX_RESTARTS => {
@@ -138,17 +138,17 @@ impl RequestHandler {
         visit: &BrokerRequest<'_>,
         wish: &BrokerLoginRequest<'_>,
         (state, errand): (OAuthState, PendingBrokerLogin),
-        person: WeChatUser,
+        user: WeChatUser,
     ) -> Result<Response<Body>, Error> {
         let (keys, errands) = (&visit.rules.keys, &self.gateway.errands);
-        let (client, identity) = (wish.client, person.identity);
+        let (client, identity) = (wish.client, user.identity);
         let url = match client.result {
-            Delivery::Params => with_params(&wish.link, &identity, errand.scope),
+            Delivery::Params => with_params(&wish.url, &identity, errand.scope),
             Delivery::Ticket => {
                 let (app_id, auth_time) = (errand.app_id.clone(), visit.now);
                 let who = TicketIdentity { identity: identity.clone(), app_id, auth_time };
                 let ticket = errands.issue_ticket(keys, &client.name, &who).await?;
-                wish.link.with(&[("ticket", &ticket)], &["ticket"])
+                wish.url.with(&[("ticket", &ticket)], &["ticket"])
             }
         };
         let ended = errands.finish(keys, state.nonce, PendingBrokerLogin { url, ..errand }).await?;
@@ -198,7 +198,7 @@ fn login_request<'a>(
     let client: Option<&Client> = visit.broker.client_at(&link).map(|client| &**client);
     let client = client.filter(|client| client.name == errand.client);
     let client = client.ok_or(Error::UnknownReturn)?;
-    Ok(BrokerLoginRequest { client, link, scope: errand.scope, restarts: 0 })
+    Ok(BrokerLoginRequest { client, url: link, scope: errand.scope, restarts: 0 })
 }
 
 /// A page puts it into an `img` or a link, where other schemes mean something else.
@@ -208,10 +208,10 @@ pub fn picture(identity: &Identity) -> Option<&str> {
 }
 
 /// The names of the classic service.
-fn with_params(link: &HttpUrl, identity: &Identity, scope: Scope) -> String {
+fn with_params(url: &HttpUrl, identity: &Identity, scope: Scope) -> String {
     const PROFILE: [&str; 4] = ["openid", "nickname", "headimgurl", "unionid"];
     if scope < Scope::UserInfo {
-        return link.with(&[("openid", &identity.openid)], &["openid"]);
+        return url.with(&[("openid", &identity.openid)], &["openid"]);
     }
     let nickname = identity.nickname.as_deref().unwrap_or_default();
     let nickname: String = nickname.chars().take(LONGEST_NICKNAME).collect();
@@ -219,7 +219,7 @@ fn with_params(link: &HttpUrl, identity: &Identity, scope: Scope) -> String {
     let unionid = identity.unionid.as_deref().unwrap_or_default();
     let values = [&identity.openid, nickname.as_str(), avatar.unwrap_or_default(), unionid];
     let fields = PROFILE.into_iter().zip(values).filter(|(_, value)| !value.is_empty());
-    link.with(&fields.collect::<Vec<_>>(), &PROFILE)
+    url.with(&fields.collect::<Vec<_>>(), &PROFILE)
 }
 
 /// On to the client's page. A browser carries the fragment of the address it came from over a

@@ -122,8 +122,8 @@ struct SharedUser {
 }
 
 impl SharedUser {
-    fn of(person: WeChatUser) -> Self {
-        let WeChatUser { identity, snapshot, refresh_token, access, rest, stale } = person;
+    fn of(user: WeChatUser) -> Self {
+        let WeChatUser { identity, snapshot, refresh_token, access, rest, stale } = user;
         let text = |secret: &Secret| secret.expose().to_owned();
         let (refresh_token, access_token) = (refresh_token.as_ref().map(text), text(&access.token));
         let expires_in = access.expires_in;

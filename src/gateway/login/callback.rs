@@ -94,14 +94,14 @@ impl VerifiedCallback {
         words: &CallbackParams,
         request: &Request<B>,
         rules: &RuntimeConfig,
-        arrival: &RequestContext<'_>,
+        cx: &RequestContext<'_>,
     ) -> Result<Self, CallbackError> {
-        let (site, audience) = (arrival.site, arrival.site.public_url.as_str());
+        let (site, audience) = (cx.site, cx.site.public_url.as_str());
         if let Some(seconds) = words.clock_skew {
             return Err(CallbackError::ClockSkew(seconds));
         }
         let state = words.state.as_deref().ok_or(CallbackError::State)?;
-        let state = OAuthState::open(state, &rules.keys, audience, arrival.now);
+        let state = OAuthState::open(state, &rules.keys, audience, cx.now);
         let state = state.map_err(|error| match error {
             StateError::ClockSkew { seconds } => CallbackError::ClockSkew(seconds),
             StateError::Forged | StateError::Expired => CallbackError::State,
@@ -118,39 +118,39 @@ impl RequestHandler {
     /// `/callback?code&state`: straight from WeChat.
     pub(in crate::gateway) async fn callback<B>(
         &self,
-        desk: &WorkerState,
+        state: &WorkerState,
         request: &Request<B>,
-        arrival: &RequestContext<'_>,
+        cx: &RequestContext<'_>,
     ) -> Result<Response<Body>, Error> {
-        self.finish_login(desk, request, arrival, CallbackParams::of(request.uri().query())).await
+        self.finish_login(state, request, cx, CallbackParams::of(request.uri().query())).await
     }
 
     /// `/accept?ticket`: from WeChat over the account's own callback host.
     pub(in crate::gateway) async fn accept<B>(
         &self,
-        desk: &WorkerState,
+        state: &WorkerState,
         request: &Request<B>,
-        arrival: &RequestContext<'_>,
+        cx: &RequestContext<'_>,
     ) -> Result<Response<Body>, Error> {
         let ticket = QueryParam::of(request.uri().query(), "ticket").single();
         // A gateway that is alone wrote it by the same clock.
-        let skew = if self.gateway.feed.is_shared() { CLOCK_SKEW } else { Duration::ZERO };
-        let words = ticket.and_then(|it| RelayTicket::open(&it, &desk.rules.keys, arrival, skew));
+        let skew = if self.gateway.revocations.is_shared() { CLOCK_SKEW } else { Duration::ZERO };
+        let words = ticket.and_then(|it| RelayTicket::open(&it, &state.rules.keys, cx, skew));
         let words = words.unwrap_or_else(CallbackParams::none);
-        self.finish_login(desk, request, arrival, words).await
+        self.finish_login(state, request, cx, words).await
     }
 
     async fn finish_login<B>(
         &self,
-        desk: &WorkerState,
+        state: &WorkerState,
         request: &Request<B>,
-        arrival: &RequestContext<'_>,
+        cx: &RequestContext<'_>,
         words: CallbackParams,
     ) -> Result<Response<Body>, Error> {
-        let rules = &*desk.rules;
-        self.check_rate_limit(LimitedAction::Callback, rules, arrival.origin.ip)?;
-        let back = VerifiedCallback::read(&words, request, rules, arrival);
-        if let Some(going) = self.already_logged_in(desk, request, arrival, (&words, &back)) {
+        let rules = &*state.rules;
+        self.check_rate_limit(LimitedAction::Callback, rules, cx.origin.ip)?;
+        let back = VerifiedCallback::read(&words, request, rules, cx);
+        if let Some(going) = self.already_logged_in(state, request, cx, (&words, &back)) {
             return Ok(redirect_back(&going));
         }
         let back = match back {
@@ -160,12 +160,12 @@ impl RequestHandler {
                 return Err(Error::ClockSkew { seconds, retry: Some("/") });
             }
             Err(CallbackError::Cookie(state)) => {
-                self.record_restart(arrival, ("cookie", "cookies_lost"), "");
+                self.record_restart(cx, ("cookie", "cookies_lost"), "");
                 let (return_to, scope) = (return_to_hint(&words, rules), state.scope);
                 return restart_login(
                     rules,
                     request,
-                    arrival,
+                    cx,
                     state,
                     LoginRequest::first(return_to, scope),
                 );
@@ -173,45 +173,40 @@ impl RequestHandler {
         };
         let mut step = traces::step("login return");
         step.set_attribute("wxgate.login", || Some(back.state.id()));
-        let answer = self.complete_callback(desk, request, arrival, (back, words.code));
+        let answer = self.complete_callback(state, request, cx, (back, words.code));
         finish_span(step.instrument(answer).await, step)
     }
 
     /// Who comes back with this code, and what they get.
     async fn complete_callback<B>(
         &self,
-        desk: &WorkerState,
+        state: &WorkerState,
         request: &Request<B>,
-        arrival: &RequestContext<'_>,
+        cx: &RequestContext<'_>,
         (back, code): (VerifiedCallback, CodeParam),
     ) -> Result<Response<Body>, Error> {
-        let rules = &*desk.rules;
+        let rules = &*state.rules;
         self.record_return(&back, &code)?;
-        match self.exchange_code(&desk.rules, code, arrival, &back).await {
-            ExchangeOutcome::Completed(login) => match next_account(arrival.site, &back.pending) {
+        match self.exchange_code(&state.rules, code, cx, &back).await {
+            ExchangeOutcome::Completed(login) => match next_account(cx.site, &back.pending) {
                 Some(account)
                     if !login.snapshot && login.so_far.identity.scope >= back.state.scope =>
                 {
                     let leg = Some((Arc::clone(account), login.so_far));
                     let PendingLogin { return_to, .. } = back.pending;
                     let wish = LoginRequest { return_to, scope: Scope::Base, restarts: 0, leg };
-                    start(rules, request, arrival, wish)
+                    start(rules, request, cx, wish)
                 }
                 Some(_) | None => {
                     self.gateway.metrics.login("finished", "");
                     self.gateway.metrics.session("issued", "");
-                    self.issue_session(
-                        rules,
-                        arrival,
-                        (&back, login),
-                        &ClientPreferences::of(request),
-                    )
+                    self.issue_session(rules, cx, (&back, login), &ClientPreferences::of(request))
                 }
             },
             ExchangeOutcome::CodeSpent(error) if back.state.restarts < MAX_RESTARTS => {
-                self.record_restart(arrival, ("code", "code_failed"), &error.to_string());
+                self.record_restart(cx, ("code", "code_failed"), &error.to_string());
                 let wish = LoginRequest::first(back.pending.return_to, back.pending.scope);
-                restart_login(rules, request, arrival, back.state, wish)
+                restart_login(rules, request, cx, back.state, wish)
             }
             ExchangeOutcome::CodeSpent(source) | ExchangeOutcome::Failed(source) => {
                 Err(Error::Login { retry: back.retry(rules), source })
@@ -236,31 +231,31 @@ impl RequestHandler {
     /// Notes that a login begins once more, and why: for the metrics, and for the trail.
     fn record_restart(
         &self,
-        arrival: &RequestContext<'_>,
+        cx: &RequestContext<'_>,
         (word, reason): (&'static str, &'static str),
         error: &str,
     ) {
         self.gateway.metrics.login("restarted", word);
         let line = AuditEvent::failed(AuditKind::Login, "login restarted").with("reason", reason);
-        self.gateway.audit.record(arrival.audit_event(line.with("error", error)));
+        self.gateway.audit.record(cx.audit_event(line.with("error", error)));
     }
 
     /// Where somebody goes who has all that this callback could bring: it came twice, or late.
     fn already_logged_in<B>(
         &self,
-        desk: &WorkerState,
+        state: &WorkerState,
         request: &Request<B>,
-        arrival: &RequestContext<'_>,
+        cx: &RequestContext<'_>,
         (words, back): (&CallbackParams, &Result<VerifiedCallback, CallbackError>),
     ) -> Option<ReturnTo> {
-        let known = self.authenticate(desk, request, arrival).ok()?;
+        let known = self.authenticate(state, request, cx).ok()?;
         let wanted = back.as_ref().map_or(Scope::Base, |back| back.pending.scope);
         if known.session.identity.scope < wanted || known.session.snapshot {
             return None;
         }
         Some(match back {
             Ok(back) => back.pending.return_to.clone(),
-            Err(_) => return_to_hint(words, &desk.rules),
+            Err(_) => return_to_hint(words, &state.rules),
         })
     }
 
@@ -270,10 +265,10 @@ impl RequestHandler {
         &self,
         rules: &Arc<RuntimeConfig>,
         code: CodeParam,
-        arrival: &RequestContext<'_>,
+        cx: &RequestContext<'_>,
         back: &VerifiedCallback,
     ) -> ExchangeOutcome {
-        let (site, pending) = (arrival.site, &back.pending);
+        let (site, pending) = (cx.site, &back.pending);
         let account = site.accounts().find(|account| account.app_id == pending.app_id);
         let answer = match (code, account) {
             (CodeParam::Some(code), Some(account)) => {
@@ -288,7 +283,7 @@ impl RequestHandler {
             (CodeParam::Absent | CodeParam::Unusable, _) => Err(no_response("no code came back")),
             (CodeParam::Some(_), None) => Err(no_response("the account is no longer the site's")),
         };
-        let knows = self.gateway.feed.latest_revocation();
+        let knows = self.gateway.revocations.latest_revocation();
         match (answer, pending.so_far.clone()) {
             (Ok((account, person)), None) => {
                 if let (Some(token), Some(_)) = (&person.refresh_token, site.profile_refresh) {
@@ -363,7 +358,7 @@ fn next_account<'a>(site: &'a Site, pending: &PendingLogin) -> Option<&'a Arc<Ac
 fn restart_login<B>(
     rules: &RuntimeConfig,
     request: &Request<B>,
-    arrival: &RequestContext<'_>,
+    cx: &RequestContext<'_>,
     state: OAuthState,
     wish: LoginRequest,
 ) -> Result<Response<Body>, Error> {
@@ -372,12 +367,7 @@ fn restart_login<B>(
             retry: rules.login_url(&wish.return_to, Some(wish.scope)),
         });
     }
-    start(
-        rules,
-        request,
-        arrival,
-        LoginRequest { restarts: state.restarts.saturating_add(1), ..wish },
-    )
+    start(rules, request, cx, LoginRequest { restarts: state.restarts.saturating_add(1), ..wish })
 }
 
 /// Where the visitor was going by the callback's own word.
@@ -400,11 +390,11 @@ impl RequestHandler {
     fn issue_session(
         &self,
         rules: &RuntimeConfig,
-        arrival: &RequestContext<'_>,
+        cx: &RequestContext<'_>,
         (back, login): (&VerifiedCallback, CompletedLogin),
-        asker: &ClientPreferences,
+        preferences: &ClientPreferences,
     ) -> Result<Response<Body>, Error> {
-        let (site, now, pending) = (arrival.site, arrival.now, &back.pending);
+        let (site, now, pending) = (cx.site, cx.now, &back.pending);
         let sid = back.state.sid(&rules.keys, &login.so_far.identity.openid);
         let fresh = Session::issue(site, login.so_far, sid, now, &rules.session)
             .with_known_revocation(login.knows);
@@ -416,20 +406,20 @@ impl RequestHandler {
         let granted = session.identity.scope;
         let mut response =
             if granted < pending.scope && !session.snapshot && pending.so_far.is_none() {
-                rules.voice.ask_consent(&back.retry(rules), asker)
+                rules.responder.ask_consent(&back.retry(rules), preferences)
             } else {
                 redirect_back(&pending.return_to)
             };
         set(&mut response, cookie);
         set(&mut response, names.clear_cookie(&names.flow(&back.state.id())));
-        arrival.session.set(Some(session.log_id()));
+        cx.session.set(Some(session.log_id()));
         let line = AuditEvent::ok(AuditKind::Login, "login finished")
             .with("appid", session.appid.as_str())
             .with("openid", session.identity.openid.as_str())
             .with("session", session.log_id().to_string())
             .with("scope", granted.as_str())
             .with("snapshot", if session.snapshot { "yes" } else { "" });
-        self.gateway.audit.record(arrival.audit_event(line));
+        self.gateway.audit.record(cx.audit_event(line));
         Ok(response)
     }
 }

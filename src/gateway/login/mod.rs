@@ -50,11 +50,11 @@ impl LoginRequest {
 pub fn start<B>(
     rules: &RuntimeConfig,
     request: &Request<B>,
-    arrival: &RequestContext<'_>,
+    cx: &RequestContext<'_>,
     wish: LoginRequest,
 ) -> Result<Response<Body>, Error> {
-    let site = arrival.site;
-    if !arrival.on_canonical_host {
+    let site = cx.site;
+    if !cx.on_canonical_host {
         // WeChat brings visitors back to the host the site is known by, and a cookie of another
         // host would not be there to meet them.
         return Ok(reply::redirect(&format!("{}{}", site.public_url, wish.return_to.as_str())));
@@ -66,7 +66,7 @@ pub fn start<B>(
     let mut step = traces::step("login start");
     let LoginRequest { return_to, scope, restarts, .. } = wish;
     let audience = site.public_url.as_str();
-    let state = OAuthState { nonce: rand::random(), issued: arrival.now, restarts, scope };
+    let state = OAuthState { nonce: rand::random(), issued: cx.now, restarts, scope };
     let sealed_state = state.seal(&rules.keys, audience);
     let leave = AuthorizeParams {
         callback: &callback_url(rules, site, &account, &return_to),
@@ -160,23 +160,23 @@ impl RequestHandler {
         &self,
         rules: &RuntimeConfig,
         request: &Request<B>,
-        arrival: &RequestContext<'_>,
+        cx: &RequestContext<'_>,
         wish: LoginRequest,
     ) -> Result<Response<Body>, Error> {
-        self.check_rate_limit(LimitedAction::Login, rules, arrival.origin.ip)?;
+        self.check_rate_limit(LimitedAction::Login, rules, cx.origin.ip)?;
         self.gateway.metrics.login("started", "");
-        let trace = arrival.origin.trace;
-        self.gateway.traces.in_scope(trace, || start(rules, request, arrival, wish))
+        let trace = cx.origin.trace;
+        self.gateway.traces.in_scope(trace, || start(rules, request, cx, wish))
     }
 
     /// `/login?rd=/path&scope=…`: a login that the visitor asked for themselves.
     pub(super) fn login<B>(
         &self,
-        desk: &WorkerState,
+        state: &WorkerState,
         request: &Request<B>,
-        arrival: &RequestContext<'_>,
+        cx: &RequestContext<'_>,
     ) -> Result<Response<Body>, Error> {
-        let (rules, site) = (&*desk.rules, arrival.site);
+        let (rules, site) = (&*state.rules, cx.site);
         let field = |name| QueryParam::of(request.uri().query(), name);
         let return_to = match field("rd") {
             QueryParam::Absent => ReturnTo::home(),
@@ -192,10 +192,10 @@ impl RequestHandler {
             }
             QueryParam::Repeated => return Err(Error::BadRequest("two scopes")),
         };
-        match self.authenticate(desk, request, arrival) {
+        match self.authenticate(state, request, cx) {
             // WeChat would only name the same virtual visitor again.
             Ok(known) if known.session.snapshot && site.snapshot == SnapshotPolicy::Page => {
-                return Ok(rules.voice.leave_snapshot(&ClientPreferences::of(request)));
+                return Ok(rules.responder.leave_snapshot(&ClientPreferences::of(request)));
             }
             Ok(known) if known.session.identity.scope >= scope && !known.session.snapshot => {
                 return Ok(reply::redirect(return_to.as_str()));
@@ -207,12 +207,12 @@ impl RequestHandler {
                 if let Some(page) = before(rules, request, &return_to, scope) {
                     return Ok(page);
                 }
-                self.begin_login(rules, request, arrival, LoginRequest::first(return_to, scope))
+                self.begin_login(rules, request, cx, LoginRequest::first(return_to, scope))
             }
             (App::WeCom | App::Other, OutsideWeChat::Deny) => Err(Error::WeChatOnly),
-            (App::WeCom | App::Other, OutsideWeChat::Page | OutsideWeChat::Anonymous) => {
-                Ok(rules.voice.open_in_wechat(site, &return_to, &ClientPreferences::of(request)))
-            }
+            (App::WeCom | App::Other, OutsideWeChat::Page | OutsideWeChat::Anonymous) => Ok(rules
+                .responder
+                .open_in_wechat(site, &return_to, &ClientPreferences::of(request))),
         }
     }
 }
@@ -227,8 +227,8 @@ fn before<B>(
 ) -> Option<Response<Body>> {
     let (url, asker) = (rules.login_url(return_to, Some(scope)), ClientPreferences::of(request));
     match QueryParam::of(request.uri().query(), "prompt").single()?.as_str() {
-        "button" => Some(rules.voice.login_page(&url, &asker)),
-        "remember" => Some(rules.voice.remember_fragment(&url, &asker)),
+        "button" => Some(rules.responder.login_page(&url, &asker)),
+        "remember" => Some(rules.responder.remember_fragment(&url, &asker)),
         _ => None,
     }
 }

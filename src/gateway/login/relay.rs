@@ -52,16 +52,16 @@ impl RelayTicket {
     pub fn open(
         sealed: &str,
         keys: &KeyRing,
-        arrival: &RequestContext<'_>,
+        cx: &RequestContext<'_>,
         skew: Duration,
     ) -> Option<CallbackParams> {
-        let json = keys.open(sealed.as_bytes(), &place(arrival.site.public_url.as_str())).ok()?;
+        let json = keys.open(sealed.as_bytes(), &place(cx.site.public_url.as_str())).ok()?;
         let ticket: Self = serde_json::from_slice(&json).ok()?;
-        if arrival.now.plus(skew) < ticket.iat {
-            let clock_skew = Some(ticket.iat.since(arrival.now));
+        if cx.now.plus(skew) < ticket.iat {
+            let clock_skew = Some(ticket.iat.since(cx.now));
             return Some(CallbackParams { clock_skew, ..CallbackParams::none() });
         }
-        (arrival.now < ticket.iat.plus(RELAY_TICKET_LIFETIME + skew)).then(|| CallbackParams {
+        (cx.now < ticket.iat.plus(RELAY_TICKET_LIFETIME + skew)).then(|| CallbackParams {
             state: Some(ticket.state),
             code: ticket.code.map_or(CodeParam::Absent, CodeParam::Some),
             hint: ticket.rd,

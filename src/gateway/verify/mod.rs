@@ -43,26 +43,26 @@ impl RequestHandler {
     /// Answers a proxy in front of us that asks whether to pass a request on.
     pub(super) fn verify<'a, B>(
         &self,
-        desk: &'a WorkerState,
+        state: &'a WorkerState,
         (request, rest): (&Request<B>, &str),
         (peer, now): (&'a Rc<Peer>, Timestamp),
         entry: &mut AccessLogEntry,
     ) -> Result<Response<Body>, Error> {
-        let rules = &*desk.rules;
+        let rules = &*state.rules;
         if !rules.trusted.includes(peer.ip) {
             return Err(Error::UntrustedVerifyCaller(peer.ip));
         }
         let original = original_request::original_request(request, rest)?;
         let arrival =
             context::resolve(rules, &original, peer, entry, now).map_err(Error::behind_proxy)?;
-        let RouteMatch::Route(access) = arrival.landing else {
+        let RouteMatch::Route(access) = arrival.route else {
             // Ours to answer, and never the site's: the proxy has to send it here.
             return Err(Error::NotFound.behind_proxy());
         };
         reject_reserved_headers(arrival.site, original.headers()).map_err(Error::behind_proxy)?;
         // Whoever appends the path (Envoy, Istio, Higress) takes a 200 for a yes and nothing else.
         let yes = if rest.is_empty() { StatusCode::NO_CONTENT } else { StatusCode::OK };
-        let answer = self.verify_respond(desk, &original, &arrival, access).map(|mut response| {
+        let answer = self.verify_respond(state, &original, &arrival, access).map(|mut response| {
             if response.status() == StatusCode::NO_CONTENT {
                 *response.status_mut() = yes;
             }
@@ -75,24 +75,24 @@ impl RequestHandler {
     /// The same judgement as of a request that came to us, in words for a proxy.
     fn verify_respond(
         &self,
-        desk: &WorkerState,
+        state: &WorkerState,
         original: &Request<()>,
-        arrival: &RequestContext<'_>,
+        cx: &RequestContext<'_>,
         access: Access,
     ) -> Result<Response<Body>, Error> {
-        let site = arrival.site;
-        let (known, decision) = self.authorize(access, desk, original, arrival)?;
+        let site = cx.site;
+        let (known, decision) = self.authorize(access, state, original, cx)?;
         let response = match decision {
             Decision::ForwardWithIdentity => {
-                self.pass(desk, original, arrival, known.as_deref().ok())?
+                self.pass(state, original, cx, known.as_deref().ok())?
             }
-            Decision::ForwardAnonymous => self.pass(desk, original, arrival, None)?,
+            Decision::ForwardAnonymous => self.pass(state, original, cx, None)?,
             Decision::Forbidden => return Err(Error::WeChatOnly),
             Decision::Login(_)
             | Decision::ShowLoginPage(_)
             | Decision::ShowQrPage
             | Decision::ShowSnapshotPage
-            | Decision::Unauthorized(_) => stopped(&desk.rules, original, arrival, decision),
+            | Decision::Unauthorized(_) => stopped(&state.rules, original, cx, decision),
         };
         Ok(match known {
             Err(SessionError::Ambiguous) => login::without_session(response, site),
@@ -127,24 +127,24 @@ impl RequestHandler {
     /// work out by itself: empty where nothing is left.
     fn pass(
         &self,
-        desk: &WorkerState,
+        state: &WorkerState,
         original: &Request<()>,
-        arrival: &RequestContext<'_>,
+        cx: &RequestContext<'_>,
         known: Option<&VerifiedSession>,
     ) -> Result<Response<Body>, Error> {
         let mut response = reply::empty(StatusCode::NO_CONTENT);
         let headers = response.headers_mut();
-        for name in arrival.site.identity_header_names() {
+        for name in cx.site.identity_header_names() {
             headers.insert(name, HeaderValue::from_static(""));
         }
         if original.headers().contains_key(header::COOKIE) {
-            let cookies = arrival.site.cookies.strip_own(original.headers()).unwrap_or_default();
+            let cookies = cx.site.cookies.strip_own(original.headers()).unwrap_or_default();
             let cookies = HeaderValue::from_bytes(&cookies).unwrap_or(HeaderValue::from_static(""));
             headers.insert(header::COOKIE, cookies);
         }
         let Some(known) = known else { return Ok(response) };
-        forward::insert_identity_headers(headers, desk, arrival, known)?;
-        self.renew_session_cookie(headers, desk, arrival, known)?;
+        forward::insert_identity_headers(headers, state, cx, known)?;
+        self.renew_session_cookie(headers, state, cx, known)?;
         Ok(response)
     }
 }
@@ -153,28 +153,30 @@ impl RequestHandler {
 fn stopped(
     rules: &RuntimeConfig,
     original: &Request<()>,
-    arrival: &RequestContext<'_>,
+    cx: &RequestContext<'_>,
     decision: Decision,
 ) -> Response<Body> {
     let (site, going, asker) =
-        (arrival.site, rules.return_target(original), ClientPreferences::of(original));
+        (cx.site, rules.return_target(original), ClientPreferences::of(original));
     let url = |scope, first| login_url(rules, site, (&going, scope), first);
     let (login, page) = match decision {
         Decision::Login(scope) => {
             let first = (site.fragment == FragmentPolicy::Keep).then_some("remember");
             (
                 url(Some(scope), first),
-                Some(rules.voice.remember_fragment(&url(Some(scope), None), &asker)),
+                Some(rules.responder.remember_fragment(&url(Some(scope), None), &asker)),
             )
         }
         Decision::ShowLoginPage(scope) => {
-            let page = rules.voice.login_page(&url(Some(scope), None), &asker);
+            let page = rules.responder.login_page(&url(Some(scope), None), &asker);
             (url(Some(scope), Some("button")), Some(page))
         }
         Decision::ShowQrPage => {
-            (url(None, None), Some(rules.voice.open_in_wechat(site, &going, &asker)))
+            (url(None, None), Some(rules.responder.open_in_wechat(site, &going, &asker)))
         }
-        Decision::ShowSnapshotPage => (url(None, None), Some(rules.voice.leave_snapshot(&asker))),
+        Decision::ShowSnapshotPage => {
+            (url(None, None), Some(rules.responder.leave_snapshot(&asker)))
+        }
         Decision::Unauthorized(scope) => (url(Some(scope), None), None),
         Decision::ForwardWithIdentity | Decision::ForwardAnonymous | Decision::Forbidden => {
             (url(None, None), None)

@@ -112,7 +112,7 @@ impl Http2Connection {
     pub fn reserve(self: &Rc<Self>) -> StreamSlot {
         self.state.streams.set(self.state.streams.get().saturating_add(1));
         let clock = self.state.clocks.borrow_mut().pop().unwrap_or_default();
-        StreamSlot { session: Rc::clone(self), clock, is_used: self.state.heard.get() > 0 }
+        StreamSlot { session: Rc::clone(self), timer: clock, is_used: self.state.heard.get() > 0 }
     }
 }
 
@@ -120,7 +120,7 @@ impl Http2Connection {
 pub struct StreamSlot {
     session: Rc<Http2Connection>,
     /// A clock that goes with it.
-    pub clock: LazyTimer,
+    pub timer: LazyTimer,
     /// Whether the connection has served before, so that the other end may have left it this very
     /// moment.
     pub is_used: bool,
@@ -161,7 +161,7 @@ impl Drop for StreamSlot {
         let most = usize::try_from(STREAMS).unwrap_or(usize::MAX);
         let mut clocks = state.clocks.borrow_mut();
         if clocks.len() < most {
-            clocks.push(std::mem::take(&mut self.clock));
+            clocks.push(std::mem::take(&mut self.timer));
         }
     }
 }

@@ -167,7 +167,7 @@ impl Http2Exchange {
     fn poll_answer(
         &mut self,
         cx: &mut Context<'_>,
-        patience: Duration,
+        timeout: Duration,
         early: InterimHandler<'_>,
     ) -> Poll<Result<Response<RecvStream>, FailureSource>> {
         self.poll_send(cx).map_err(FailureSource::Ours)?;
@@ -193,7 +193,7 @@ impl Http2Exchange {
                 Poll::Ready(Ok(response))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(FailureSource::Theirs(error))),
-            Poll::Pending => self.poll_patience(cx, patience).map_err(FailureSource::Ours),
+            Poll::Pending => self.poll_patience(cx, timeout).map_err(FailureSource::Ours),
         }
     }
 
@@ -202,14 +202,14 @@ impl Http2Exchange {
     fn poll_patience<T>(
         &mut self,
         cx: &mut Context<'_>,
-        patience: Duration,
+        timeout: Duration,
     ) -> Poll<Result<T, Error>> {
         if self.sending == SendState::Waiting {
             self.since = None;
             return Poll::Pending;
         }
-        ready!(self.poll_stalled(cx, patience));
-        Poll::Ready(Err(Error::ResponseTimeout(patience)))
+        ready!(self.poll_stalled(cx, timeout));
+        Poll::Ready(Err(Error::ResponseTimeout(timeout)))
     }
 
     /// Sends on. A server that takes no more is not yet a failure.
@@ -339,10 +339,10 @@ impl Http2Exchange {
     }
 
     /// Nothing is there. Ready when that has been so for too long.
-    pub fn poll_stalled(&mut self, cx: &mut Context<'_>, patience: Duration) -> Poll<()> {
+    pub fn poll_stalled(&mut self, cx: &mut Context<'_>, timeout: Duration) -> Poll<()> {
         let since = self.since.filter(|(_, before)| *before == self.taken);
         let (since, _) = *self.since.insert(since.unwrap_or_else(|| (Instant::now(), self.taken)));
-        self.slot.clock.poll_until(cx, since + patience)
+        self.slot.timer.poll_until(cx, since + timeout)
     }
 
     /// The length of what is still to come, if anybody can know.

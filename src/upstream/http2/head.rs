@@ -12,13 +12,13 @@ const INITIAL_HEADERS: usize = 40;
 
 /// The request as HTTP/2 has it: what `Host` says is the authority (RFC 9113, section 8.3.1).
 pub fn request(
-    onward: &OutboundRequest<'_, impl HeaderSource>,
+    outbound: &OutboundRequest<'_, impl HeaderSource>,
     scheme: Scheme,
 ) -> Result<Request<()>, http::Error> {
     let mut parts = uri::Parts::default();
     let mut headers = HeaderMap::with_capacity(INITIAL_HEADERS);
     let mut failed = None;
-    onward.fields.for_each(|name, value| {
+    outbound.fields.for_each(|name, value| {
         if *name == header::HOST {
             match Authority::try_from(value) {
                 Ok(authority) => parts.authority = Some(authority),
@@ -34,17 +34,17 @@ pub fn request(
     if let Some(failed) = failed {
         return Err(failed);
     }
-    if onward.fields.take_trailers() {
+    if outbound.fields.take_trailers() {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     parts.scheme = Some(scheme);
-    parts.path_and_query = Some(match onward.uri.path_and_query() {
+    parts.path_and_query = Some(match outbound.uri.path_and_query() {
         Some(target) if target.as_str().starts_with('/') => target.clone(),
         Some(target) => PathAndQuery::try_from(format!("/{}", target.as_str()))?,
         None => PathAndQuery::from_static("/"),
     });
     let mut head = Request::new(());
-    head.method_mut().clone_from(onward.method);
+    head.method_mut().clone_from(outbound.method);
     *head.uri_mut() = Uri::from_parts(parts)?;
     *head.version_mut() = Version::HTTP_2;
     *head.headers_mut() = headers;
