@@ -40,6 +40,10 @@ const write = (keys, more = '') => writeFileSync(config, `
 listen = ["127.0.0.1:${ports.gateway}"]
 workers = 2
 drain = "1s"
+# As many as the descriptors of any machine allow, or the page warns of them.
+[server.limits]
+connections = 100
+upstream_idle = 100
 [admin]
 listen = "127.0.0.1:${ports.admin}"
 [session]
@@ -246,7 +250,7 @@ await story('an incident', { viewport: DESK, locale: 'en-GB' }, async (page, sho
 
   // Redis leaves; after four seconds the site takes no sessions.
   await ended(keeper);
-  await finds(page, 'store_away', ['The store cannot be reached', 'Redis running'], 'warning');
+  await finds(page, 'store_away', ['The store is unavailable', 'Redis does not answer', 'start it'], 'warning');
   await page.locator('.finding.critical[data-cause=store_away]').waitFor({ timeout: 20_000 });
   await finds(page, 'store_away', ['takes no sessions any more', '127.0.0.1'], 'critical');
   assert.equal(await visit('orders', jars[0]), 503);
