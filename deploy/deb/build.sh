@@ -38,7 +38,7 @@ change "$unit/wxgate.service" "DynamicUser=yes" "User=wxgate"
 change "$unit/wxgate.service" "LoadCredential=app_secret:/etc/wxgate/app_secret" ""
 change "$unit/wxgate.service" "LoadCredential=session_key:/etc/wxgate/session_key" ""
 # The words above those lines are about the other way to do it.
-sed -i -e '/^# Secrets: root/,/^$/d' -e '/^# Install as/,/^$/d' \
+sed -i -e '/^# Secrets: root/,/^$/d' -e '/^# With \[admin\] token/d' -e '/^#LoadCredential=/d' -e '/^# Install as/,/^$/d' \
     -e 's/^# Who it runs as: a user that exists only while the service runs, and owns one folder, for/# Who it runs as: a user of its own (sysusers.d), who owns one folder, for/' "$unit/wxgate.service"
 sed -i '/^# Install as/d' "$unit/wxgate.socket"
 put 0644 deploy/deb/wxgate.sysusers usr/lib/sysusers.d/wxgate.conf
