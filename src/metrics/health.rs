@@ -11,7 +11,6 @@ use prometheus_client::{
     encoding::{DescriptorEncoder, NoLabelSet},
     metrics::MetricType,
 };
-use serde::Serialize;
 
 use crate::clock::{self, Timestamp};
 
@@ -52,10 +51,9 @@ impl Component {
 }
 
 /// How one of them is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ComponentHealth {
     /// Whether it did what we last asked of it.
-    #[serde(rename = "well")]
     pub healthy: bool,
     /// Since when.
     pub since: Timestamp,
