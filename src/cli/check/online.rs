@@ -114,7 +114,7 @@ async fn ask_wechat(
         }
         heard.findings.push(about_wechat(&account, host, &word, number == 0));
         if signs && word.not_whitelisted {
-            let says = format!("{host} gives this machine cannot get jsapi_ticket");
+            let says = format!("{host} gives this machine no jsapi_ticket");
             let finding = CheckResult::error("account", &account.name, says);
             heard.findings.push(finding.remedy("enter its address in the IP白名单 of the console"));
         }
