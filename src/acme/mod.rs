@@ -70,7 +70,7 @@ pub struct ExternalAccountBinding {
 #[error("cannot use {0}, which [server.acme] keeps its keys in")]
 pub struct StorageError(PathBuf, #[source] io::Error);
 
-/// Why certificate order failed.
+/// Why a certificate order failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OrderError {
     /// TLS could not be set up for calls to the authority.

@@ -345,7 +345,7 @@ pub enum ReadHeadError {
     /// The connection closed in the middle of it.
     #[error("the connection closed in the middle of a head")]
     Truncated,
-    /// The connection error.
+    /// The connection failed.
     #[error("connection error")]
     Io(#[source] io::Error),
 }

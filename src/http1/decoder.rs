@@ -46,7 +46,7 @@ pub enum BodyError {
     /// The connection closed before its end.
     #[error("connection closed before the end of the body")]
     Truncated,
-    /// The connection error.
+    /// The connection failed.
     #[error("connection error")]
     Io(#[from] io::Error),
 }

@@ -146,7 +146,7 @@ impl Http2ServerConnection {
     }
 }
 
-/// The limit that a connection error at, if it was one.
+/// The limit that ended a connection, if it was one.
 fn limit(error: &hyper::Error) -> Option<&'static str> {
     let io = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
     if error.is_parse_too_large() {
