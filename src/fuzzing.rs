@@ -228,7 +228,18 @@ fn nothing_reserved_is_left(headers: &HeaderMap) {
     for name in headers.keys().chain(&ours) {
         let folded = name.as_str().replace(|c: char| !c.is_ascii_alphanumeric(), "_");
         let families = ["x_wechat_", "x_wx_", "x_forwarded_", "x_original_", "x_rewrite_"];
-        let exact = ["remote_user", "forwarded", "x_real_ip", "x_request_id", "client_ip", "proxy"];
+        let exact = [
+            "remote_user",
+            "forwarded",
+            "x_real_ip",
+            "x_request_id",
+            "client_ip",
+            "proxy",
+            "request_uri",
+            "x_script_name",
+            "x_scheme",
+            "x_real_host",
+        ];
         if families.iter().any(|it| folded.starts_with(it)) || exact.contains(&&*folded) {
             assert!(!reserved.keeps(name.as_str(), false), "{name}");
         }

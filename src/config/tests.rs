@@ -332,6 +332,49 @@ scope = "snsapi_base"
 }
 
 #[test]
+fn b3_only_a_header_for_an_address_can_name_the_client() {
+    let cases = [
+        ("True-Client-IP", true),
+        ("cf-connecting-ip", true),
+        ("X-Real-IP", true),
+        ("Ali-CDN-Real-IP", true),
+        ("X-Azure-ClientIP", true),
+        ("X-Envoy-External-Address", true),
+        ("X-Original-Forwarded-For", true),
+        // Nothing changes: the rightmost stranger counts.
+        ("X-Forwarded-For", true),
+        ("Cookie", false),
+        ("Host", false),
+        ("Authorization", false),
+        ("Connection", false),
+        ("User-Agent", false),
+        ("X-Forwarded-Host", false),
+        ("X-Request-Id", false),
+        ("X-WeChat-OpenId", false),
+        ("X-WeChat-Client-IP", false),
+        ("x_wx_ip", false),
+        ("HTTP-X-WX-IP", false),
+        ("True Client IP", false),
+        ("", false),
+    ];
+    for (name, is_good) in cases {
+        let keys = "trusted_proxies = [\"10.0.0.0/8\"]\nclient_address_header";
+        let text = format!("[server]\n{keys} = \"{name}\"\n{MINIMAL}");
+        let read = Config::parse("config.toml", &text, &Variables);
+        assert_eq!(read.is_ok(), is_good, "{name}");
+        if let Ok(config) = read {
+            assert!(config.warnings.iter().next().is_none(), "{name}");
+        }
+    }
+    for trusted in ["", "trusted_proxies = []\n"] {
+        let text = format!("[server]\n{trusted}client_address_header = \"X-Real-IP\"\n{MINIMAL}");
+        let config = parse(&text);
+        let warned = config.warnings.iter().any(|it| it.message.contains("trusted_proxies"));
+        assert!(warned, "{trusted}");
+    }
+}
+
+#[test]
 fn complaints_for_scripts_and_logs() {
     let text = MINIMAL.replace("account = \"main\"", "account = \"mian\"");
     let complaints = Config::parse("config.toml", &text, &Variables).unwrap_err();

@@ -101,7 +101,7 @@ pub fn match_request<'a, B>(
     if !(rest.is_empty() || rest.starts_with('/')) {
         return None;
     }
-    let (_, host) = context::host(request).ok()?;
+    let host = context::host(request).ok()?;
     let window = BrokerEndpoint::of(rest);
     let beside = broker.prefix.is_empty() && window == BrokerEndpoint::Unknown;
     (broker.public_url.host().as_str() == host && !beside).then_some((broker, window))

@@ -106,7 +106,7 @@ pub fn resolve<'a, B>(
     let ip = rules.trusted.client(peer.ip, request.headers());
     entry.set_client(ip);
     well_formed(request)?;
-    let (_, host) = host(request)?;
+    let host = host(request)?;
     let site = rules.sites.find(&host).ok_or_else(|| unknown_host(rules, &host))?;
     entry.set_site(site);
     let trusted = rules.trusted.includes(peer.ip);
@@ -165,7 +165,7 @@ fn has_one_length_at_most(headers: &HeaderMap) -> bool {
 
 /// The one host a request names: `Host`, or in HTTP/2 and in absolute form the authority, and
 /// where both are there they agree (RFC 9112, section 3.2).
-pub fn host<B>(request: &Request<B>) -> Result<(HeaderValue, Cow<'_, str>), Error> {
+pub fn host<B>(request: &Request<B>) -> Result<Cow<'_, str>, Error> {
     let mut fields = request.headers().get_all(header::HOST).iter();
     let (field, second) = (fields.next(), fields.next());
     if second.is_some() {
@@ -173,22 +173,17 @@ pub fn host<B>(request: &Request<B>) -> Result<(HeaderValue, Cow<'_, str>), Erro
     }
     let named = match field {
         Some(field) => {
-            let text = field.to_str().map_err(|_| Error::BadRequest("an unusable host"))?;
-            Some((field.clone(), plain(text)?))
+            Some(plain(field.to_str().map_err(|_| Error::BadRequest("an unusable host"))?)?)
         }
         None => None,
     };
-    match (request.uri().authority(), named) {
-        (None, Some(named)) => Ok(named),
-        (None, None) => Err(Error::BadRequest("no host")),
-        (Some(authority), named) => {
-            let host = plain(authority.as_str())?;
-            if named.is_some_and(|(_, named)| named != host) {
-                return Err(Error::BadRequest("two hosts that disagree"));
-            }
-            let text = HeaderValue::from_str(authority.as_str());
-            Ok((text.map_err(|_| Error::BadRequest("an unusable host"))?, host))
+    let authority = request.uri().authority().map(|it| plain(it.as_str())).transpose()?;
+    match (authority, named) {
+        (Some(authority), Some(named)) if authority != named => {
+            Err(Error::BadRequest("two hosts that disagree"))
         }
+        (Some(host), _) | (None, Some(host)) => Ok(host),
+        (None, None) => Err(Error::BadRequest("no host")),
     }
 }
 
@@ -284,7 +279,7 @@ mod tests {
                 request = request.header("host", *host);
             }
             let request = request.body(()).unwrap();
-            let read = host(&request).ok().map(|(_, host)| host);
+            let read = host(&request).ok();
             assert_eq!(read.as_deref(), expected, "{uri} {hosts:?}");
         }
     }

@@ -77,7 +77,9 @@ impl ReservedHeaders {
         method_overrides: MethodOverridePolicy,
     ) -> Self {
         let folded = |name: &HeaderName| name.as_str().bytes().map(fold).map(char::from).collect();
-        Self { custom: custom.map(folded).collect(), underscores, method_overrides }
+        // Aliases are members of a family that is reserved as a whole.
+        let custom = custom.map(folded).filter(|name: &String| !is_of_identity_family(name));
+        Self { custom: custom.collect(), underscores, method_overrides }
     }
 
     /// Refuses a request for its names, where the policy is to refuse it.
@@ -98,8 +100,7 @@ impl ReservedHeaders {
 
     /// Whether a name, in some spelling, is one that states who a visitor is.
     pub fn is_identity(&self, name: &str) -> bool {
-        let bare = without_http(name);
-        IDENTITY.iter().any(|family| has_prefix(bare, family)) || self.is_custom(name)
+        is_of_identity_family(without_http(name)) || self.is_custom(name)
     }
 
     fn is_custom(&self, name: &str) -> bool {
@@ -114,19 +115,19 @@ impl ReservedHeaders {
     }
 
     fn action(&self, name: &str, trusted: bool) -> HeaderAction {
-        if self.custom.is_empty() && !may_be_reserved(name) {
-            return HeaderAction::Keep;
+        if !may_be_reserved(name) {
+            return if self.is_custom(name) { HeaderAction::Drop } else { HeaderAction::Keep };
         }
         let bare = without_http(name);
         // The first letter leaves few rules to try.
         let of_family = match bare.as_bytes().first() {
             Some(b'x') => {
-                self.is_identity(name)
+                is_of_identity_family(bare)
                     || overrides_target(bare)
                     || self.is_method_override(name)
                     || (is_forwarded(bare) && !(trusted && FROM_PROXIES.contains(&name)))
             }
-            Some(b'f' | b'm' | b'p') => {
+            Some(b'b' | b'f' | b'm' | b'p' | b'r' | b's' | b'w' | b'$') => {
                 overrides_target(bare) || self.is_method_override(name) || is_forwarded(bare)
             }
             _ => states_address(bare),
@@ -160,14 +161,23 @@ const IDENTITY: [&str; 2] = ["x_wechat_", "x_wx_"];
 /// proxy: nginx passes on what it does not set.
 const FROM_PROXIES: [&str; 2] = ["x-forwarded-port", "x-forwarded-prefix"];
 
+/// Returns whether a name, without the prefix of CGI variables, belongs to an identity family.
+fn is_of_identity_family(bare: &str) -> bool {
+    IDENTITY.iter().any(|family| has_prefix(bare, family))
+}
+
 /// A quick test that is false for nearly every name that browsers send: whether any of the rules
 /// below can apply.
 fn may_be_reserved(name: &str) -> bool {
     let first = name.as_bytes().first().copied().unwrap_or_default();
     let last = name.as_bytes().last().copied().unwrap_or_default();
-    matches!(first, b'c' | b'f' | b'k' | b'm' | b'p' | b't' | b'u' | b'x')
+    matches!(first, b'b' | b'c' | b'f' | b'k' | b'm' | b'p' | b't' | b'u' | b'w' | b'x' | b'$')
         || matches!(last, b'p' | b'4' | b'6')
+        // Not `Range` and `Referer`, and not `Sec-Fetch-Mode` and the like.
+        || (first == b'r' && name.len() > "referer".len())
+        || name.starts_with("sc")
         || name.ends_with("addr")
+        || name.ends_with("address")
         || name.ends_with("for")
         || memchr::memchr(b'_', name.as_bytes()).is_some()
         || has_prefix(name, "http_")
@@ -178,49 +188,98 @@ fn without_http(name: &str) -> &str {
     if has_prefix(name, "http_") { name.get("http_".len()..).unwrap_or(name) } else { name }
 }
 
-/// Whether a header states where a request came from: a family that proxies write, and the many
-/// names under which legacy code looks for the client's address before it asks for ours.
+/// Whether a header states where a request came from: families that proxies write, the client's
+/// address, and names that legacy code asks for the scheme or the host before it asks for ours
+/// (Tornado: `X-Scheme`, `ThinkPHP`: `X-Real-Host`, Yii: `Front-End-Https`, Echo and Fiber: `X-Url-Scheme`).
+/// `WebSphere` believes its plug-in's `$WSRA`, `$WSRU` and so on.
 fn is_forwarded(name: &str) -> bool {
-    const NAMES: [&str; 8] = [
+    const NAMES: [&str; 16] = [
         "forwarded",
         "x_forwarded",
+        "x_forward",
         "x_request_id",
         "x_host",
         "x_http_host_override",
-        "x_envoy_external_address",
-        "x_azure_socketip",
+        "x_real_host",
+        "x_real_port",
+        "x_real_proto",
+        "x_real_scheme",
+        "x_scheme",
+        "x_url_scheme",
+        "x_proxied_https",
+        "front_end_https",
+        "wl_proxy_ssl",
         "x_custom_ip_authorization",
     ];
     has_prefix(name, "x_forwarded_")
         || has_prefix(name, "forwarded_")
+        || has_prefix(name, "x_envoy_")
+        || name.starts_with("$ws")
         || NAMES.iter().any(|it| is(name, it))
         || states_address(name)
 }
 
-/// Whether the last word of a name is `IP` or the like: `Client-IP`, `True-Client-IP`,
-/// `CF-Connecting-IPv6`, `X-Azure-ClientIP`, `WL-Proxy-Client-IP`, `X-Remote-Addr`,
-/// `X-Original-Forwarded-For`. There are too many of them for a list, and new ones come with each CDN.
+/// Whether a name says that its value is an address: its last word is `IP` or the like (`Client-IP`,
+/// `True-Client-IP`, `CF-Connecting-IPv6`, `X-Azure-ClientIP`, `WL-Proxy-Client-IP`, `X-Remote-Addr`), or
+/// it ends as `X-Original-Forwarded-For` and `X-Client-Address` do. There are too many of them for a
+/// list, and new ones come with each CDN.
 pub fn states_address(name: &str) -> bool {
-    const WORDS: [&str; 9] =
-        ["ip", "ipv4", "ipv6", "addr", "clientip", "realip", "remoteip", "userip", "remoteaddr"];
-    // All of them end in one of these.
-    if !matches!(name.as_bytes().last(), Some(b'p' | b'4' | b'6' | b'r')) {
+    const WORDS: [&str; 17] = [
+        "ip",
+        "ips",
+        "ipv4",
+        "ipv6",
+        "addr",
+        "ipaddr",
+        "ipaddress",
+        "clientip",
+        "clientipaddr",
+        "connectingip",
+        "realip",
+        "remoteip",
+        "remoteaddr",
+        "rlnclientipaddr",
+        "socketip",
+        "srcip",
+        "userip",
+    ];
+    const ENDINGS: [&str; 8] = [
+        "forwarded_for",
+        "forward_for",
+        "forwarder_for",
+        "client_address",
+        "remote_address",
+        "external_address",
+        "coming_from",
+        "remote_host",
+    ];
+    // All of them end in one of these, and no header that browsers send does.
+    let last = name.len().checked_sub(2).and_then(|at| name.as_bytes().get(at..));
+    if !matches!(last, Some(b"ip" | b"v4" | b"v6" | b"dr" | b"or" | b"ps" | b"ss" | b"om" | b"st"))
+    {
         return false;
     }
     let word = name.rfind(|c: char| !c.is_ascii_alphanumeric()).map_or(0, |at| at + 1);
     let word = name.get(word..).unwrap_or_default();
     WORDS.iter().any(|it| word.eq_ignore_ascii_case(it))
-        || has_suffix(name, "forwarded_for")
-        || has_suffix(name, "forward_for")
+        || is(name, "ip_address")
+        || has_suffix(name, "_ip_address")
+        || ENDINGS.iter().any(|it| has_suffix(name, it))
 }
 
-/// Whether frameworks believe this header more than the request target, which is what was judged:
-/// Symfony and IIS (`X-Original-URL`, `X-Rewrite-URL`), URL rewriters (`X-HTTP-DestinationURL`,
-/// `X-Override-URL`), and CGI programs that make requests through whatever `Proxy` names (httpoxy).
-/// Proxies that know nothing of these pass them on from a visitor, so not even a trusted one may
-/// send them.
+/// Whether frameworks believe this header more than the request target, which is what was judged, or
+/// make requests through whatever it names (httpoxy). Proxies that know nothing of these pass them on
+/// from a visitor, so not even a trusted one may send them.
 fn overrides_target(name: &str) -> bool {
-    const NAMES: [&str; 11] = [
+    const NAMES: [&str; 3] = ["proxy", "proxy_url", "proxy_host"];
+    has_prefix(name, "x_original_") || replaces_path(name) || NAMES.iter().any(|it| is(name, it))
+}
+
+/// Whether sites take the path, or a part of it to cut off, from this header: IIS and its URL rewriters
+/// (`X-Rewrite-URL`, `Request-URI`, `X-HTTP-DestinationURL`), many PHP and WSGI programs that were written
+/// for one proxy (`X-Script-Name`, `X-Path-Info`), and those for one host (`X-Matched-Path`).
+fn replaces_path(name: &str) -> bool {
+    const NAMES: [&str; 23] = [
         "x_http_destinationurl",
         "x_http_destination_url",
         "x_destination_url",
@@ -228,33 +287,47 @@ fn overrides_target(name: &str) -> bool {
         "x_override_uri",
         "x_request_uri",
         "x_request_url",
+        "x_request_base",
         "x_proxy_url",
-        "proxy",
-        "proxy_url",
-        "proxy_host",
+        "x_real_url",
+        "x_real_uri",
+        "x_real_base_url",
+        "x_route_prefix",
+        "x_script_name",
+        "x_path_info",
+        "x_matched_path",
+        "x_invoke_path",
+        "base_url",
+        "request_uri",
+        "request_url",
+        "request_base",
+        "script_name",
+        "path_info",
     ];
-    has_prefix(name, "x_original_")
-        || has_prefix(name, "x_rewrite_")
-        || NAMES.iter().any(|it| is(name, it))
+    has_prefix(name, "x_rewrite_") || NAMES.iter().any(|it| is(name, it))
 }
 
-/// Whether a name is no proxy's spelling of a header about the way here or about another target, and
-/// PHP or CGI would read it as one: `X_Forwarded_For`, `Client.IP`, `HTTP_X_ORIGINAL_URL`.
-pub fn is_disguised(name: &str) -> bool {
+/// Returns whether only a visitor sends this header, and a site would read in it where the request came
+/// from or what it is for. No proxy that asks about a request spells names as `X_Forwarded_For`,
+/// `Client.IP` and `HTTP_X_ORIGINAL_URL` are, and none replaces the path that it asks about.
+pub fn is_only_from_visitors(name: &str) -> bool {
     let odd = name.bytes().any(|b| !b.is_ascii_alphanumeric() && b != b'-');
     let bare = without_http(name);
-    odd && (is_forwarded(bare) || overrides_target(bare))
+    replaces_path(bare) || (odd && (is_forwarded(bare) || overrides_target(bare)))
 }
 
 /// Whether frameworks take the method from this header.
 fn overrides_method(name: &str) -> bool {
-    const NAMES: [&str; 6] = [
+    const NAMES: [&str; 9] = [
         "x_http_method_override",
         "x_http_method",
         "x_method_override",
         "x_method",
-        "method_override",
+        "x_request_method",
         "x_requested_method",
+        "method_override",
+        "method",
+        "request_method",
     ];
     NAMES.iter().any(|it| is(name, it))
 }

@@ -1,12 +1,14 @@
 //! What must not go on, in either direction. Each test names the requirement it holds.
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use crate::{
     harness::{ROUTES, TestConfig, TestGateway},
     visitor::{Answer, Visitor, raw},
 };
 
 /// From anybody, a trusted proxy too.
-const FORGED: [&str; 44] = [
+const FORGED: [&str; 73] = [
     "X-WeChat-OpenId",
     "x_wechat_openid",
     "X-WeChat_OpenId",
@@ -46,10 +48,39 @@ const FORGED: [&str; 44] = [
     "WL-Proxy-Client-IP",
     "Ali-CDN-Real-IP",
     "X-Remote-Addr",
+    "X-Client-Address",
+    "Remote-Address",
+    "X-Coming-From",
+    "X-Remote-Host",
+    "HTTP_CLIENT_IP",
+    "HTTP_X_FORWARDED_FOR",
+    "X_Forwarded.For",
+    "X-Envoy-External-Address",
+    "X-Custom-IP-Authorization",
+    "X-Scheme",
+    "X-Url-Scheme",
+    "Front-End-Https",
+    "X-Host",
+    "X-Real-Host",
+    "X-HTTP-Host-Override",
+    "$WSRU",
     "X-Original-URL",
     "X-Rewrite-URL",
     "X-HTTP-DestinationURL",
     "X-Override-URL",
+    "X_Override_URL",
+    "X-Request-URI",
+    "Request-URI",
+    "HTTP_REQUEST_URI",
+    "X-Script-Name",
+    "Script-Name",
+    "SCRIPT_NAME",
+    "PATH_INFO",
+    "X-Path-Info",
+    "X-Matched-Path",
+    "X-Invoke-Path",
+    "X-Real-URL",
+    "Request-Base",
     "Proxy",
 ];
 
@@ -122,6 +153,7 @@ async fn a3_method_overrides_reach_no_site_with_a_route_for_some_methods() {
             "X-HTTP-Method-Override",
             "X-HTTP-Method",
             "X-Method-Override",
+            "X-Request-Method",
             "x.http.method.override",
         ] {
             let mut visitor = Visitor::desktop(street.gateway);
@@ -150,6 +182,82 @@ async fn a4_the_site_sees_the_name_that_matched() {
         for name in ["host", "x-forwarded-host"] {
             assert_eq!(answer.received(name), [expected], "{target} {host} {name}");
         }
+    }
+    street.close().await;
+}
+
+/// The same with a port in `public_url`, for an address as a host, in each protocol to the site, and for
+/// a WebSocket.
+#[tokio::test]
+async fn a4_the_site_sees_that_name_in_each_protocol() {
+    let h2 = crate::h2_site::Site::new(crate::h2_site::echo).await;
+    let echo = crate::echo::Echo::start().await;
+    let site = |name: &str, public_url: &str, lines: &str, upstream: &str| {
+        format!(
+            "[[site]]\nhosts = [{name}]\npublic_url = \"{public_url}\"\naccount = \"main\"\n\
+             upstream = [{upstream}]\n{lines}\n[[site.route]]\npath = \"/*\"\nauth = \"none\"\n"
+        )
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let switching = format!("\"http://{}\"", listener.local_addr().unwrap());
+    let one = format!("\"http://{}\"", echo.addr);
+    let more = [
+        site("\"port.example.com\", \"b.example.com\"", "http://port.example.com:8443", "", &one),
+        site("\"[2001:db8::1]\"", "http://[2001:db8::1]", "", &one),
+        site("\"[2001:db8::2]\"", "http://[2001:db8::2]:81", "", &one),
+        site("\"ws.example.com\"", "http://ws.example.com:8443", "", &switching),
+        site(
+            "\"two.example.com\"",
+            "http://two.example.com:81",
+            "upstream_http = \"2\"",
+            &h2.upstream(),
+        ),
+    ]
+    .concat();
+    let street = TestGateway::open(TestConfig { more, ..TestConfig::site(ROUTES) }).await;
+    for (host, expected) in [
+        ("port.example.com", "port.example.com:8443"),
+        ("PORT.example.com.:80", "port.example.com:8443"),
+        ("B.example.com:8443", "b.example.com:8443"),
+        ("[2001:db8::1]", "[2001:db8::1]"),
+        ("[2001:DB8::1]:8443", "[2001:db8::1]"),
+        ("[2001:db8::2]:5", "[2001:db8::2]:81"),
+    ] {
+        let request =
+            format!("GET /static/a HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        let answer = Answer::parse(&raw(street.gateway, &request).await);
+        for name in ["host", "x-forwarded-host"] {
+            assert_eq!(answer.received(name), [expected], "{host} {name}");
+        }
+    }
+    for host in ["two.example.com", "TWO.example.com.:9"] {
+        let request =
+            format!("GET /static/a HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        let answer = raw(street.gateway, &request).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{host}: {answer}");
+        let seen = h2.seen().pop().unwrap();
+        assert_eq!(seen.uri().authority().unwrap().as_str(), "two.example.com:81", "{host}");
+        assert_eq!(seen.headers()["x-forwarded-host"], "two.example.com:81", "{host}");
+        assert!(!seen.headers().contains_key("host"), "{host}");
+    }
+    let handshake = "GET /ws HTTP/1.1\r\nhost: WS.Example.com.:9\r\nconnection: upgrade\r\n\
+                     upgrade: websocket\r\nsec-websocket-version: 13\r\n\
+                     sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let site = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        let answer =
+            "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        String::from_utf8(head).unwrap()
+    };
+    let (answer, head) = tokio::join!(raw(street.gateway, handshake), site);
+    assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+    for line in ["host: ws.example.com:8443\r\n", "x-forwarded-host: ws.example.com:8443\r\n"] {
+        assert!(head.contains(line), "{line}: {head}");
     }
     street.close().await;
 }

@@ -193,7 +193,20 @@ async fn b6_trailers_pass_both_ways_without_what_may_not_come_there() {
     let mut visitor = visitor(&street, &certified).await;
 
     let mut trailers = HeaderMap::new();
-    for name in ["x-checksum", "x-wechat-openid", "x-forwarded-for", "authorization", "cookie"] {
+    for name in [
+        "x-checksum",
+        "x-wechat-openid",
+        "x-wx-source",
+        "x.wx.openid",
+        "x-forwarded-for",
+        "x-forwarded-port",
+        "client-ip",
+        "x-rewrite-url",
+        "request-uri",
+        "x-scheme",
+        "authorization",
+        "cookie",
+    ] {
         trailers.insert(name, "1".parse().unwrap());
     }
     let frames = [Frame::data(Bytes::from_static(b"grpc")), Frame::trailers(trailers)];

@@ -20,7 +20,11 @@ use crate::{
         schema,
     },
     gateway::BodyLimits,
-    httputil::{Host, Path, forwarded::TrustedProxies, headers},
+    httputil::{
+        Host, Path,
+        forwarded::TrustedProxies,
+        headers::{self, ReservedHeaders},
+    },
     secret::Secret,
     server::{Limits, ListenAddress, Settings, tls},
 };
@@ -312,8 +316,13 @@ fn trusted(server: &TableReader<'_>) -> TrustedProxies {
 fn client_address_header(server: &TableReader<'_>) -> Option<HeaderName> {
     let word = server.word("client_address_header")?;
     let name = HeaderName::from_bytes(word.text.as_bytes()).ok();
-    if let Some(name) = name.filter(|name| headers::states_address(name.as_str())) {
-        if server.value("trusted_proxies").is_none() {
+    let is_good = |name: &HeaderName| {
+        headers::states_address(name.as_str())
+            && !ReservedHeaders::default().is_identity(name.as_str())
+    };
+    if let Some(name) = name.filter(is_good) {
+        let listed = server.value("trusted_proxies");
+        if listed.is_none_or(|it| it.get_ref().as_array().is_some_and(|list| list.is_empty())) {
             let help = "name your proxies or your CDN's addresses in trusted_proxies";
             server.context.warn(
                 word.at,

@@ -85,7 +85,7 @@ pub fn relay<B>(
     if rest != "/callback" {
         return None;
     }
-    let (_, host) = context::host(request).ok()?;
+    let host = context::host(request).ok()?;
     if !rules.sites.has_callback(&host) {
         return None;
     }

@@ -104,11 +104,12 @@ impl RequestHandler {
 /// Refuses a request with a header that the site must not get and that the proxy has not removed. The
 /// gateway cannot remove it: the proxy forwards the visitor's request itself. It overwrites the names
 /// of the answer, but only if its recipe lists all of them; a recipe that forgets one must not let a
-/// visitor be somebody else. Odd spellings of forwarded headers are the visitor's own as well: no proxy
-/// writes `X_Forwarded_For`.
+/// visitor be somebody else, or open another path than the one that is judged here. Odd spellings of
+/// forwarded headers are the visitor's own as well: no proxy writes `X_Forwarded_For`.
 fn reject_reserved_headers(site: &Site, headers: &HeaderMap) -> Result<(), Error> {
     for name in headers.keys() {
-        if site.reserved.is_identity(name.as_str()) || headers::is_disguised(name.as_str()) {
+        if site.reserved.is_identity(name.as_str()) || headers::is_only_from_visitors(name.as_str())
+        {
             return Err(Error::Impersonation);
         }
         if site.reserved.is_method_override(name.as_str()) {

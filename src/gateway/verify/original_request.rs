@@ -43,10 +43,10 @@ pub fn original_request<B>(request: &Request<B>, rest: &str) -> Result<Request<(
     let scheme = once(headers, &forwarded::PROTO)?.map(scheme).transpose()?;
     consistent_value([scheme, url.as_ref().map(|url| url.scheme)])?;
     // Two Host headers are refused even where another word counts.
-    let (own, _) = context::host(request)?;
+    let own = context::host(request)?;
     let host =
         consistent_value([once(headers, &forwarded::HOST)?, url.as_ref().map(|url| url.host)])?;
-    let host = host.map_or(Ok(own), HeaderValue::from_bytes).map_err(|_| UNUSABLE)?;
+    let host = HeaderValue::from_bytes(host.unwrap_or(own.as_bytes())).map_err(|_| UNUSABLE)?;
     let (Some(method), Some(target)) = (method, target) else {
         return Err(Error::BadRequest("no word of the original method or URI"));
     };
@@ -150,7 +150,7 @@ mod tests {
         );
         let proto = |word| ("x-forwarded-proto", word);
         let found = Some("GET h5.example.com /a?b=%2F");
-        let bare = Some("GET wxgate:8080 /a?b=%2F");
+        let bare = Some("GET wxgate /a?b=%2F");
         let cases: [Case<'_>; 29] = [
             (HERE, &[xm, xu, fh], found),
             (HERE, &[xm, url], found),
@@ -158,9 +158,9 @@ mod tests {
             (HERE, &[fm, fu, fh, proto("wss"), url], found),
             (HERE, &[xm, xu, fm, fu, fh], found),
             (HERE, &[xm, xu], bare),
-            ("/_wx/verify/a?b=%2F", &[], Some("PUT wxgate:8080 /a?b=%2F")),
+            ("/_wx/verify/a?b=%2F", &[], Some("PUT wxgate /a?b=%2F")),
             ("/_wx/verify/a", &[fh], Some("PUT h5.example.com /a")),
-            ("/_wx/verify/", &[], Some("PUT wxgate:8080 /")),
+            ("/_wx/verify/", &[], Some("PUT wxgate /")),
             (HERE, &[xm, xu, fh, ("x-forwarded-method", "")], found),
             // Nothing is guessed.
             (HERE, &[], None),

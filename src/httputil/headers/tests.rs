@@ -92,6 +92,23 @@ fn b2_b3_b4_no_spelling_of_a_reserved_name_gets_through() {
         ("x_request_id", false, false),
         ("X-Host", false, false),
         ("X-HTTP-Host-Override", false, false),
+        ("X-Real-Host", false, false),
+        ("X-Real-Port", false, false),
+        ("X-Real-Scheme", false, false),
+        ("X-Scheme", false, false),
+        ("x_scheme", false, false),
+        ("X-Url-Scheme", false, false),
+        ("X-Proxied-Https", false, false),
+        ("Front-End-Https", false, false),
+        ("WL-Proxy-SSL", false, false),
+        ("X-Forward", false, false),
+        ("X-Envoy-Original-Path", false, false),
+        ("X-Envoy-Internal", false, false),
+        ("$WSRU", false, false),
+        ("$WSRA", false, false),
+        ("X-Real-Name", true, true),
+        ("X-Schema", true, true),
+        ("X-Envoy", true, true),
         // The client's address under the names that legacy code knows.
         ("Client-IP", false, false),
         ("HTTP_CLIENT_IP", false, false),
@@ -122,6 +139,25 @@ fn b2_b3_b4_no_spelling_of_a_reserved_name_gets_through() {
         ("X-Appengine-User-IP", false, false),
         ("X-Envoy-External-Address", false, false),
         ("X-Custom-IP-Authorization", false, false),
+        ("X-Forwarder-For", false, false),
+        ("Z-Forwarded-For", false, false),
+        ("X-Coming-From", false, false),
+        ("Coming-From", false, false),
+        ("X-Remote-Host", false, false),
+        ("Remote-Host", false, false),
+        ("X-Client-Address", false, false),
+        ("Client-Address", false, false),
+        ("Remote-Address", false, false),
+        ("remote.address", false, false),
+        ("X-IP-Address", false, false),
+        ("IP-Address", false, false),
+        ("X-Client-IP-Address", false, false),
+        ("X-Nokia-IPAddress", false, false),
+        ("RLNClientIPAddr", false, false),
+        ("X-Client-SrcIP", false, false),
+        ("X-Ship-Address", true, true),
+        ("X-Membership-Address", true, true),
+        ("Delivery-Address", true, true),
         ("X-Ship", true, true),
         ("X-Tip", true, true),
         ("X-Trip-Id", true, true),
@@ -134,13 +170,35 @@ fn b2_b3_b4_no_spelling_of_a_reserved_name_gets_through() {
         ("X-Override-URL", false, false),
         ("X-Proxy-URL", false, false),
         ("Proxy", false, false),
+        ("Request-URI", false, false),
+        ("HTTP_REQUEST_URI", false, false),
+        ("X-Request-URL", false, false),
+        ("Request-Base", false, false),
+        ("Base-URL", false, false),
+        ("X-Script-Name", false, false),
+        ("X_SCRIPT_NAME", false, false),
+        ("Script-Name", false, false),
+        ("SCRIPT_NAME", false, false),
+        ("PATH_INFO", false, false),
+        ("X-Path-Info", false, false),
+        ("X-Matched-Path", false, false),
+        ("X-Invoke-Path", false, false),
+        ("X-Real-URL", false, false),
+        ("X-Route-Prefix", false, false),
         ("Destination", true, true), // WebDAV
+        ("Range", true, true),
+        ("Request-Timeout", true, true),
+        ("Script", true, true),
+        ("URL", true, true),
         // Another method, on a site with a route for some methods.
         ("X-HTTP-Method-Override", false, false),
         ("X_HTTP_METHOD_OVERRIDE", false, false),
         ("X-HTTP-Method", false, false),
         ("X-Method-Override", false, false),
         ("Method-Override", false, false),
+        ("X-Request-Method", false, false),
+        ("Request-Method", false, false),
+        ("HTTP-Method", false, false),
         ("X-Requested-With", true, true),
         ("x-wechatty", true, true),
         ("accept", true, true),
@@ -156,8 +214,14 @@ fn b2_b3_b4_no_spelling_of_a_reserved_name_gets_through() {
 #[test]
 fn method_overrides_pass_where_no_route_names_methods() {
     let reserved = ReservedHeaders::default();
-    for name in ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "Method-Override"]
-    {
+    for name in [
+        "X-HTTP-Method-Override",
+        "X-HTTP-Method",
+        "X-Method-Override",
+        "Method-Override",
+        "X-Request-Method",
+        "Request-Method",
+    ] {
         assert_eq!(stripped(&[(name, "DELETE")], &reserved, false).len(), 1, "{name}");
         assert!(!reserved.is_method_override(name), "{name}");
     }
@@ -200,7 +264,9 @@ fn name() -> impl Strategy<Value = String> {
                  x-request-id x-original-url x-rewrite-url x-rewrite te keep-alive \
                  transfer-encoding accept x-custom x-wx-source x-wx client-ip cf-connecting-ipv6 \
                  remote-addr forwarded-for x-forwarded-port x-forwarded-user x-override-url proxy \
-                 x-http-method-override http-client-ip http-x-wechat-openid ship";
+                 x-http-method-override http-client-ip http-x-wechat-openid ship x-script-name \
+                 request-uri path-info base-url x-scheme x-real-host client-address ship-address \
+                 coming-from wl-proxy-ssl request-method";
     let words: Vec<&str> = words.split_whitespace().collect();
     let separators = vec!['-', '-', '_', '.', '!', '~', '*'];
     let lot = (proptest::sample::select(separators), any::<bool>());
@@ -247,19 +313,26 @@ proptest! {
             let folded = as_php_sees_it(name.as_str());
             let seen = folded.strip_prefix("http_").unwrap_or(&folded);
             let last = seen.rsplit('_').next().unwrap();
-            let address = ["ip", "ipv4", "ipv6", "addr"].contains(&last)
-                || seen.ends_with("forwarded_for");
+            let address = ["ip", "ips", "ipv4", "ipv6", "addr"].contains(&last)
+                || ["forwarded_for", "client_address", "coming_from"]
+                    .iter()
+                    .any(|ending| seen.ends_with(ending));
+            let way = ["forwarded", "x_forwarded", "x_request_id", "x_scheme", "x_real_host"];
             let forwarded = seen.starts_with("x_forwarded_")
-                || ["forwarded", "x_forwarded", "x_request_id"].contains(&seen)
+                || way.contains(&seen)
+                || seen == "wl_proxy_ssl"
                 || address;
+            let paths = ["x_override_url", "proxy", "x_script_name", "request_uri", "path_info"];
+            let methods = ["x_http_method_override", "request_method"];
             let from_proxy = trusted && name == "x-forwarded-port";
             let gone = seen.starts_with("x_wechat_")
                 || seen.starts_with("x_wx_")
                 || seen == "remote_user"
                 || seen.starts_with("x_original_")
                 || seen.starts_with("x_rewrite_")
-                || ["x_override_url", "proxy"].contains(&seen)
-                || (strict && seen == "x_http_method_override")
+                || paths.contains(&seen)
+                || seen == "base_url"
+                || (strict && methods.contains(&seen))
                 || (forwarded && !from_proxy)
                 || ["te", "keep-alive", "transfer-encoding"].contains(&name.as_str())
                 || (!pass && name.as_str().contains('_'));
