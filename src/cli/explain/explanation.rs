@@ -127,11 +127,18 @@ impl Explanation {
         removed.extend(site.extra_headers.iter().map(|(name, _)| shown(name.as_str())));
         removed.sort();
         removed.dedup();
+        removed.push("other forwarded headers".to_owned());
+        removed.push("other names for the client's address".to_owned());
+        removed.push("headers that name another path".to_owned());
+        if site.routes.depend_on_method() {
+            removed.push("headers that override the method".to_owned());
+        }
         removed.push("the gateway's cookies".to_owned());
         removed.push("hop-by-hop headers".to_owned());
         self.headers = Some(HeaderSummary {
             introduced: own.chain(extra).chain(also).chain(proof).filter(|_| introduces).collect(),
             rebuilt: vec![
+                "Host",
                 "X-Forwarded-For",
                 "X-Forwarded-Proto",
                 "X-Forwarded-Host",

@@ -15,8 +15,8 @@ const AGENT: &str = concat!(
     env!("CARGO_PKG_VERSION")
 );
 
-/// The names of the identity (product.md, section 7), and the aliases of Tencent's cloud.
-const IDENTITY: [&str; 14] = [
+/// The names of the identity (product.md, section 7), and the family of Tencent's cloud.
+const IDENTITY: [&str; 16] = [
     "X-WeChat-OpenId",
     "X-WeChat-UnionId",
     "X-WeChat-AppId",
@@ -31,10 +31,12 @@ const IDENTITY: [&str; 14] = [
     "X-WX-OPENID",
     "X-WX-UNIONID",
     "X-WX-APPID",
+    "X-WX-FROM-OPENID",
+    "X-WX-SOURCE",
 ];
 
-/// The names by which proxies say where a visitor comes from.
-const FORWARDED: [&str; 9] = [
+/// The names by which proxies say where a visitor comes from, and those that old code asks for first.
+const FORWARDED: [&str; 12] = [
     "X-Forwarded-For",
     "X-Forwarded-Host",
     "X-Forwarded-Proto",
@@ -42,9 +44,17 @@ const FORWARDED: [&str; 9] = [
     "X-Forwarded-Prefix",
     "X-Real-IP",
     "X-Original-URL",
-    "X-Rewrite-URL",
     "Forwarded",
+    "X-Forwarded-User",
+    "Client-IP",
+    "True-Client-IP",
+    "CF-Connecting-IP",
 ];
+
+/// The names from which sites take another path than the one that was judged. They stand alone: a
+/// gateway beside the proxy refuses them, and would not show what becomes of the others.
+const PATHS: [&str; 5] =
+    ["X-Rewrite-URL", "X-HTTP-DestinationURL", "X-Override-URL", "Request-URI", "X-Script-Name"];
 
 /// How a name is changed, and what that is called.
 type HeaderVariant = (&'static str, fn(&str) -> String);
@@ -138,6 +148,9 @@ fn forwarded(at: ForgedRequest<'_>) -> Vec<Attempt> {
         at.forged(AttackKind::Forwarded, what, 20 + row, FORWARDED.iter().map(|name| spell(name)))
     });
     let mut attempts: Vec<Attempt> = spelt.collect();
+    let what = format!("{} and {} more", PATHS[0], PATHS.len() - 1);
+    let names = PATHS.iter().map(|name| (*name).to_owned());
+    attempts.push(at.forged(AttackKind::Forwarded, what, 30, names));
     // Values that a proxy would believe, where a mark is none.
     let lies = [
         ("X-Forwarded-For", "198.51.100.213".to_owned(), "198.51.100.213".to_owned()),
